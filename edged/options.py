@@ -1,0 +1,95 @@
+"""What a client may ask of one session: the keys of `json_config` and their bounds."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from edged.errors import RequestError
+
+DELAYS = (7, 8, 10, 12, 14, 16, 20, 24, 32, 36, 48)  # steps of 80 ms
+LANGUAGES = ("en",)
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Settings of one session. All may change while it runs (`Session.configure`).
+
+    delay_in_frames: steps of 80 ms between a word's end and its `text`.
+    temp: 0 is greedy; above, the uncommitted words are sampled with `seed`.
+    padding_bonus: -4..4; negative commits sooner, positive waits for more agreement.
+    vad_threshold: speech probability that opens the voice gate.
+    turn_threshold: a turn closes when P(silent for 2 s) exceeds it.
+    turn_silence_ms: bounds the wait for a turn's end while the turn model is unsure.
+    turns: whether `turn` messages are sent (sockets must ask for them).
+    """
+
+    delay_in_frames: int = 10
+    temp: float = 0.0
+    padding_bonus: float = 0.0
+    language: str = "en"
+    seed: int = 0
+    vad_threshold: float = 0.5
+    turn_threshold: float = 0.5
+    turn_silence_ms: int = 700
+    turns: bool = True
+
+
+def _number(key: str, value: object, low: float, high: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise RequestError(f"{key} must be a number from {low:g} to {high:g}, not {value!r}")
+    if not low <= value <= high:
+        raise RequestError(f"{key} must be from {low:g} to {high:g}, not {value!r}")
+    return float(value)
+
+
+def _delay(key: str, value: object) -> int:
+    if isinstance(value, bool) or value not in DELAYS:
+        allowed = ", ".join(map(str, DELAYS))
+        raise RequestError(f"{key} must be one of {allowed}, not {value!r}")
+    return int(value)  # type: ignore[call-overload,no-any-return]
+
+
+def _language(key: str, value: object, known: tuple[str, ...]) -> str:
+    if value not in known:
+        raise RequestError(f"{key} must be one of {', '.join(known)}, not {value!r}")
+    return str(value)
+
+
+def from_json_config(
+    config: Mapping[str, Any] | str | None,
+    base: Options = Options(),  # noqa: B008  (frozen)
+    languages: tuple[str, ...] = LANGUAGES,
+) -> Options:
+    """Options from a `json_config`, an object or a string holding one; `base` gives the rest.
+
+    Unknown keys are ignored. Raises RequestError (1008) that names the key and what it allows.
+    """
+    if config is None or config == "":
+        return base
+    if isinstance(config, str):
+        try:
+            config = json.loads(config)
+        except ValueError as problem:
+            raise RequestError(f"json_config is not valid JSON: {problem}") from None
+    if not isinstance(config, Mapping):
+        raise RequestError("json_config must be a JSON object or a string holding one")
+    changed: dict[str, Any] = {}
+    for key, value in config.items():
+        match key:
+            case "language" if value is not None:
+                changed["language"] = _language(key, value, languages)
+            case "temp" | "temperature" if value is not None:
+                changed["temp"] = _number(key, value, 0, 1)
+            case "delay_in_frames" | "delay_in_tokens" if value is not None:
+                changed["delay_in_frames"] = _delay(key, value)
+            case "padding_bonus" if value is not None:
+                changed["padding_bonus"] = _number(key, value, -4, 4)
+            case "turns":
+                if not isinstance(value, bool):
+                    raise RequestError(f"turns must be true or false, not {value!r}")
+                changed["turns"] = value
+    return replace(base, **changed)

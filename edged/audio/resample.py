@@ -1,0 +1,118 @@
+"""Any rate, any channels, float -> the session's frames: 24 kHz, mono, int16[1920].
+
+Everything streams: memory does not grow with the audio.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import soxr
+from numpy.typing import NDArray
+
+from edged import SAMPLE_RATE, STEP_SAMPLES
+from edged.audio.source import Block, Frame
+
+Mono = NDArray[np.float32]
+
+# A channel this far below the loudest one (40 dB) is unused rather than quiet.
+UNUSED_POWER = 1e-4
+# How long the channels' loudness is remembered when their weights are chosen.
+MEMORY_S = 1.0
+
+
+class Downmix:
+    """Channels -> mono, so that nobody who speaks in one channel alone is lost.
+
+    The mean of the channels that carry sound: speech in the left channel only keeps its level.
+    Channels that cancel each other (one wired in reverse) are not added up: the louder one is
+    taken alone. Weights move over one block, so a change does not click.
+    """
+
+    def __init__(self, rate: int, channels: int) -> None:
+        self._rate = rate
+        self._powers = np.zeros(channels)
+        self._mix_power = 0.0  # of the mean of the channels in use
+        self._weights: NDArray[np.float64] | None = None
+
+    def push(self, block: Block) -> Mono:
+        """float32[n, channels] -> float32[n]."""
+        if block.shape[1] == 1 or len(block) == 0:
+            return block[:, 0]
+        target = self._choose(block)
+        if self._weights is None or np.array_equal(self._weights, target):
+            self._weights = target
+            return (block @ target).astype(np.float32)
+        ramp = np.linspace(0.0, 1.0, len(block))
+        mixed = (block @ self._weights) * (1.0 - ramp) + (block @ target) * ramp
+        self._weights = target
+        return mixed.astype(np.float32)
+
+    def _choose(self, block: Block) -> NDArray[np.float64]:
+        keep = float(np.exp(-len(block) / (MEMORY_S * self._rate)))
+        powers = np.mean(np.square(block, dtype=np.float64), axis=0)
+        self._powers = keep * self._powers + (1.0 - keep) * powers
+        loudest = float(self._powers.max())
+        if loudest == 0.0:
+            return np.full(len(powers), 1.0 / len(powers))
+        used = self._powers > UNUSED_POWER * loudest
+        mean = used.astype(np.float64) / float(used.sum())
+        mix_power = float(np.mean(np.square(block @ mean)))
+        self._mix_power = keep * self._mix_power + (1.0 - keep) * mix_power
+        # Unrelated channels leave at least this much of the loudest in their mean.
+        expected = loudest / float(used.sum()) ** 2
+        if self._mix_power < 0.5 * expected:
+            return (np.arange(len(powers)) == self._powers.argmax()).astype(np.float64)
+        return mean
+
+
+class FrameMaker:
+    """Blocks in, whole frames out; `finish` pads the last frame with silence.
+
+    A NaN or infinite sample becomes silence and is counted in `bad_samples`; what is too loud
+    is clipped, never wrapped. Output time equals input time: the filter's delay is taken out.
+    """
+
+    def __init__(self, rate: int, channels: int) -> None:
+        """rate in Hz, 1 or more; channels 1 or more."""
+        self.bad_samples = 0
+        self._downmix = Downmix(rate, channels)
+        self._resampler = (
+            None
+            if rate == SAMPLE_RATE
+            else soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
+        )
+        self._rest = np.empty(0, np.int16)
+
+    def push(self, block: Block) -> list[Frame]:
+        """float32[n, channels] -> the frames that are complete."""
+        finite = np.isfinite(block)
+        if not finite.all():
+            self.bad_samples += int(block.size - np.count_nonzero(finite))
+            block = np.where(finite, block, np.float32(0))
+        # A float file may hold anything: the resampler must not overflow to infinity.
+        return self._cut(self._resample(self._downmix.push(np.clip(block, -64, 64))))
+
+    def finish(self) -> list[Frame]:
+        """What is left. The maker cannot be used again."""
+        frames = self._cut(self._resample(np.empty(0, np.float32), last=True))
+        if len(self._rest):
+            frames.append(np.pad(self._rest, (0, STEP_SAMPLES - len(self._rest))))
+            self._rest = self._rest[:0]
+        return frames
+
+    def _resample(self, mono: Mono, last: bool = False) -> Mono:
+        if self._resampler is None:
+            return mono
+        return np.asarray(self._resampler.resample_chunk(mono, last=last), np.float32)
+
+    def _cut(self, mono: Mono) -> list[Frame]:
+        samples = np.concatenate([self._rest, to_int16(mono)])
+        whole = len(samples) // STEP_SAMPLES * STEP_SAMPLES
+        self._rest = samples[whole:].copy()
+        return [samples[at : at + STEP_SAMPLES] for at in range(0, whole, STEP_SAMPLES)]
+
+
+def to_int16(samples: NDArray[np.float32]) -> NDArray[np.int16]:
+    """Full scale 1.0 -> 32768, rounded and clipped."""
+    scaled = np.rint(samples * np.float32(2**15))
+    return np.clip(scaled, -(2**15), 2**15 - 1).astype(np.int16)

@@ -20,7 +20,7 @@ import soundfile
 
 from edged.audio.pcm import RawAudio, RawFormat, check_shape
 from edged.audio.resample import FrameMaker
-from edged.audio.source import Frame, Source
+from edged.audio.source import Block, Frame, Source
 from edged.errors import InputError
 
 ACCEPTED = "wav, flac, ogg, opus, mp3, aiff, au, rf64, w64, caf, or raw PCM with --input-format"
@@ -59,7 +59,7 @@ class AudioFile:
         """Raises InputError for a file that cannot be decoded."""
         self.name = path
         self.bad_samples = 0
-        kind = _recognise(path)
+        self._kind = kind = _recognise(path)
         try:
             with _mute_mpg123(kind):
                 self._file = soundfile.SoundFile(path)
@@ -87,7 +87,7 @@ class AudioFile:
         good = 0
         damage: soundfile.SoundFileError | None = None
         try:
-            while len(block := self._file.read(out=buffer)):
+            while len(block := self._read(buffer)):
                 good += len(block)
                 yield from maker.push(block)
         except soundfile.SoundFileError as problem:
@@ -102,6 +102,10 @@ class AudioFile:
 
     def close(self) -> None:
         self._file.close()
+
+    def _read(self, buffer: Block) -> Block:
+        with _mute_mpg123(self._kind):
+            return cast(Block, self._file.read(out=buffer))
 
 
 def _standard_input(raw: RawFormat) -> Source:

@@ -5,6 +5,8 @@ Everything streams: memory does not grow with the audio.
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 import numpy as np
 import soxr
 from numpy.typing import NDArray
@@ -12,7 +14,8 @@ from numpy.typing import NDArray
 from edged import SAMPLE_RATE, STEP_SAMPLES
 from edged.audio.source import Block, Frame
 
-Mono = NDArray[np.float32]
+Mono: TypeAlias = NDArray[np.float32]
+Weights: TypeAlias = NDArray[np.float64]
 
 # A channel this far below the loudest one (40 dB) is unused rather than quiet.
 UNUSED_POWER = 1e-4
@@ -32,7 +35,7 @@ class Downmix:
         self._rate = rate
         self._powers = np.zeros(channels)
         self._mix_power = 0.0  # of the mean of the channels in use
-        self._weights: NDArray[np.float64] | None = None
+        self._weights: Weights | None = None
 
     def push(self, block: Block) -> Mono:
         """float32[n, channels] -> float32[n]."""
@@ -47,7 +50,7 @@ class Downmix:
         self._weights = target
         return mixed.astype(np.float32)
 
-    def _choose(self, block: Block) -> NDArray[np.float64]:
+    def _choose(self, block: Block) -> Weights:
         keep = float(np.exp(-len(block) / (MEMORY_S * self._rate)))
         powers = np.mean(np.square(block, dtype=np.float64), axis=0)
         self._powers = keep * self._powers + (1.0 - keep) * powers
@@ -55,13 +58,14 @@ class Downmix:
         if loudest == 0.0:
             return np.full(len(powers), 1.0 / len(powers))
         used = self._powers > UNUSED_POWER * loudest
-        mean = used.astype(np.float64) / float(used.sum())
+        mean: Weights = used.astype(np.float64) / float(used.sum())
         mix_power = float(np.mean(np.square(block @ mean)))
         self._mix_power = keep * self._mix_power + (1.0 - keep) * mix_power
         # Unrelated channels leave at least this much of the loudest in their mean.
         expected = loudest / float(used.sum()) ** 2
         if self._mix_power < 0.5 * expected:
-            return (np.arange(len(powers)) == self._powers.argmax()).astype(np.float64)
+            mean = np.zeros(len(powers))
+            mean[int(self._powers.argmax())] = 1.0
         return mean
 
 
@@ -114,5 +118,5 @@ class FrameMaker:
 
 def to_int16(samples: NDArray[np.float32]) -> NDArray[np.int16]:
     """Full scale 1.0 -> 32768, rounded and clipped."""
-    scaled = np.rint(samples * np.float32(2**15))
-    return np.clip(scaled, -(2**15), 2**15 - 1).astype(np.int16)
+    clipped = np.clip(samples, np.float32(-1.0), np.float32(1.0 - 2**-15))
+    return np.rint(clipped * np.float32(2**15)).astype(np.int16)

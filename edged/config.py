@@ -1,0 +1,382 @@
+"""Settings: every name, default, bound and whether it changes live. One class, frozen.
+
+A setting `x` is `EDGED_X` in the environment and in env files. Where the values come from, and
+which one counts, is `edged/config_sources.py`; this file says only what is allowed.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, Field, SecretStr, ValidationInfo, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from edged.errors import ConfigError
+from edged.mqtt.topics import check_base, check_device, default_device
+from edged.options import DELAYS, LANGUAGES, Options
+
+PREFIX = "EDGED_"
+LOG_LEVELS = ("debug", "info", "warning", "error")
+BROKER_PORTS = {"mqtt": 1883, "mqtts": 8883}
+
+
+class Live(StrEnum):
+    """What a changed setting costs while the daemon runs."""
+
+    HOT = "at once"
+    MICROPHONE = "reopens the microphone"
+    BROKER = "reconnects to the broker"
+    RECOGNISER = "loads the recogniser anew"
+    RESTART = "at the next start"
+
+
+class ConflictError(ValueError):
+    """Settings that do not go together: pairs of (the fields concerned, one sentence)."""
+
+    def __init__(self, conflicts: list[tuple[tuple[str, ...], str]]) -> None:
+        super().__init__("; ".join(message for _, message in conflicts))
+        self.conflicts = conflicts
+
+
+def env_name(field: str) -> str:
+    return PREFIX + field.upper()
+
+
+def default_state_dir() -> Path:
+    """systemd's StateDirectory=, else the user's own state folder."""
+    given = os.environ.get("STATE_DIRECTORY", "").split(":")[0]
+    if given:
+        return Path(given)
+    home = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(home) / "edged"
+
+
+def split_host_port(value: str) -> tuple[str, int]:
+    """`host:port` or `[v6]:port` -> its parts. Raises ValueError."""
+    match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.%]+)\]|([^\s:/\[\]]+)):(\d{1,5})", value)
+    if not match or not 1 <= int(match[3]) <= 65535:
+        raise ValueError("must be host:port, as in 127.0.0.1:8080")
+    return match[1] or match[2], int(match[3])
+
+
+def is_loopback(host: str) -> bool:
+    return host == "localhost" or host == "::1" or host.startswith("127.")
+
+
+def _topic_part(check: Callable[[str], str], allowed: str) -> AfterValidator:
+    """A check of `edged.mqtt.topics`, told as the field's own rule."""
+
+    def checked(value: str) -> str:
+        try:
+            return check(value)
+        except ConfigError:
+            raise ValueError(f"must be {allowed}") from None
+
+    return AfterValidator(checked)
+
+
+_DEVICE = _topic_part(check_device, "1 to 63 of a-z, 0-9 and - (not at an end)")
+_TOPIC = _topic_part(
+    check_base, "1 to 128 bytes of topic levels such as home/edged, without + # or empty ones"
+)
+
+
+def _broker_url(value: str) -> str:
+    if value in ("embedded", "embedded://"):
+        return "embedded"
+    try:
+        parts = urlsplit(value)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host, port, parts = None, None, urlsplit("")
+    if parts.username is not None or parts.password is not None:
+        raise ValueError(
+            "must not hold a user or password: use EDGED_MQTT_USERNAME and EDGED_MQTT_PASSWORD"
+        )
+    plain = parts.path in ("", "/") and not parts.query and not parts.fragment
+    if parts.scheme not in BROKER_PORTS or not host or port == 0 or not plain:
+        raise ValueError("must be mqtt://host, mqtts://host (a :port may follow) or embedded")
+    return value
+
+
+def _listen(value: str) -> str:
+    if value in ("", "off"):
+        return ""
+    split_host_port(value)
+    return value
+
+
+def _one_of(*allowed: Any) -> AfterValidator:
+    def check(value: Any, info: ValidationInfo) -> Any:
+        if value not in allowed:
+            raise ValueError(f"must be one of {', '.join(map(str, allowed))}")
+        return value
+
+    return AfterValidator(check)
+
+
+def _setting(default: Any, description: str, live: Live, unit: str = "", **bounds: Any) -> Any:
+    """A documented field; `default` may be a function without arguments."""
+    key = "default_factory" if callable(default) else "default"
+    extra: dict[str, Any] = {"live": live.value, "unit": unit}
+    return Field(**{key: default}, description=description, json_schema_extra=extra, **bounds)
+
+
+class Settings(BaseSettings):
+    """All settings of the daemon, valid as a whole. Immutable: a reload builds a new one."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_ignore_empty=True,
+        frozen=True,
+        extra="forbid",
+        hide_input_in_errors=True,
+        validate_default=False,
+    )
+
+    device: Annotated[str, _DEVICE] = _setting(
+        default_device,
+        "Name of this box: its part of every topic, and its id in Home Assistant.",
+        Live.RESTART,
+    )
+    alsa_device: str = _setting(
+        "default",
+        "Microphone, by a name that survives a reboot (`edged devices` lists them). "
+        "`sample` plays the sample speech, `file:PATH` an audio file.",
+        Live.MICROPHONE,
+        min_length=1,
+        max_length=256,
+    )
+    gain_db: float = _setting(
+        0.0, "Digital gain.", Live.HOT, "dB", ge=-20, le=40, allow_inf_nan=False
+    )
+    mqtt_url: Annotated[str, AfterValidator(_broker_url)] = _setting(
+        "mqtt://localhost",
+        "The broker: mqtt://host, mqtts://host (TLS), or embedded (one inside the daemon).",
+        Live.BROKER,
+    )
+    mqtt_username: str | None = _setting(None, "User at the broker.", Live.BROKER)
+    mqtt_password: SecretStr | None = _setting(
+        None,
+        "Password at the broker. Better as the systemd credential edged_mqtt_password.",
+        Live.BROKER,
+    )
+    mqtt_ca_file: Path | None = _setting(
+        None, "Certificate of the authority that signed the broker's (mqtts).", Live.BROKER
+    )
+    mqtt_cert_file: Path | None = _setting(None, "This box's own certificate (mqtts).", Live.BROKER)
+    mqtt_key_file: Path | None = _setting(None, "The key of that certificate.", Live.BROKER)
+    mqtt_base: Annotated[str, _TOPIC] = _setting("edged", "First part of every topic.", Live.BROKER)
+    model: str = _setting(
+        "tiny-en",
+        "Speech model (`edged models list`).",
+        Live.RECOGNISER,
+        pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$",
+    )
+    language: Annotated[str, _one_of(*LANGUAGES)] = _setting("en", "Language spoken.", Live.HOT)
+    models_dir: Path | None = _setting(
+        None,
+        "Folder of the built models. Default: where `edged models fetch` puts them.",
+        Live.RECOGNISER,
+    )
+    threads: int = _setting(
+        1,
+        "Threads of the recogniser. 1 keeps a board cool, 2 answers sooner.",
+        Live.RECOGNISER,
+        ge=1,
+        le=8,
+    )
+    delay_in_frames: Annotated[int, _one_of(*DELAYS)] = _setting(
+        Options().delay_in_frames,
+        "How long a word is waited for before it is published. More is more accurate.",
+        Live.HOT,
+        "steps of 80 ms",
+    )
+    temp: float = _setting(
+        0.0, "Sampling temperature; 0 takes the likeliest word.", Live.HOT, ge=0, le=1
+    )
+    padding_bonus: float = _setting(
+        0.0,
+        "Negative publishes sooner, positive waits for more agreement.",
+        Live.HOT,
+        ge=-4,
+        le=4,
+    )
+    vad_threshold: float = _setting(
+        Options().vad_threshold,
+        "Probability of speech that opens the voice gate.",
+        Live.HOT,
+        ge=0.05,
+        le=0.95,
+    )
+    turn_threshold: float = _setting(
+        Options().turn_threshold,
+        "Probability of two silent seconds that ends a turn.",
+        Live.HOT,
+        ge=0.05,
+        le=0.95,
+    )
+    turn_silence_ms: int = _setting(
+        Options().turn_silence_ms,
+        "Longest wait for a turn's end while the turn model is unsure.",
+        Live.HOT,
+        "ms",
+        ge=100,
+        le=5000,
+    )
+    step_every: int = _setting(
+        1,
+        "Publish every n-th `step` message (12.5 a second); 0 publishes none.",
+        Live.HOT,
+        ge=0,
+        le=1000,
+    )
+    mute: bool = _setting(False, "Microphone closed, nothing heard.", Live.HOT)
+    mute_lock: bool = _setting(
+        False, "MQTT may mute, but only this box itself may unmute.", Live.HOT
+    )
+    homeassistant: bool = _setting(True, "Announce the device to Home Assistant.", Live.HOT)
+    homeassistant_prefix: Annotated[str, _TOPIC] = _setting(
+        "homeassistant", "Home Assistant's discovery prefix.", Live.HOT
+    )
+    health_every_s: int = _setting(
+        60, "How often `state/health` is published.", Live.HOT, "s", ge=5, le=150
+    )
+    state_dir: Path = _setting(
+        default_state_dir,
+        "Folder for what must survive a restart (mute, live changes).",
+        Live.RESTART,
+    )
+    spool_dir: Path | None = _setting(
+        None,
+        "Folder for messages kept while the broker is away. Default: STATE_DIR/spool.",
+        Live.RESTART,
+    )
+    spool_max_mb: int = _setting(
+        16,
+        "Most disk space for those messages; the oldest go first.",
+        Live.RESTART,
+        "MB",
+        ge=1,
+        le=4096,
+    )
+    listen: Annotated[str, AfterValidator(_listen)] = _setting(
+        "", "host:port of the WebSocket and HTTP door; empty is off.", Live.RESTART
+    )
+    api_key: SecretStr | None = _setting(
+        None,
+        "Key that clients of the door must send. Better as a systemd credential.",
+        Live.RESTART,
+    )
+    listen_without_key: bool = _setting(
+        False, "Serve the door beyond this machine without a key.", Live.RESTART
+    )
+    max_streams: int = _setting(
+        2, "Most streams through the door at once.", Live.RESTART, ge=1, le=64
+    )
+    log_level: Annotated[str, _one_of(*LOG_LEVELS)] = _setting(
+        "info", "Least serious log line that is written.", Live.HOT
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Only what it is given: `config_sources.load` reads the surroundings, and remembers
+        where each value came from."""
+        return (init_settings,)
+
+    @model_validator(mode="after")
+    def _go_together(self) -> Settings:
+        conflicts = list(_conflicts(self))
+        if conflicts:
+            raise ConflictError(conflicts)
+        return self
+
+    @property
+    def spool_path(self) -> Path:
+        return self.spool_dir or self.state_dir / "spool"
+
+    def options(self) -> Options:
+        """What of this a recognition session needs."""
+        return Options(
+            delay_in_frames=self.delay_in_frames,
+            temp=self.temp,
+            padding_bonus=self.padding_bonus,
+            language=self.language,
+            vad_threshold=self.vad_threshold,
+            turn_threshold=self.turn_threshold,
+            turn_silence_ms=self.turn_silence_ms,
+        )
+
+
+def _conflicts(s: Settings) -> list[tuple[tuple[str, ...], str]]:
+    found: list[tuple[tuple[str, ...], str]] = []
+    if bool(s.mqtt_cert_file) != bool(s.mqtt_key_file):
+        found.append(
+            (
+                ("mqtt_cert_file", "mqtt_key_file"),
+                "EDGED_MQTT_CERT_FILE and EDGED_MQTT_KEY_FILE need each other",
+            )
+        )
+    if not s.mqtt_url.startswith("mqtts:") and (s.mqtt_ca_file or s.mqtt_cert_file):
+        found.append(
+            (
+                ("mqtt_url", "mqtt_ca_file", "mqtt_cert_file"),
+                "EDGED_MQTT_CA_FILE and EDGED_MQTT_CERT_FILE need an mqtts:// EDGED_MQTT_URL",
+            )
+        )
+    if s.mqtt_password and not s.mqtt_username:
+        found.append(
+            (
+                ("mqtt_username", "mqtt_password"),
+                "EDGED_MQTT_PASSWORD needs an EDGED_MQTT_USERNAME",
+            )
+        )
+    beyond = s.listen and not is_loopback(split_host_port(s.listen)[0])
+    if beyond and not (s.api_key or s.listen_without_key):
+        found.append(
+            (
+                ("listen", "api_key", "listen_without_key"),
+                "EDGED_LISTEN beyond this machine needs an EDGED_API_KEY "
+                "(or EDGED_LISTEN_WITHOUT_KEY=on)",
+            )
+        )
+    return found
+
+
+def live_class(field: str) -> Live:
+    extra = Settings.model_fields[field].json_schema_extra
+    assert isinstance(extra, Mapping)
+    return Live(str(extra["live"]))
+
+
+def unit(field: str) -> str:
+    extra = Settings.model_fields[field].json_schema_extra
+    assert isinstance(extra, Mapping)
+    return str(extra["unit"])
+
+
+def is_secret(field: str) -> bool:
+    return "SecretStr" in str(Settings.model_fields[field].annotation)
+
+
+def mqtt_may_change(field: str) -> bool:
+    """Live settings, but never the lock: it exists to be out of MQTT's reach."""
+    return live_class(field) is Live.HOT and field != "mute_lock"
+
+
+def changed_fields(old: Settings, new: Settings) -> tuple[str, ...]:
+    """The fields that differ, in the order of their definition."""
+    return tuple(f for f in Settings.model_fields if getattr(old, f) != getattr(new, f))

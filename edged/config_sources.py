@@ -1,0 +1,343 @@
+"""Where settings come from, which one counts, and what is wrong with them, all at once.
+
+Precedence, first wins:
+1. flags of the command line,
+2. the environment (`EDGED_X`): pinned, neither a reload nor MQTT changes it,
+3. systemd credentials (`$CREDENTIALS_DIRECTORY/edged_mqtt_password` and the like),
+4. a live change made over MQTT, until the line for it in the files changes (see `Remembered`),
+5. files `*.env` in the folder `<env file>.d`, the last by name first,
+6. the env file,
+7. the default.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_settings import EnvSettingsSource, SecretsSettingsSource
+
+from edged import envfile
+from edged.config import (
+    PREFIX,
+    ConflictError,
+    Settings,
+    env_name,
+    is_secret,
+    mqtt_may_change,
+)
+from edged.errors import ConfigError
+
+CREDENTIALS = ("mqtt_username", "mqtt_password", "api_key")
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a value came from: `kind` for programs, `where` for people."""
+
+    kind: str  # flag, environment, credential, mqtt, file, default
+    where: str
+    line: int = 0  # of a file
+
+    def __str__(self) -> str:
+        return f"{self.where} line {self.line}" if self.line else self.where
+
+
+@dataclass(frozen=True, slots=True)
+class SettingProblem:
+    """One thing that is wrong: `EDGED_X (edged.env line 3): must be ...`."""
+
+    key: str  # EDGED_X; "" when no single setting is to blame
+    origin: Origin | None
+    message: str
+
+    def __str__(self) -> str:
+        where = f"({self.origin})" if self.key and self.origin else str(self.origin or "")
+        subject = f"{self.key} {where}".strip()
+        return f"{subject}: {self.message}" if subject else self.message
+
+
+class SettingsError(ConfigError):
+    """Settings that cannot be used, with every problem of theirs."""
+
+    def __init__(
+        self, problems: list[SettingProblem], files: tuple[SettingsFile, ...] = ()
+    ) -> None:
+        super().__init__("; ".join(map(str, problems)))
+        self.problems = problems
+        self.files = files
+
+
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """A live change made over MQTT. It counts as long as the files say `file_value` (None:
+    nothing) about that setting: who speaks last is obeyed, slider or pushed file."""
+
+    value: Any
+    file_value: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class SettingsFile:
+    """A file that was read; `sha256` of its bytes, so that who pushed it can compare with what
+    `sha256sum` says."""
+
+    path: Path
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """Valid settings and how they came about."""
+
+    settings: Settings
+    origins: Mapping[str, Origin]
+    files: tuple[SettingsFile, ...] = ()
+    file_values: Mapping[str, str] = field(default_factory=dict)
+    remembered: Mapping[str, Remembered] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def pinned(self, name: str) -> bool:
+        """True if neither MQTT nor a file can change it while the daemon runs."""
+        return self.origins[name].kind in ("flag", "environment", "credential")
+
+
+@dataclass
+class _Layers:
+    """Raw values by field, collected from the least to the most important source."""
+
+    values: dict[str, Any] = field(default_factory=dict)
+    origins: dict[str, Origin] = field(default_factory=dict)
+    problems: list[SettingProblem] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def put(self, name: str, value: Any, origin: Origin) -> None:
+        self.values[name] = value
+        self.origins[name] = origin
+
+    def drop(self, name: str) -> None:
+        del self.values[name], self.origins[name]
+
+
+def load(
+    env_file: Path | None = None,
+    flags: Mapping[str, Any] | None = None,
+    remembered: Mapping[str, Remembered] | None = None,
+    surroundings: bool = True,
+) -> Loaded:
+    """All sources -> settings. Raises SettingsError with every problem.
+
+    env_file: must exist if given. flags: field -> value, None where not given.
+    surroundings: False leaves out environment and credentials (to check a file for another box).
+    """
+    layers = _Layers()
+    files = _put_files(layers, env_file)
+    file_values = dict(layers.values)
+    kept = _put_remembered(layers, remembered or {}, file_values)
+    if surroundings:
+        _put_surroundings(layers)
+    for name, value in (flags or {}).items():
+        if value is not None:
+            layers.put(name, value, Origin("flag", "the command line"))
+    try:
+        settings = _validated(layers)
+    except SettingsError as error:
+        error.files = files
+        raise
+    origins = {
+        name: layers.origins.get(name, Origin("default", "")) for name in Settings.model_fields
+    }
+    return Loaded(settings, origins, files, file_values, kept, tuple(layers.notes))
+
+
+def changed_live(loaded: Loaded, changes: Mapping[str, Any]) -> Loaded:
+    """`loaded` with fields changed over MQTT, valid as a whole. Raises SettingsError."""
+    layers = _Layers(
+        {n: getattr(loaded.settings, n) for n, o in loaded.origins.items() if o.kind != "default"},
+        {n: o for n, o in loaded.origins.items() if o.kind != "default"},
+    )
+    kept = dict(loaded.remembered)
+    for name, value in changes.items():
+        layers.put(name, value, Origin("mqtt", "changed over MQTT"))
+    settings = _validated(layers)
+    for name in changes:
+        kept[name] = Remembered(getattr(settings, name), loaded.file_values.get(name))
+    origins = {**loaded.origins, **{name: layers.origins[name] for name in changes}}
+    return Loaded(settings, origins, loaded.files, loaded.file_values, kept, loaded.notes)
+
+
+def folder_of(env_file: Path) -> Path:
+    """The folder whose `*.env` files are read after the env file itself."""
+    return env_file.with_name(env_file.name + ".d")
+
+
+def _put_files(layers: _Layers, env_file: Path | None) -> tuple[SettingsFile, ...]:
+    read: list[SettingsFile] = []
+    for path in _files(layers, env_file):
+        try:
+            text = envfile.read(path)
+        except ConfigError as problem:
+            layers.problems.append(SettingProblem("", None, str(problem)))
+            continue
+        read.append(SettingsFile(path, hashlib.sha256(text.encode()).hexdigest()))
+        parsed = envfile.parse(text)
+        for fault in parsed.problems:
+            origin = Origin("file", str(path), fault.line)
+            layers.problems.append(SettingProblem("", origin, fault.message))
+        for item in parsed.assignments:
+            _put_line(layers, item, Origin("file", str(path), item.line))
+    for name in [name for name, value in layers.values.items() if value == ""]:
+        layers.drop(name)  # `EDGED_X=` asks for the default
+    return tuple(read)
+
+
+def _files(layers: _Layers, env_file: Path | None) -> list[Path]:
+    if env_file is None:
+        return []
+    files = [env_file]
+    folder = folder_of(env_file)
+    if not folder.is_dir():
+        return files
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith("."):
+            continue  # a half-written copy: rsync and editors name theirs so
+        if path.suffix == ".env":
+            files.append(path)
+        else:
+            layers.notes.append(f"{path} is not read: its name does not end in .env")
+    return files
+
+
+def _put_line(layers: _Layers, item: envfile.Assignment, origin: Origin) -> None:
+    """One line of a file. Keys without our prefix may be there for other programs."""
+    if not item.key.upper().startswith(PREFIX):
+        return
+    name = item.key.removeprefix(PREFIX).lower()
+    if item.key != env_name(name) or name not in Settings.model_fields:
+        layers.problems.append(SettingProblem(item.key, origin, _unknown(item.key)))
+    else:
+        layers.put(name, item.value, origin)
+
+
+def _unknown(key: str) -> str:
+    name = key.upper().removeprefix(PREFIX).lower()
+    near = difflib.get_close_matches(name, Settings.model_fields, n=1, cutoff=0.6)
+    return "there is no such setting" + (f", did you mean {env_name(near[0])}?" if near else "")
+
+
+def _put_remembered(
+    layers: _Layers, remembered: Mapping[str, Remembered], file_values: Mapping[str, str]
+) -> dict[str, Remembered]:
+    kept: dict[str, Remembered] = {}
+    for name, item in remembered.items():
+        if not _still_valid(name, item.value):
+            layers.notes.append(f"{env_name(name)} as changed over MQTT is no longer allowed")
+            continue
+        if item.file_value != file_values.get(name):
+            layers.notes.append(
+                f"{env_name(name)} was changed over MQTT; its line in the files is newer and counts"
+            )
+            continue
+        kept[name] = item
+        layers.put(name, item.value, Origin("mqtt", "changed over MQTT"))
+    return kept
+
+
+def _still_valid(name: str, value: Any) -> bool:
+    """Another version of edged may have written what was remembered."""
+    if name not in Settings.model_fields or not mqtt_may_change(name):
+        return False
+    try:
+        Settings(**{name: value})
+    except ValidationError:
+        return False
+    return True
+
+
+def _put_surroundings(layers: _Layers) -> None:
+    folder = os.environ.get("CREDENTIALS_DIRECTORY")
+    if folder and Path(folder).is_dir():
+        found = SecretsSettingsSource(Settings, secrets_dir=folder)()
+        for name in CREDENTIALS:
+            if name in found:
+                if name in layers.values:
+                    layers.notes.append(
+                        f"{env_name(name)} is given in {layers.origins[name]} "
+                        "and as a credential; the credential counts"
+                    )
+                layers.put(name, found[name], Origin("credential", f"credential edged_{name}"))
+    for name, value in EnvSettingsSource(Settings)().items():
+        if layers.origins.get(name, Origin("", "")).kind == "credential":
+            layers.notes.append(
+                f"{env_name(name)} is given in the environment and as a credential; "
+                "the environment counts"
+            )
+        layers.put(name, value, Origin("environment", "the environment"))
+    for key in sorted(os.environ):
+        if key.startswith(PREFIX) and key.removeprefix(PREFIX).lower() not in Settings.model_fields:
+            layers.notes.append(f"{key} in the environment is ignored: {_unknown(key)}")
+
+
+def _validated(layers: _Layers) -> Settings:
+    """Raises SettingsError with all that is wrong, in the order of the files' lines."""
+    problems = list(layers.problems)
+    bad: set[str] = set()
+    settings = None
+    for _ in range(2):  # again without the wrong values, to find what does not go together
+        try:
+            settings = Settings(**{n: v for n, v in layers.values.items() if n not in bad})
+            break
+        except ValidationError as error:
+            for item in error.errors():
+                conflict = item.get("ctx", {}).get("error")
+                if isinstance(conflict, ConflictError):
+                    problems += [
+                        SettingProblem("", None, message)
+                        for names, message in conflict.conflicts
+                        if bad.isdisjoint(names)
+                    ]
+                else:
+                    name = str(item["loc"][0])
+                    bad.add(name)
+                    problems.append(_wrong(name, item, layers.origins[name]))
+            if not bad:
+                break
+    if problems or settings is None:
+        problems.sort(key=_place)
+        raise SettingsError(problems)
+    return settings
+
+
+def _place(problem: SettingProblem) -> tuple[bool, str, int]:
+    """Sorts by file and line; what has no place comes last."""
+    origin = problem.origin or Origin("", "")
+    return (not origin.where, origin.where, origin.line)
+
+
+def _wrong(name: str, item: Any, origin: Origin) -> SettingProblem:
+    problem = item.get("ctx", {}).get("error")
+    allowed = str(problem) if isinstance(problem, ValueError) else f"must be {allowed_text(name)}"
+    # A URL may hold a password somebody put there.
+    shown = "" if is_secret(name) or name == "mqtt_url" else f", not {str(item['input'])[:80]!r}"
+    return SettingProblem(env_name(name), origin, allowed + shown)
+
+
+def allowed_text(name: str) -> str:
+    """What a field takes, in words: `a number from 0 to 1`."""
+    info = Settings.model_fields[name]
+    bounds = {k: getattr(m, k) for m in info.metadata for k in ("ge", "le") if hasattr(m, k)}
+    kind = str(info.annotation)
+    if "bool" in kind:
+        return "on or off"
+    if "int" in kind or "float" in kind:
+        what = "a whole number" if "int" in kind else "a number"
+        return what + (f" from {bounds['ge']:g} to {bounds['le']:g}" if bounds else "")
+    if name == "model":
+        return "a model's name (`edged models list`)"
+    return "a path" if "Path" in kind else "a text of 1 to 256 characters"

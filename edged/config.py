@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 from collections.abc import Callable, Mapping
 from enum import StrEnum
 from pathlib import Path
@@ -18,7 +19,7 @@ from pydantic import AfterValidator, Field, SecretStr, ValidationInfo, model_val
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from edged.errors import ConfigError
-from edged.mqtt.topics import check_base, check_device, default_device
+from edged.mqtt.topics import check_base, check_device
 from edged.options import DELAYS, LANGUAGES, Options
 
 PREFIX = "EDGED_"
@@ -29,10 +30,10 @@ BROKER_PORTS = {"mqtt": 1883, "mqtts": 8883}
 class Live(StrEnum):
     """What a changed setting costs while the daemon runs."""
 
-    HOT = "at once"
-    MICROPHONE = "reopens the microphone"
-    BROKER = "reconnects to the broker"
-    RECOGNISER = "loads the recogniser anew"
+    HOT = "live"
+    MICROPHONE = "live, reopens the microphone"
+    BROKER = "live, reconnects to the broker"
+    RECOGNISER = "live, loads the recogniser again"
     RESTART = "at the next start"
 
 
@@ -46,6 +47,12 @@ class ConflictError(ValueError):
 
 def env_name(field: str) -> str:
     return PREFIX + field.upper()
+
+
+def default_device() -> str:
+    """The host name as a topic segment."""
+    name = re.sub(r"[^a-z0-9]+", "-", socket.gethostname().split(".")[0].lower())
+    return name[:63].strip("-") or "edged"
 
 
 def default_state_dir() -> Path:

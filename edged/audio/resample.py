@@ -119,4 +119,5 @@ class FrameMaker:
 def to_int16(samples: NDArray[np.float32]) -> NDArray[np.int16]:
     """Full scale 1.0 -> 32768, rounded and clipped."""
     clipped = np.clip(samples, np.float32(-1.0), np.float32(1.0 - 2**-15))
-    return np.rint(clipped * np.float32(2**15)).astype(np.int16)
+    rounded: Mono = np.rint(clipped * np.float32(2**15))
+    return rounded.astype(np.int16)

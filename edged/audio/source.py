@@ -26,6 +26,10 @@ class Source(Protocol):
     def duration_s(self) -> float | None:
         """Seconds of audio as the header has it, which may be wrong; None: unknown."""
 
+    @property
+    def bad_samples(self) -> int:
+        """Samples that were not numbers and became silence, known once the audio has ended."""
+
     def frames(self) -> Iterator[Frame]:
         """Frames until the audio ends, once. Raises an EdgedError saying what went wrong."""
 

@@ -1,0 +1,277 @@
+"""The `edged` command: declares what can be typed; the work is done in the modules it calls.
+
+Everything heavy is imported inside its command, so that `--help` is quick and a missing optional
+package hurts only the commands that need it. Exit codes: edged/errors.py.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeAlias
+
+import typer
+from typer.core import TyperGroup
+
+from edged.errors import EdgedError
+from edged.options import Options, from_json_config
+from edged.writers import Format, TextFrom
+
+INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+PIPE_CLOSED = 141  # 128 + SIGPIPE
+BUG = EdgedError.exit_code
+
+RawEncoding: TypeAlias = Literal["pcm", "s16", "u8", "s32", "f32", "ulaw", "alaw"]
+
+
+class Guarded(TyperGroup):
+    """Every command's errors become one line on stderr and a documented exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except EdgedError as error:
+            _complain(str(error))
+            code = error.exit_code
+        except KeyboardInterrupt:
+            code = INTERRUPTED
+        except BrokenPipeError:
+            # Python would complain once more when it flushes standard output at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            code = PIPE_CLOSED
+        except (typer.TyperException, typer.Exit, typer.Abort):  # typer's own, with its own codes
+            raise
+        except Exception as bug:
+            if _debug():
+                traceback.print_exc()
+            _complain(
+                f"a bug in edged, please report it: {type(bug).__name__}: {bug}"
+                + ("" if _debug() else " (EDGED_DEBUG=1 shows where)")
+            )
+            code = BUG
+        raise typer.Exit(code)
+
+
+app = typer.Typer(
+    cls=Guarded,
+    name="edged",
+    help="Private, real-time speech transcription: nothing leaves this machine.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    epilog="Settings come from EDGED_... variables and the env file too: see edged config.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+RECOGNISER = "Recogniser (also by EDGED_ variables)"
+RAW = "Raw audio (no header)"
+
+# Options that several commands share.
+DelayOption = Annotated[
+    int,
+    typer.Option(
+        "--delay",
+        envvar="EDGED_DELAY_IN_FRAMES",
+        show_envvar=False,
+        rich_help_panel=RECOGNISER,
+        metavar="STEPS",
+        help="Steps of 80 ms between a word's end and its text: 7 8 10 12 14 16 20 24 32 36 48. "
+        "More is more accurate.",
+    ),
+]
+LanguageOption = Annotated[
+    str,
+    typer.Option(
+        envvar="EDGED_LANGUAGE",
+        show_envvar=False,
+        rich_help_panel=RECOGNISER,
+        metavar="CODE",
+        help="What is spoken.",
+    ),
+]
+TempOption = Annotated[
+    float,
+    typer.Option(
+        envvar="EDGED_TEMP",
+        show_envvar=False,
+        rich_help_panel=RECOGNISER,
+        metavar="0..1",
+        help="0 is greedy; above, words are drawn.",
+    ),
+]
+PaddingOption = Annotated[
+    float,
+    typer.Option(
+        envvar="EDGED_PADDING_BONUS",
+        show_envvar=False,
+        rich_help_panel=RECOGNISER,
+        metavar="-4..4",
+        help="Below 0 commits words sooner, above 0 waits for more agreement.",
+    ),
+]
+SeedOption = Annotated[
+    int,
+    typer.Option(
+        rich_help_panel=RECOGNISER, help="With --temp: the same seed gives the same text."
+    ),
+]
+ModelOption = Annotated[
+    str,
+    typer.Option(
+        envvar="EDGED_MODEL",
+        show_envvar=False,
+        rich_help_panel=RECOGNISER,
+        metavar="NAME",
+        help="The model.",
+    ),
+]
+ModelsDirOption = Annotated[
+    Path | None,
+    typer.Option(
+        envvar="EDGED_MODELS_DIR",
+        show_envvar=False,
+        rich_help_panel=RECOGNISER,
+        metavar="DIR",
+        help="Where the models are.",
+    ),
+]
+ThreadsOption = Annotated[
+    int,
+    typer.Option(
+        envvar="EDGED_THREADS",
+        show_envvar=False,
+        rich_help_panel=RECOGNISER,
+        min=1,
+        metavar="N",
+        max=16,
+        help="Threads per computation.",
+    ),
+]
+
+
+@app.callback(invoke_without_command=True)
+def edged(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print versions and models, and exit.")
+    ] = False,
+) -> None:
+    if version:
+        from edged.about import about
+
+        print(about())
+        raise typer.Exit
+
+
+@app.command()
+def transcribe(
+    files: Annotated[
+        list[str],
+        typer.Argument(metavar="FILE...", help="Audio files, or - for raw PCM on standard input."),
+    ],
+    form: Annotated[
+        Format,
+        typer.Option(
+            "--format",
+            "-f",
+            metavar="text|srt|vtt|events",
+            help="What to print. events: every message as one JSON line.",
+        ),
+    ] = "text",
+    text_from: Annotated[
+        TextFrom,
+        typer.Option(
+            metavar="turns|words",
+            help="turns: each turn heard as a whole once it has ended, the better text. "
+            "words: as they were committed.",
+        ),
+    ] = "turns",
+    output_dir: Annotated[
+        Path | None,
+        typer.Option("--output-dir", "-o", metavar="DIR", help="One result file per input file."),
+    ] = None,
+    realtime: Annotated[
+        bool, typer.Option("--realtime", help="Pace a file as a microphone would.")
+    ] = False,
+    stats: Annotated[
+        bool, typer.Option("--stats", help="Step times, cost and dropped text, on stderr.")
+    ] = False,
+    delay: DelayOption = 10,
+    language: LanguageOption = "en",
+    temp: TempOption = 0.0,
+    seed: SeedOption = 0,
+    padding_bonus: PaddingOption = 0.0,
+    model: ModelOption = "tiny-en",
+    models_dir: ModelsDirOption = None,
+    threads: ThreadsOption = 1,
+    input_format: Annotated[
+        RawEncoding | None,
+        typer.Option(
+            metavar="ENCODING",
+            help="pcm (which is s16), s16, u8, s32, f32, ulaw or alaw.",
+            rich_help_panel=RAW,
+        ),
+    ] = None,
+    rate: Annotated[
+        int | None,
+        typer.Option(metavar="HZ", help="Default 24000.", rich_help_panel=RAW),
+    ] = None,
+    channels: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Default 1.", rich_help_panel=RAW),
+    ] = None,
+) -> None:
+    """Transcribe audio files: words as they are heard, then text, subtitles or events.
+
+    Reads wav, flac, ogg, opus, mp3, aiff, au and more, at any rate and channel count; for -
+    raw PCM from standard input, 24 kHz 16-bit mono unless said otherwise.
+
+    edged transcribe talk.mp3
+
+    edged transcribe --format srt talk.mp3 > talk.srt
+
+    arecord -q -t raw -f S16_LE -r 24000 -c 1 | edged transcribe -
+    """
+    from edged import transcribe as work
+
+    job = work.Job(
+        options=_options(delay, language, temp, padding_bonus, seed),
+        form=form,
+        text_from=text_from,
+        output_dir=output_dir,
+        raw=work.raw_format(files, input_format, rate, channels),
+        realtime=realtime,
+        stats=stats,
+        models_dir=models_dir,
+        model=model,
+        threads=threads,
+    )
+    raise typer.Exit(work.transcribe(files, job))
+
+
+def _options(delay: int, language: str, temp: float, padding_bonus: float, seed: int) -> Options:
+    """Raises RequestError naming what is allowed."""
+    asked = {
+        "delay_in_frames": delay,
+        "language": language,
+        "temp": temp,
+        "padding_bonus": padding_bonus,
+    }
+    return from_json_config(asked, Options(seed=seed))
+
+
+def _debug() -> bool:
+    return os.environ.get("EDGED_DEBUG", "") not in ("", "0")
+
+
+def _complain(message: str) -> None:
+    print(f"edged: error: {message}", file=sys.stderr, flush=True)
+
+
+def main() -> None:
+    """The console script. Results are UTF-8 whatever the locale says: JSON must be."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8")
+    app()

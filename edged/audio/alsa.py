@@ -1,0 +1,259 @@
+"""One microphone through libasound: opened, verified, read without ever blocking.
+
+pyalsaaudio asks politely and takes whatever comes: the format, rate and channels that a device
+lacks are silently replaced. So what was really given is read back and passed on (`Realised`).
+pyalsaaudio opens and closes with the interpreter locked: a sound server that hangs (it answers
+neither yes nor no) stops the process until the watchdog ends it. Kernel devices cannot do that.
+"""
+
+from __future__ import annotations
+
+import atexit
+import ctypes
+import getpass
+import logging
+import math
+import os
+import select
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from edged import SAMPLE_RATE, STEP_S, STEP_SAMPLES
+from edged.audio import cards
+from edged.audio.convert import FORMATS
+from edged.errors import DeviceError
+
+try:
+    import alsaaudio
+except ImportError:  # the library works without it; only a microphone needs it
+    alsaaudio = None
+
+log = logging.getLogger(__name__)
+
+PERIODS = 8  # 640 ms in the kernel
+MIN_BUFFER_S = 0.5
+# If 16 bits are not to be had, best first. (8 bits are the last resort: libasound's own first.)
+OTHER_FORMATS = ("S32_LE", "S24_3LE", "S24_LE", "FLOAT_LE")
+POOR_FORMATS = ("U8", "S8")
+OVERRUN = -32  # -EPIPE, which read() returns rather than raises
+DEV_SND = Path("/dev/snd")
+
+
+@dataclass(frozen=True, slots=True)
+class Realised:
+    """What the device gives: Hz, channels, ALSA's format name, frames a period and in all."""
+
+    rate: int = SAMPLE_RATE
+    channels: int = 1
+    format: str = "S16_LE"
+    period: int = STEP_SAMPLES
+    buffer: int = STEP_SAMPLES * PERIODS
+
+    @property
+    def buffer_s(self) -> float:
+        return self.buffer / self.rate
+
+    def __str__(self) -> str:
+        channels = {1: "mono", 2: "stereo"}.get(self.channels, f"{self.channels} channels")
+        return f"{self.rate} Hz, {channels}, {self.format}"
+
+
+class Microphone:
+    """An open capture device. Used, and closed, by one thread only."""
+
+    def __init__(self, pcm: Any, realised: Realised, wake_fd: int | None = None) -> None:
+        """`wake_fd`: a descriptor that also ends a wait when it becomes readable."""
+        self.realised = realised
+        self._pcm = pcm
+        self._frame_bytes = FORMATS[realised.format][0] * realised.channels
+        self._fds = pcm.polldescriptors()
+        self._poll = select.poll()
+        for fd, events in self._fds:
+            self._poll.register(fd, events)
+        if wake_fd is not None:
+            self._poll.register(wake_fd, select.POLLIN)
+        self._was_ready = False
+
+    def read(self) -> bytes | None:
+        """What has arrived, whole frames, at most a period; b"": nothing yet; None: an overrun.
+
+        The first read starts the stream, and so does the first after an overrun.
+        Raises DeviceError if the device is gone.
+        """
+        try:
+            frames, data = self._pcm.read()
+        except alsaaudio.ALSAAudioError as problem:
+            raise DeviceError(_reason(problem)) from None
+        if frames == OVERRUN:
+            return None
+        if frames < 0:
+            raise DeviceError(os.strerror(-frames))
+        if frames == 0 and self._was_ready:
+            time.sleep(0.005)  # some plugins say ready and have nothing: do not spin
+        self._was_ready = False
+        return bytes(data)
+
+    def wait(self, timeout_s: float) -> None:
+        """Until there is something to read, the wake descriptor is set, or the time is over."""
+        ready = dict(self._poll.poll(max(0, math.ceil(timeout_s * 1000))))
+        own = [(fd, ready.get(fd, 0)) for fd, _ in self._fds]
+        if any(events for _, events in own):
+            self._was_ready = True
+            try:
+                self._pcm.polldescriptors_revents(own)
+            except alsaaudio.ALSAAudioError as problem:
+                raise DeviceError(_reason(problem)) from None
+
+    def frames(self, data: bytes) -> int:
+        return len(data) // self._frame_bytes
+
+    def queued(self) -> int:
+        """Frames captured and not read yet; 0 if the device cannot say."""
+        try:
+            return max(0, int(self._pcm.avail()))
+        except alsaaudio.ALSAAudioError:
+            return 0
+
+    def close(self) -> None:
+        self._pcm.close()
+
+
+def open_microphone(device: str, wake_fd: int | None = None) -> Microphone:
+    """Opens by name, without blocking, as near to 24 kHz, mono, 16 bits as the device can.
+
+    Raises DeviceError: one sentence with the remedy.
+    """
+    if alsaaudio is None:
+        raise DeviceError("the package pyalsaaudio is missing: pip install 'edged[daemon]'")
+    _quieten_libasound()
+    name = cards.resolve(device)
+    try:
+        pcm, realised = _negotiate(name)
+    except alsaaudio.ALSAAudioError as problem:
+        raise DeviceError(explain(device, _reason(problem))) from None
+    if realised.format not in FORMATS:
+        pcm.close()
+        raise DeviceError(
+            f"{device} gives {realised.format} samples only; edged reads {', '.join(FORMATS)}"
+        )
+    return Microphone(pcm, realised, wake_fd)
+
+
+def _negotiate(name: str) -> tuple[Any, Realised]:
+    """Asks for what edged wants; asks again, nearer to what the device has, if it must."""
+    pcm, got = _open(name, Realised())
+    if got.format in POOR_FORMATS or got.format not in FORMATS:
+        for other in OTHER_FORMATS:
+            pcm.close()
+            pcm, got = _open(name, replace(got, format=other))
+            if got.format == other:
+                break
+    if got.buffer_s < MIN_BUFFER_S:  # the periods were asked for at another rate
+        pcm.close()
+        pcm, got = _open(name, replace(got, period=round(got.rate * STEP_S)))
+    return pcm, got
+
+
+def _open(name: str, wish: Realised) -> tuple[Any, Realised]:
+    pcm = alsaaudio.PCM(
+        type=alsaaudio.PCM_CAPTURE,
+        mode=alsaaudio.PCM_NONBLOCK,
+        device=name,
+        rate=wish.rate,
+        channels=wish.channels,
+        format=getattr(alsaaudio, f"PCM_FORMAT_{wish.format}"),
+        periodsize=wish.period,
+        periods=PERIODS,
+    )
+    info = pcm.info()
+    return pcm, Realised(
+        info["rate"],
+        info["channels"],
+        info["format_name"],
+        info["period_size"],
+        info["buffer_size"],
+    )
+
+
+def explain(device: str, reason: str) -> str:
+    """libasound's reason as a sentence with its remedy. (It names missing rights badly.)"""
+    if _may_not_read():
+        return (
+            f"{device} cannot be opened: user {_user()} may not use the sound devices; "
+            "add the user to the group audio (sudo usermod -aG audio USER) and restart, "
+            "or give the unit SupplementaryGroups=audio and DeviceAllow=char-alsa rw"
+        )
+    if reason in ("No such file or directory", "No such device", "No such device or address"):
+        return f"{device} is not there: plug it in, or choose one from `edged devices`"
+    if reason == "Device or resource busy":
+        return f"{device} is in use by {_owner(device)}: stop it, or choose another microphone"
+    if reason in ("Connection refused", "Connection terminated"):
+        return f"{device} belongs to a sound server that does not run: start it, or use a card"
+    if reason == "Input/output error":
+        return f"{device} gives no sound: its sound server has no such microphone now"
+    if reason == "Invalid argument":
+        return f"{device} cannot record in any format that ALSA could find for it"
+    return f"{device} cannot be opened: {reason}"
+
+
+def _owner(device: str) -> str:
+    card = cards.card_of(device)
+    owners = [i.owner for i in card.inputs if i.owner] if card else []
+    return owners[0] if owners else "another program"
+
+
+def _may_not_read() -> bool:
+    """Sound devices are there, and this process may open none of them."""
+    try:
+        controls = sorted(DEV_SND.glob("controlC*"))
+    except OSError:
+        return False
+    for control in controls:
+        try:
+            os.close(os.open(control, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
+        except PermissionError:
+            continue
+        except OSError:
+            pass
+        return False
+    return bool(controls)
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())
+
+
+def _reason(problem: Exception) -> str:
+    """ "No such device [hw:x]" -> "No such device"."""
+    return str(problem).rpartition(" [")[0] or str(problem)
+
+
+# -- libasound writes its own complaints to stderr, at every attempt
+
+_handler: Any = None
+
+
+def _quieten_libasound() -> None:
+    """Its complaints go to our log at debug level: the state's sentence says it once."""
+    global _handler
+    if _handler is not None:
+        return
+    prototype = ctypes.CFUNCTYPE(
+        None, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p
+    )
+
+    def complain(file: bytes, line: int, function: bytes, _error: int, text: bytes) -> None:
+        log.debug("libasound %r:%d %r: %r", file, line, function, text)
+
+    _handler = prototype(complain)
+    try:
+        library = ctypes.CDLL("libasound.so.2")
+        library.snd_lib_error_set_handler(_handler)
+    except (OSError, AttributeError):
+        return
+    atexit.register(library.snd_lib_error_set_handler, None)  # the callback dies with Python

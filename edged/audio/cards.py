@@ -1,0 +1,152 @@
+"""The kernel's sound cards as /proc/asound tells them, and names that survive a reboot.
+
+Card numbers move when devices come up in another order, so edged takes card names only
+(`plughw:CARD=Device,DEV=0`), or a USB id (`usb:0d8c:0014`).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from edged.errors import DeviceError
+
+PROC = Path("/proc/asound")
+_CARD_LINE = re.compile(r"^ *(\d+) \[(\S+) *\]: (.*)$")
+_PCM_LINE = re.compile(r"^(\d+)-(\d+): ([^:]*):([^:]*):(.*)$")
+# hw:Mic,0  plughw:CARD=Mic,DEV=0  sysdefault:CARD=Mic  usb:0d8c:0014
+_NAME = re.compile(r"^(?:plug)?(?:hw|default|sysdefault|front|dsnoop|iec958):(?:CARD=)?([^,]+)")
+_USB = re.compile(r"^usb:([0-9a-fA-F]{4}:[0-9a-fA-F]{4})$")
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """One capture device of a card. `owner` is who has it open: "name (pid 12)"; None: free."""
+
+    number: int
+    name: str
+    owner: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """A sound card: `id` is its stable ALSA name, `usb` its "vendor:product" if it has one."""
+
+    index: int
+    id: str
+    name: str
+    usb: str | None = None
+    inputs: tuple[Input, ...] = ()
+
+    def device(self, number: int | None = None) -> str:
+        """The stable name of one of its inputs; the first by default."""
+        first = self.inputs[0].number if self.inputs else 0
+        return f"plughw:CARD={self.id},DEV={first if number is None else number}"
+
+
+def read_cards(proc: Path = PROC) -> list[Card] | None:
+    """All cards in the kernel's order; None if the kernel does not show them (no sound core)."""
+    try:
+        lines = (proc / "cards").read_text(errors="replace").splitlines()
+    except OSError:
+        return None
+    inputs = _read_inputs(proc)
+    cards = []
+    for line in lines:
+        if match := _CARD_LINE.match(line):
+            index, card_id, name = int(match[1]), match[2], match[3]
+            usb = _read(proc / f"card{index}/usbid")
+            name = name.partition(" - ")[2] or name
+            cards.append(Card(index, card_id, name, usb, tuple(inputs.get(index, ()))))
+    return cards
+
+
+def resolve(device: str, proc: Path = PROC) -> str:
+    """The ALSA name to open for what the setting says.
+
+    Raises DeviceError for a card number, for a malformed `usb:` name, and for a card that is
+    not plugged in (known without trying, so that nothing is opened in vain).
+    """
+    if not device.strip():
+        raise DeviceError("the microphone's name is empty: `edged devices` lists what there is")
+    cards = read_cards(proc)
+    if device.startswith("usb:"):
+        return _resolve_usb(device, cards or [])
+    match = _NAME.match(device)
+    if not match:
+        return device
+    wanted = match[1]
+    if wanted.isdigit():
+        raise DeviceError(_refuse_number(device, int(wanted), cards or []))
+    if cards is not None and all(card.id != wanted for card in cards):
+        raise DeviceError(f"no sound card is called {wanted}: {_plugged_in(cards)}")
+    return device
+
+
+def card_of(device: str, proc: Path = PROC) -> Card | None:
+    """The card that a device name names; None if it names none or it is not there."""
+    cards = read_cards(proc) or []
+    if usb := _USB.match(device):
+        return next((card for card in cards if card.usb == usb[1].lower()), None)
+    match = _NAME.match(device)
+    return next((card for card in cards if match and card.id == match[1]), None)
+
+
+def names_card(device: str) -> bool:
+    """Whether the name belongs to a kernel card, whose return /dev/snd shows."""
+    return bool(_NAME.match(device) or device.startswith("usb:"))
+
+
+def _resolve_usb(device: str, cards: list[Card]) -> str:
+    match = _USB.match(device)
+    if not match:
+        raise DeviceError(f"{device} is not a USB id: it looks like usb:0d8c:0014 (see lsusb)")
+    for card in cards:
+        if card.usb == match[1].lower() and card.inputs:
+            return card.device()
+    raise DeviceError(f"no microphone with the USB id {match[1]} is plugged in")
+
+
+def _refuse_number(device: str, number: int, cards: list[Card]) -> str:
+    now = next((card for card in cards if card.index == number), None)
+    advice = f"use {now.device()}" if now else "`edged devices` lists the names"
+    return f"{device} names a card by number, which can change at any boot: {advice}"
+
+
+def _plugged_in(cards: list[Card]) -> str:
+    ids = [card.id for card in cards if card.inputs]
+    if not ids:
+        return "no microphone is plugged in"
+    return f"plug it in, or choose another (plugged in now: {', '.join(ids)})"
+
+
+def _read_inputs(proc: Path) -> dict[int, list[Input]]:
+    inputs: dict[int, list[Input]] = {}
+    for line in (_read(proc / "pcm") or "").splitlines():
+        match = _PCM_LINE.match(line)
+        if match and "capture" in match[5]:
+            card, number = int(match[1]), int(match[2])
+            owner = _owner(proc / f"card{card}/pcm{number}c")
+            inputs.setdefault(card, []).append(Input(number, match[4].strip(), owner))
+    return inputs
+
+
+def _owner(folder: Path) -> str | None:
+    """Who has it open, if no substream of it is free."""
+    owner = None
+    for status in sorted(folder.glob("sub*/status")):
+        text = _read(status) or "closed"
+        pid = re.search(r"owner_pid\s*:\s*(\d+)", text)
+        if text == "closed" or not pid:
+            return None
+        name = _read(Path(f"/proc/{pid[1]}/comm")) or "a program"
+        owner = f"{name} (pid {pid[1]})"
+    return owner
+
+
+def _read(path: Path) -> str | None:
+    try:
+        return path.read_text(errors="replace").strip()
+    except OSError:
+        return None

@@ -1,0 +1,89 @@
+"""What goes between the link's thread and the courier: publishes one way, reports the other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Literal, TypeAlias
+
+
+class Kind(StrEnum):
+    """What the link is, or why it ended."""
+
+    CONNECTING = "connecting"
+    UP = "up"
+    NETWORK = "network"
+    AUTH = "auth"
+    TLS = "tls"
+    PROTOCOL = "protocol"
+    DUPLICATE = "duplicate"
+    CONFIG = "config"
+    STOPPED = "stopped"
+
+
+@dataclass(frozen=True, slots=True)
+class LinkState:
+    """For people: `message` is one sentence."""
+
+    connected: bool
+    kind: Kind
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """One publish. `token` comes back in `Acked` (QoS 1 only). `expiry_s` is MQTT 5's."""
+
+    token: int
+    topic: str
+    payload: bytes
+    qos: Literal[0, 1] = 1
+    retain: bool = False
+    expiry_s: int | None = None
+    correlation: bytes | None = None
+
+    @property
+    def packet_bytes(self) -> int:
+        """No less than the packet will take: with its fixed header and all properties."""
+        return 128 + len(self.topic.encode()) + len(self.payload) + len(self.correlation or b"")
+
+
+@dataclass(frozen=True, slots=True)
+class Up:
+    """The broker took us. Its limits are for us to keep."""
+
+    protocol: int
+    receive_maximum: int
+    maximum_packet: int
+
+
+@dataclass(frozen=True, slots=True)
+class Acked:
+    """A QoS 1 publish was answered; `reason` of 128 and more is a refusal."""
+
+    token: int
+    reason: int
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Incoming:
+    topic: str
+    payload: bytes
+    retained: bool
+    response_topic: str | None
+    correlation: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Down:
+    """The end of a link. `by_broker`: it hung up on us. `silent`: before it said anything."""
+
+    kind: Kind
+    message: str
+    by_broker: bool = False
+    silent: bool = False
+    bad_version: bool = False
+
+
+Report: TypeAlias = Up | Acked | Incoming | Down

@@ -1,0 +1,416 @@
+"""Rebuilds Moonshine tiny as small streaming graphs with explicit caches.
+
+Upstream (Useful Sensors, MIT) ships two ORT-format files: a full-context encoder and a merged
+decoder, uint8 weights, one scale per tensor. Their weights are lifted out unchanged and written
+as graphs into which audio can be pushed a few frames at a time:
+
+    conv1          x[1,1,S] 16 kHz              -> a[1,288,N]      kernel 127, stride 64, tanh
+    conv23         a, mean, scale               -> feat[M,288]     group norm (statistics given),
+                                                                   conv k7 s3, conv k3 s2
+    encoder        feat[n,288], pos0, past_*    -> out[n,288], k_*, v_*
+    encoder_full   the same with upstream's weights, for the second pass
+    cross          h[n,288]                     -> k_*, v_*        what the decoder attends to
+    decoder        ids[n], pos0, mask[n,n], past_*, cross_*
+                                                -> best[n], p_best[n], p_eos[n], heard[n],
+                                                   k_*, v_*, att[n,t], logits[n,32768]
+
+One encoder frame is 384 samples (24 ms); frame i needs conv1 frames 6i .. 6i+12. Keys and values
+are one tensor a layer, [8 heads, time, 36], which a matrix product reads in place: a single
+tensor of all layers has to be split, and a time-major one is read with strides; both were
+measured to cost more than the attention itself.
+
+`heard` is where a token was heard: the frame with the most attention in the mean of seven
+cross-attention heads that follow the audio (measured on hand-labelled words, design section 5).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+LAYERS, HEADS, HEAD_DIM, WIDTH = 6, 8, 36, 288
+ROTARY = 32  # dimensions of a head that are rotated
+FFN = 1152
+VOCABULARY = 32768
+EOS = 2
+ALIGNED_HEADS = {3: (0, 2, 5, 6), 4: (0, 3, 6)}
+BUILDER_VERSION = 1  # raise it when a built graph would differ: stale ones are then built again
+GRAPHS = ("conv1", "conv23", "encoder", "encoder_full", "cross", "decoder")
+GRAPH_FILES = tuple(f"{name}.onnx" for name in GRAPHS)
+
+Array: TypeAlias = NDArray[Any]
+Quantised: TypeAlias = tuple[Array, Array, Array]  # uint8 [in, out], scale, zero point
+Linear: TypeAlias = tuple[Quantised, Array | None]  # with bias
+Weights: TypeAlias = dict[str, Any]
+
+_DTYPES: dict[int, type[np.generic]] = {
+    1: np.float32,
+    2: np.uint8,
+    3: np.int8,
+    6: np.int32,
+    7: np.int64,
+    9: np.bool_,
+}
+
+
+# ---- reading upstream's weights ----------------------------------------------------------------
+def _read_graph(path: Path) -> Any:
+    import onnxruntime.tools.ort_format_model  # noqa: F401  (puts ort_flatbuffers_py on sys.path)
+    from ort_flatbuffers_py.fbs.InferenceSession import InferenceSession
+
+    return InferenceSession.GetRootAs(path.read_bytes(), 0).Model().Graph()
+
+
+def _initializers(graph: Any) -> dict[str, Array]:
+    def array(tensor: Any) -> Array:
+        shape = [tensor.Dims(k) for k in range(tensor.DimsLength())]
+        raw = tensor.RawDataAsNumpy().tobytes()
+        return np.frombuffer(raw, _DTYPES[tensor.DataType()]).reshape(shape)
+
+    tensors = map(graph.Initializers, range(graph.InitializersLength()))
+    return {t.Name().decode(): array(t) for t in tensors}
+
+
+def _collect(graph: Any, outer: dict[str, Array] | None = None) -> tuple[Weights, dict[str, Array]]:
+    """Weights by their place: {'layers.0.self_attn.q_proj': ((q, scale, zero), bias), ...}."""
+    arrays = {**(outer or {}), **_initializers(graph)}
+    found: Weights = {}
+    for i in range(graph.NodesLength()):
+        node = graph.Nodes(i)
+        name = node.Name().decode().lstrip("/").replace("/", ".")
+        inputs = [node.Inputs(k).decode() for k in range(node.InputsLength())]
+        operands = [arrays.get(name_) for name_ in inputs] + [None] * 8
+        match node.OpType().decode():
+            case "MatMulIntegerToFloat":
+                place = name.replace(".MatMul_quant", "")
+                found[place] = ((operands[1], operands[3], operands[5]), operands[6])
+            case "DynamicQuantizeMatMul":
+                place = name.replace(".MatMul_quant", "")
+                found[place] = ((operands[1], operands[2], operands[3]), operands[4])
+            case "LayerNormalization":
+                found[name.replace(".LayerNormalization", "")] = operands[1]
+            case "SkipLayerNormalization":
+                found["layer_norm"] = operands[2]
+            case "Conv" | "FusedConv":
+                found[name.replace(".Conv", "")] = (operands[1], operands[2])
+            case _ if name in ("groupnorm.Mul", "groupnorm.Add"):
+                found[name] = next(a for a in operands if a is not None).ravel()
+    return found, arrays
+
+
+def read_weights(folder: Path) -> tuple[Weights, Weights]:
+    """(encoder, decoder) weights of upstream's `encoder_model.ort`, `decoder_model_merged.ort`."""
+    encoder, _ = _collect(_read_graph(folder / "encoder_model.ort"))
+    graph = _read_graph(folder / "decoder_model_merged.ort")
+    outer = _initializers(graph)
+    for i in range(graph.NodesLength()):  # the branch without a cache holds every weight
+        node = graph.Nodes(i)
+        for j in range(node.AttributesLength()):
+            if node.Attributes(j).Name() == b"else_branch":
+                decoder, arrays = _collect(node.Attributes(j).G(), outer)
+    embedding = "model.decoder.embed_tokens.weight_merged_0"
+    decoder["embed"] = tuple(
+        arrays[f"{embedding}_{part}"] for part in ("quantized", "scale", "zero_point")
+    )
+    return encoder, decoder
+
+
+def quantise(weight: Array) -> Quantised:
+    """A torch Linear's weight [out, in] as uint8 [in, out], one scale an output channel."""
+    w = weight.T.astype(np.float32)
+    scale = np.maximum(np.abs(w).max(0), 1e-8) / 127
+    q = (np.rint(w / scale) + 128).astype(np.uint8)
+    return q, scale.astype(np.float32), np.full(w.shape[1], 128, np.uint8)
+
+
+def adapt(encoder: Weights, adapted: Path) -> Weights:
+    """The encoder with the layers of an adapted set (.npz, names as in upstream's encoder)."""
+    result = dict(encoder)
+    with np.load(adapted) as arrays:
+        for name in arrays.files:
+            place, _, part = name.rpartition(".")
+            if part == "bias":
+                continue
+            value = arrays[name].astype(np.float32)
+            if value.ndim == 1:
+                result[place] = value
+            else:
+                bias = f"{place}.bias"
+                result[place] = (
+                    quantise(value),
+                    arrays[bias].astype(np.float32) if bias in arrays.files else None,
+                )
+    return result
+
+
+# ---- writing graphs ----------------------------------------------------------------------------
+class _Graph:
+    """A few lines of onnx.helper per operator, and the pieces attention is made of."""
+
+    def __init__(self) -> None:
+        self.nodes: list[Any] = []
+        self.constants: dict[str, Any] = {}
+        self.count = 0
+
+    def const(self, value: Any, name: str | None = None) -> str:
+        name = name or f"c{len(self.constants)}"
+        if name not in self.constants:
+            array = np.asarray(value)
+            self.constants[name] = numpy_helper.from_array(
+                array if array.ndim == 0 else np.ascontiguousarray(array), name
+            )
+        return name
+
+    def ints(self, *values: int) -> str:
+        name = "i_" + "_".join(str(v).replace("-", "m") for v in values)
+        return self.const(np.array(values, np.int64), name)
+
+    def op(self, kind: str, *inputs: str, name: str | None = None, **attributes: Any) -> str:
+        return self.ops(kind, *inputs, names=[name], **attributes)[0]
+
+    def ops(
+        self, kind: str, *inputs: str, names: Sequence[str | None], **attributes: Any
+    ) -> list[str]:
+        outputs = []
+        for name in names:
+            self.count += name is None
+            outputs.append(name or f"t{self.count}")
+        domain = "com.microsoft" if kind in _MICROSOFT else ""
+        node = helper.make_node(kind, list(inputs), outputs, domain=domain)
+        node.attribute.extend(helper.make_attribute(k, v) for k, v in attributes.items())
+        self.nodes.append(node)
+        return outputs
+
+    def linear(self, x: str, weight: Linear) -> str:
+        (q, scale, zero), bias = weight
+        operands = [self.const(q), self.const(np.asarray(scale, np.float32)), self.const(zero)]
+        if bias is not None:
+            operands.append(self.const(bias))
+        return self.op("DynamicQuantizeMatMul", x, *operands)
+
+    def norm(self, x: str, weight: Array, name: str | None = None) -> str:
+        return self.op(
+            "LayerNormalization", x, self.const(weight), axis=-1, epsilon=1e-5, name=name
+        )
+
+    def heads(self, x: str, name: str | None = None) -> str:
+        """[n,288] -> [8,n,36]"""
+        split = self.op("Reshape", x, self.ints(-1, HEADS, HEAD_DIM))
+        return self.op("Transpose", split, perm=[1, 0, 2], name=name)
+
+    def angles(self, like: str) -> tuple[str, str]:
+        """cos, sin [n, ROTARY/2] of positions pos0 .. pos0+n-1."""
+        frequencies = (1.0 / 10000 ** (np.arange(0, ROTARY, 2) / ROTARY)).astype(np.float32)
+        n = self.op("Squeeze", self.op("Shape", like, start=0, end=1))
+        zero, one = self.const(np.int64(0), "zero"), self.const(np.int64(1), "one")
+        position = self.op("Add", self.op("Range", zero, n, one), "pos0")
+        position = self.op("Cast", position, to=TensorProto.FLOAT)
+        angle = self.op(
+            "Mul",
+            self.op("Unsqueeze", position, self.ints(1)),
+            self.const(frequencies[None], "frequencies"),
+        )
+        return self.op("Cos", angle), self.op("Sin", angle)
+
+    def rotate(self, x: str, angles: tuple[str, str], name: str | None = None) -> str:
+        """Rotates heads whose dimensions `_split_rotary` put in order (even halves first)."""
+        cos, sin = angles
+        half = ROTARY // 2
+        a, b, rest = self.ops(
+            "Split", x, self.ints(half, half, HEAD_DIM - ROTARY), names=[None] * 3, axis=-1
+        )
+        real = self.op("Sub", self.op("Mul", a, cos), self.op("Mul", b, sin))
+        imaginary = self.op("Add", self.op("Mul", b, cos), self.op("Mul", a, sin))
+        return self.op("Concat", real, imaginary, rest, axis=-1, name=name)
+
+    def scores(self, q: str, k: str) -> str:
+        """q[8,n,36], k[8,t,36] -> [8,n,t]"""
+        return self.op("FusedMatMul", q, k, transB=1, alpha=float(HEAD_DIM**-0.5))
+
+    def merge(self, x: str) -> str:
+        """[8,n,36] -> [n,288]"""
+        return self.op(
+            "Reshape", self.op("Transpose", x, perm=[1, 0, 2]), self.ints(-1, HEADS * HEAD_DIM)
+        )
+
+    def self_attention(
+        self, x: str, weights: Weights, place: str, layer: int, angles: tuple[str, str], mask: str
+    ) -> str:
+        """Attends to the cache and to x itself, without ever joining the two in memory."""
+        k_name, v_name = f"k_{layer}", f"v_{layer}"
+        q = self.rotate(
+            self.heads(self.linear(x, _split_rotary(weights[place + "q_proj"]))), angles
+        )
+        k = self.rotate(
+            self.heads(self.linear(x, _split_rotary(weights[place + "k_proj"]))), angles, k_name
+        )
+        v = self.heads(self.linear(x, weights[place + "v_proj"]), v_name)
+        old, new = self.scores(q, f"past_k_{layer}"), self.scores(q, k)
+        if mask:
+            new = self.op("Add", new, mask)
+        attention = self.op("Softmax", self.op("Concat", old, new, axis=-1), axis=-1)
+        t = self.op("Shape", f"past_k_{layer}", start=1, end=2)
+        n = self.op("Shape", x, start=0, end=1)
+        sizes = self.op("Concat", t, n, axis=0)
+        on_old, on_new = self.ops("Split", attention, sizes, names=[None] * 2, axis=-1)
+        value = self.op(
+            "Add",
+            self.op("MatMul", on_old, f"past_v_{layer}"),
+            self.op("MatMul", on_new, v),
+        )
+        return self.linear(self.merge(value), weights[place + "o_proj"])
+
+    def save(self, path: Path, inputs: dict[str, Any], outputs: dict[str, Any]) -> None:
+        def described(values: dict[str, Any]) -> list[Any]:
+            return [helper.make_tensor_value_info(k, t, s) for k, (t, s) in values.items()]
+
+        graph = helper.make_graph(
+            self.nodes,
+            path.stem,
+            described(inputs),
+            described(outputs),
+            list(self.constants.values()),
+        )
+        opsets = [helper.make_opsetid("", 18), helper.make_opsetid("com.microsoft", 1)]
+        onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=9), path)
+
+
+_MICROSOFT = {"DynamicQuantizeMatMul", "FusedMatMul", "Gelu", "QuickGelu"}
+_F, _I = TensorProto.FLOAT, TensorProto.INT64
+
+
+def _split_rotary(weight: Linear) -> Linear:
+    """Interleaved rotary pairs -> [evens | odds | unrotated]: rotation then needs no gather."""
+    (q, scale, zero), bias = weight
+    head = [*range(0, ROTARY, 2), *range(1, ROTARY, 2), *range(ROTARY, HEAD_DIM)]
+    order = np.concatenate([np.array(head) + h * HEAD_DIM for h in range(HEADS)])
+    pick = lambda a: a[order] if np.ndim(a) and np.size(a) == HEADS * HEAD_DIM else a  # noqa: E731
+    return (q[:, order], pick(scale), pick(zero)), None if bias is None else bias[order]
+
+
+def _caches(prefix: str, length: str) -> dict[str, Any]:
+    return {
+        f"{prefix}{kind}_{layer}": (_F, [HEADS, length, HEAD_DIM])
+        for layer in range(LAYERS)
+        for kind in ("k", "v")
+    }
+
+
+def _conv1(weights: Weights, path: Path) -> None:
+    g = _Graph()
+    g.op("Tanh", g.op("Conv", "x", g.const(weights["conv1"][0]), strides=[64]), name="a")
+    g.save(path, {"x": (_F, [1, 1, "S"])}, {"a": (_F, [1, WIDTH, "N"])})
+
+
+def _conv23(weights: Weights, path: Path) -> None:
+    g = _Graph()
+    x = g.op("Mul", g.op("Sub", "a", "mean"), "scale")
+    x = g.op("Mul", x, g.const(weights["groupnorm.Mul"][None, :, None]))
+    x = g.op("Add", x, g.const(weights["groupnorm.Add"][None, :, None]))
+    for name, stride in (("conv2", 3), ("conv3", 2)):
+        kernel, bias = weights[name]
+        x = g.op("Gelu", g.op("Conv", x, g.const(kernel), g.const(bias), strides=[stride]))
+    g.op("Squeeze", g.op("Transpose", x, perm=[0, 2, 1]), g.ints(0), name="feat")
+    inputs = {"a": (_F, [1, WIDTH, "N"]), "mean": (_F, []), "scale": (_F, [])}
+    g.save(path, inputs, {"feat": (_F, ["M", WIDTH])})
+
+
+def _encoder(weights: Weights, path: Path) -> None:
+    g = _Graph()
+    angles, x = g.angles("feat"), "feat"
+    for layer in range(LAYERS):
+        place = f"layers.{layer}."
+        h = g.norm(x, weights[place + "input_layernorm"])
+        h = g.self_attention(h, weights, place + "self_attn.", layer, angles, mask="")
+        x = g.op("Add", x, h)
+        h = g.norm(x, weights[place + "post_attention_layernorm"])
+        h = g.op("Gelu", g.linear(h, weights[place + "mlp.fc1"]))
+        x = g.op("Add", x, g.linear(h, weights[place + "mlp.fc2"]))
+    g.norm(x, weights["layer_norm"], name="out")
+    inputs = {"feat": (_F, ["n", WIDTH]), "pos0": (_I, []), **_caches("past_", "t")}
+    g.save(path, inputs, {"out": (_F, ["n", WIDTH]), **_caches("", "n")})
+
+
+def _cross(weights: Weights, path: Path) -> None:
+    g = _Graph()
+    for layer in range(LAYERS):
+        for kind in ("k", "v"):
+            weight = weights[f"model.decoder.layers.{layer}.encoder_attn.{kind}_proj"]
+            g.heads(g.linear("h", weight), name=f"{kind}_{layer}")
+    g.save(path, {"h": (_F, ["n", WIDTH])}, _caches("", "n"))
+
+
+def _decoder(weights: Weights, path: Path) -> None:
+    g = _Graph()
+    table, scale, zero = weights["embed"]
+    x = g.op("Gather", g.const(table), "ids")
+    x = g.op("DequantizeLinear", x, g.const(np.float32(scale)), g.const(zero))
+    angles, aligned = g.angles("ids"), []
+    for layer in range(LAYERS):
+        place = f"model.decoder.layers.{layer}."
+        h = g.norm(x, weights[place + "input_layernorm"])
+        h = g.self_attention(h, weights, place + "self_attn.", layer, angles, mask="mask")
+        x = g.op("Add", x, h)
+        h = g.norm(x, weights[place + "post_attention_layernorm"])
+        q = g.heads(g.linear(h, weights[place + "encoder_attn.q_proj"]))
+        attention = g.op("Softmax", g.scores(q, f"cross_k_{layer}"), axis=-1)
+        if layer in ALIGNED_HEADS:
+            aligned.append(g.op("Gather", attention, g.ints(*ALIGNED_HEADS[layer]), axis=0))
+        h = g.merge(g.op("MatMul", attention, f"cross_v_{layer}"))
+        x = g.op("Add", x, g.linear(h, weights[place + "encoder_attn.o_proj"]))
+        h = g.norm(x, weights[place + "final_layernorm"])
+        h = g.linear(h, weights[place + "mlp.fc1"])
+        up, gate = g.ops("Split", h, g.ints(FFN, FFN), names=[None] * 2, axis=-1)
+        silu = g.op("QuickGelu", gate, alpha=1.0)
+        x = g.op("Add", x, g.linear(g.op("Mul", up, silu), weights[place + "mlp.fc2"]))
+    g.op(
+        "Identity",
+        g.linear(g.norm(x, weights["model.decoder.norm"]), weights["proj_out"]),
+        name="logits",
+    )
+    probability = g.op("Softmax", "logits", axis=-1)
+    g.op("ArgMax", "logits", axis=-1, keepdims=0, name="best")
+    g.op("ReduceMax", probability, g.ints(-1), keepdims=0, name="p_best")
+    g.op("Squeeze", g.op("Gather", probability, g.ints(EOS), axis=1), g.ints(1), name="p_eos")
+    attention = g.op("ReduceMean", g.op("Concat", *aligned, axis=0), g.ints(0), keepdims=0)
+    g.op("Identity", attention, name="att")
+    g.op("ArgMax", attention, axis=-1, keepdims=0, name="heard")
+    inputs = {
+        "ids": (_I, ["n"]),
+        "pos0": (_I, []),
+        "mask": (_F, ["n", "n"]),
+        **_caches("past_", "s"),
+        **_caches("cross_", "t"),
+    }
+    outputs = {
+        "best": (_I, ["n"]),
+        "p_best": (_F, ["n"]),
+        "p_eos": (_F, ["n"]),
+        "heard": (_I, ["n"]),
+        "att": (_F, ["n", "t"]),
+        "logits": (_F, ["n", VOCABULARY]),
+        **_caches("", "n"),
+    }
+    g.save(path, inputs, outputs)
+
+
+def build(upstream: Path, out: Path, streaming_encoder: Path | None) -> None:
+    """Writes GRAPH_FILES into `out` from upstream's two .ort files.
+
+    `streaming_encoder` (.npz) gives the layers of the streamed pass; None keeps upstream's.
+    """
+    encoder, decoder = read_weights(upstream)
+    out.mkdir(parents=True, exist_ok=True)
+    streaming = adapt(encoder, streaming_encoder) if streaming_encoder else encoder
+    _conv1(encoder, out / "conv1.onnx")
+    _conv23(encoder, out / "conv23.onnx")
+    _encoder(streaming, out / "encoder.onnx")
+    _encoder(encoder, out / "encoder_full.onnx")
+    _cross(decoder, out / "cross.onnx")
+    _decoder(decoder, out / "decoder.onnx")

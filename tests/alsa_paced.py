@@ -1,7 +1,7 @@
 """A microphone for the tests: real libasound, paced in real time, without sound hardware.
 
-A private PulseAudio with a null sink; ALSA's own pulse plugin records its monitor. What is
-played into the sink is what the microphone hears. It can be unplugged and plugged in again.
+A private PulseAudio with a source that we fill through a pipe, 20 ms at a time, by the clock;
+ALSA's own pulse plugin records it. It can be unplugged and plugged in again.
 Needs the packages pulseaudio, pulseaudio-utils and libasound2-plugins.
 """
 
@@ -12,15 +12,18 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import threading
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+import soxr
 from numpy.typing import NDArray
 
 DEVICE = "mic"
-_NEEDS = ("pulseaudio", "pactl", "pacat", "parec")
+_NEEDS = ("pulseaudio", "pactl")
+_PIECE_S = 0.02
 
 
 def require() -> None:
@@ -35,11 +38,14 @@ class PacedMicrophone:
     """`with PacedMicrophone() as mic:` the ALSA device "mic" exists for this process."""
 
     def __init__(self, rate: int = 48_000, channels: int = 2) -> None:
-        """Rate and channels of the sink; the server converts to what a client asks for."""
-        self._sink = f"rate={rate} channels={channels} format=s16le"
-        self._children: list[subprocess.Popen[bytes]] = []
+        """What the source itself runs at; the server converts to what a client asks for."""
+        self._rate, self._channels = rate, channels
         self._module = ""
         self._saved: str | None = None
+        self._left = np.zeros(0, np.int16)
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._speaker = threading.Thread(target=self._speak, name="test speaker", daemon=True)
 
     def __enter__(self) -> PacedMicrophone:
         require()
@@ -54,18 +60,20 @@ class PacedMicrophone:
         config = self._dir / "asoundrc"
         config.write_text(
             "</usr/share/alsa/alsa.conf>\n"
-            f'pcm.{DEVICE} {{ type pulse server "unix:{socket}" device "{DEVICE}.monitor"\n'
+            f'pcm.{DEVICE} {{ type pulse server "unix:{socket}" device "{DEVICE}"\n'
             f'  hint {{ show on description "the paced test microphone" }} }}\n'
             f"pcm.!default {{ type plug slave.pcm {DEVICE} }}\n"
         )
         self._saved = os.environ.get("ALSA_CONFIG_PATH")
         os.environ["ALSA_CONFIG_PATH"] = str(config)
         self.start_server()
+        self._speaker.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        for child in reversed(self._children):
-            _end(child)
+        self._stop.set()
+        self._speaker.join(2)
+        _end(self._server)
         if self._saved is None:
             os.environ.pop("ALSA_CONFIG_PATH", None)
         else:
@@ -83,7 +91,8 @@ class PacedMicrophone:
         native = f"module-native-protocol-unix auth-anonymous=1 socket={socket}"
         command = ["pulseaudio", "-n", "--daemonize=no", "--exit-idle-time=-1"]
         command += ["--use-pid-file=no", "--log-target=stderr", "-L", native]
-        self._server = self._spawn(command)
+        quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
+        self._server = subprocess.Popen(command, env=self._env, stderr=subprocess.DEVNULL, **quiet)
         deadline = time.monotonic() + 10
         while self._run("pactl", "info").returncode:
             if time.monotonic() > deadline:
@@ -97,33 +106,47 @@ class PacedMicrophone:
         self._server.wait()
 
     def plug(self) -> None:
-        sink = ["load-module", "module-null-sink", f"sink_name={DEVICE}", *self._sink.split()]
-        loaded = self._run("pactl", *sink)
+        shape = f"source_name={DEVICE} rate={self._rate} channels={self._channels} format=s16le"
+        pipe = f"file={self._dir / 'pipe'}"
+        loaded = self._run("pactl", "load-module", "module-pipe-source", pipe, *shape.split())
         self._module = loaded.stdout.decode().strip()
-        # A reader of our own with little latency: the monitor of an idle null sink would hand
-        # over its first 1 to 2 s in one lump.
-        self._spawn(["parec", "-d", f"{DEVICE}.monitor", "--latency-msec=20", "--raw"])
 
     def unplug(self) -> None:
         self._run("pactl", "unload-module", self._module)
 
-    def play(self, samples: NDArray[np.int16], rate: int = 24_000) -> None:
-        """int16[n] mono, heard from now on in real time; returns at once."""
-        path = self._dir / f"played{len(self._children)}.raw"
-        path.write_bytes(np.asarray(samples, "<i2").tobytes())
-        shape = [f"--rate={rate}", "--channels=1", "--format=s16le"]
-        self._spawn(["pacat", "--playback", "--raw", *shape, "-d", DEVICE, str(path)])
+    def hang_server(self, hung: bool) -> None:
+        """The sound server stops answering (or goes on)."""
+        self._server.send_signal(signal.SIGSTOP if hung else signal.SIGCONT)
 
-    def _spawn(self, command: list[str]) -> subprocess.Popen[bytes]:
-        child = subprocess.Popen(
-            command,
-            env=self._env,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        self._children.append(child)
-        return child
+    def play(self, samples: NDArray[np.int16], rate: int = 24_000) -> None:
+        """int16[n] mono, heard from now on in real time, after what still plays."""
+        if rate != self._rate:
+            samples = np.asarray(soxr.resample(samples, rate, self._rate), np.int16)
+        with self._lock:
+            self._left = np.concatenate([self._left, samples])
+
+    def _speak(self) -> None:
+        """Writes what is played, else silence, as fast as time passes; to nobody, if so."""
+        started, written, pipe = time.monotonic(), 0, -1
+        while not self._stop.wait(_PIECE_S):
+            count = round((time.monotonic() - started) * self._rate) - written
+            written += count
+            with self._lock:
+                piece, self._left = self._left[:count], self._left[count:]
+            piece = np.pad(piece, (0, count - len(piece)))
+            data = np.repeat(piece.astype("<i2"), self._channels).tobytes()
+            try:
+                if pipe < 0:
+                    pipe = os.open(self._dir / "pipe", os.O_WRONLY | os.O_NONBLOCK)
+                os.write(pipe, data)
+            except BlockingIOError:
+                continue
+            except OSError:  # unplugged
+                if pipe >= 0:
+                    os.close(pipe)
+                pipe = -1
+        if pipe >= 0:
+            os.close(pipe)
 
     def _run(self, *command: str) -> subprocess.CompletedProcess[bytes]:
         return subprocess.run(command, env=self._env, capture_output=True, timeout=10, check=False)

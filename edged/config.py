@@ -13,18 +13,17 @@ from collections.abc import Callable, Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationInfo, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from edged.errors import ConfigError
+from edged.mqtt.settings import BrokerSettings, address
 from edged.mqtt.topics import check_base, check_device
 from edged.options import DELAYS, LANGUAGES, Options
 
 PREFIX = "EDGED_"
 LOG_LEVELS = ("debug", "info", "warning", "error")
-BROKER_PORTS = {"mqtt": 1883, "mqtts": 8883}
 
 
 class Live(StrEnum):
@@ -95,20 +94,14 @@ _TOPIC = _topic_part(
 
 
 def _broker_url(value: str) -> str:
-    if value in ("embedded", "embedded://"):
-        return "embedded"
+    if value == "embedded":
+        return value
     try:
-        parts = urlsplit(value)
-        host, port = parts.hostname, parts.port
-    except ValueError:
-        host, port, parts = None, None, urlsplit("")
-    if parts.username is not None or parts.password is not None:
-        raise ValueError(
-            "must not hold a user or password: use EDGED_MQTT_USERNAME and EDGED_MQTT_PASSWORD"
-        )
-    plain = parts.path in ("", "/") and not parts.query and not parts.fragment
-    if parts.scheme not in BROKER_PORTS or not host or port == 0 or not plain:
-        raise ValueError("must be mqtt://host, mqtts://host (a :port may follow) or embedded")
+        address(value)
+    except ConfigError as problem:
+        rule = str(problem).removeprefix("EDGED_MQTT_URL ").partition(", not ")[0]
+        hint = "" if "password" in rule else ", or embedded"
+        raise ValueError(rule + hint) from None
     return value
 
 
@@ -179,6 +172,9 @@ class Settings(BaseSettings):
     )
     mqtt_cert_file: Path | None = _setting(None, "This box's own certificate (mqtts).", Live.BROKER)
     mqtt_key_file: Path | None = _setting(None, "The key of that certificate.", Live.BROKER)
+    mqtt_insecure: bool = _setting(
+        False, "Do not check the broker's certificate (mqtts). For a test bench only.", Live.BROKER
+    )
     mqtt_base: Annotated[str, _TOPIC] = _setting("edged", "First part of every topic.", Live.BROKER)
     model: str = _setting(
         "tiny-en",
@@ -314,6 +310,20 @@ class Settings(BaseSettings):
     @property
     def spool_path(self) -> Path:
         return self.spool_dir or self.state_dir / "spool"
+
+    def broker(self, url: str | None = None) -> BrokerSettings:
+        """What of this the publisher needs; `url` stands in for an embedded broker's."""
+        return BrokerSettings(
+            url=url or self.mqtt_url,
+            base=self.mqtt_base,
+            device=self.device,
+            username=self.mqtt_username,
+            password=self.mqtt_password,
+            ca_file=self.mqtt_ca_file,
+            cert_file=self.mqtt_cert_file,
+            key_file=self.mqtt_key_file,
+            insecure=self.mqtt_insecure,
+        )
 
     def options(self) -> Options:
         """What of this a recognition session needs."""

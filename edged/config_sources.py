@@ -16,7 +16,7 @@ import difflib
 import hashlib
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +122,8 @@ class _Layers:
         self.origins[name] = origin
 
     def drop(self, name: str) -> None:
-        del self.values[name], self.origins[name]
+        self.values.pop(name, None)
+        self.origins.pop(name, None)
 
 
 def load(
@@ -150,26 +151,35 @@ def load(
     except SettingsError as error:
         error.files = files
         raise
-    origins = {
-        name: layers.origins.get(name, Origin("default", "")) for name in Settings.model_fields
-    }
-    return Loaded(settings, origins, files, file_values, kept, tuple(layers.notes))
+    return Loaded(settings, _origins(layers), files, file_values, kept, tuple(layers.notes))
 
 
 def changed_live(loaded: Loaded, changes: Mapping[str, Any]) -> Loaded:
-    """`loaded` with fields changed over MQTT, valid as a whole. Raises SettingsError."""
-    layers = _Layers(
-        {n: getattr(loaded.settings, n) for n, o in loaded.origins.items() if o.kind != "default"},
-        {n: o for n, o in loaded.origins.items() if o.kind != "default"},
-    )
+    """`loaded` with fields changed over MQTT, valid as a whole; None forgets an earlier change.
+
+    Raises SettingsError.
+    """
+    layers = _Layers()
+    for name, origin in loaded.origins.items():
+        if origin.kind != "default":
+            layers.put(name, getattr(loaded.settings, name), origin)
     kept = dict(loaded.remembered)
     for name, value in changes.items():
-        layers.put(name, value, Origin("mqtt", "changed over MQTT"))
+        layers.drop(name)
+        kept.pop(name, None)
+        if value is not None:
+            layers.put(name, value, Origin("mqtt", "changed over MQTT"))
+        elif name in loaded.file_values:
+            layers.put(name, loaded.file_values[name], Origin("file", "the files"))
     settings = _validated(layers)
-    for name in changes:
-        kept[name] = Remembered(getattr(settings, name), loaded.file_values.get(name))
-    origins = {**loaded.origins, **{name: layers.origins[name] for name in changes}}
-    return Loaded(settings, origins, loaded.files, loaded.file_values, kept, loaded.notes)
+    for name, value in changes.items():
+        if value is not None:
+            kept[name] = Remembered(getattr(settings, name), loaded.file_values.get(name))
+    return replace(loaded, settings=settings, origins=_origins(layers), remembered=kept)
+
+
+def _origins(layers: _Layers) -> dict[str, Origin]:
+    return {name: layers.origins.get(name, Origin("default", "")) for name in Settings.model_fields}
 
 
 def folder_of(env_file: Path) -> Path:

@@ -1,0 +1,1 @@
+"""`edged run`: microphone to MQTT, for months."""

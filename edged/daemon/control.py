@@ -1,0 +1,184 @@
+"""What may be asked of the running daemon, and how new settings reach its parts.
+
+All of it runs on the main thread, one at a time, so that a command and a reload cannot cross.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from edged import __version__, logs
+from edged.config import Live, Settings, live_class
+from edged.config_sources import SettingsError
+from edged.daemon import about
+from edged.daemon.engine import Configure, Engine, Restart
+from edged.daemon.hearing import Hearing
+from edged.daemon.keeper import Keeper
+from edged.daemon.notify import Notifier
+from edged.errors import ConfigError, EdgedError
+from edged.logs import say
+from edged.models import loader
+from edged.mqtt.commands import Command
+from edged.mqtt.homeassistant import HomeAssistantSettings
+from edged.mqtt.publisher import Publisher
+
+BUSY = "busy: too many commands are waiting"
+
+_log = logging.getLogger(__name__)
+
+
+class Control:
+    """Owned by the main thread."""
+
+    def __init__(
+        self,
+        keeper: Keeper,
+        hearing: Hearing,
+        engine: Engine,
+        publisher: Publisher,
+        notifier: Notifier,
+        broker_url: Callable[[Settings], str],
+    ) -> None:
+        """`broker_url` gives the address behind `embedded`, starting that broker if need be."""
+        self.problem = ""  # why the last reload changed nothing, for the status line
+        self._keeper = keeper
+        self._hearing = hearing
+        self._engine = engine
+        self._publisher = publisher
+        self._notifier = notifier
+        self._broker_url = broker_url
+
+    def announce(self) -> None:
+        """At the start: the settings in force, for all who look."""
+        settings = self._keeper.settings
+        self._publisher.step_every(settings.step_every)
+        self._publisher.homeassistant(self._homeassistant(settings))
+        self._publish_settings()
+        accepted = about.accepted(self._keeper.loaded, (), ())
+        self._publisher.state("config", accepted)
+
+    def do(self, command: Command) -> None:
+        """A command that changes settings or threads; it is answered here."""
+        try:
+            more = self._done(command)
+        except EdgedError as problem:
+            self._publisher.reply(command, False, str(problem))
+        else:
+            self._publisher.reply(command, True, **more)
+
+    def reload(self) -> dict[str, Any]:
+        """Reads all settings again. Raises EdgedError, having said so everywhere; then nothing
+        has changed."""
+        self._notifier.reloading()
+        try:
+            outcome = self._keeper.reload(self.apply)
+        except EdgedError as problem:
+            self._refused(problem)
+            raise
+        finally:
+            self._notifier.ready()
+        self.problem = ""
+        self._changed(outcome.changed, "the settings were read again")
+        accepted = about.accepted(self._keeper.loaded, outcome.changed, outcome.pending)
+        self._publisher.state("config", accepted)
+        for note in self._keeper.loaded.notes:
+            say(_log, logging.WARNING, "settings-note", note)
+        return {"changed": sorted(outcome.changed), "at_next_start": sorted(outcome.pending)}
+
+    def reload_quietly(self) -> None:
+        """For SIGHUP, which nobody answers."""
+        with contextlib.suppress(EdgedError):
+            self.reload()
+
+    def apply(self, new: Settings, changed: Iterable[str]) -> None:
+        """Gives changed fields to those concerned. Raises EdgedError before anything is touched."""
+        fields = set(changed)
+        classes = {live_class(name) for name in fields}
+        models = None
+        if Live.BROKER in classes:
+            check_files(new)
+        if Live.RECOGNISER in classes:
+            models = loader.load(new.models_dir, new.model, new.threads)
+        if Live.BROKER in classes:
+            self._publisher.reconfigure(new.broker(self._broker_url(new)))
+        if models is not None:
+            self._engine.submit(Restart(models))
+        if new.options() != self._keeper.settings.options():
+            self._engine.submit(Configure(new.options()))
+        if Live.MICROPHONE in classes:
+            self._hearing.use(new.alsa_device)
+        if "gain_db" in fields:
+            self._hearing.set_gain(new.gain_db)
+        if "mute" in fields:
+            self._hearing.mute(new.mute)
+        if "step_every" in fields:
+            self._publisher.step_every(new.step_every)
+        if fields & {"homeassistant", "homeassistant_prefix"}:
+            self._publisher.homeassistant(self._homeassistant(new))
+        if "log_level" in fields:
+            logs.setup(new.log_level)
+
+    def _done(self, command: Command) -> dict[str, Any]:
+        match command.name:
+            case "mute":
+                return self._change({"mute": command.payload})
+            case "config":
+                return self._change(command.payload)
+            case "reload":
+                return self.reload()
+            case "restart":
+                if not self._engine.submit(Restart()):
+                    raise ConfigError(BUSY)
+                say(_log, logging.INFO, "recogniser-restarted", "the recogniser was restarted")
+                return {}
+        raise ConfigError(f"{command.name} is no command of the daemon's")
+
+    def _change(self, changes: dict[str, Any]) -> dict[str, Any]:
+        outcome = self._keeper.change(changes, self.apply)
+        self._changed(outcome.changed, "changed over MQTT")
+        live = about.live_settings(self._keeper.settings)
+        return {"changed": {name: live[name] for name in outcome.changed}}
+
+    def _changed(self, fields: tuple[str, ...], why: str) -> None:
+        if fields:
+            say(_log, logging.INFO, "settings-changed", f"{why}: {', '.join(sorted(fields))}")
+        self._publish_settings()
+
+    def _publish_settings(self) -> None:
+        settings = self._keeper.settings
+        self._publisher.state("settings", about.live_settings(settings))
+        self._publisher.state("mute", "on" if settings.mute else "off")
+
+    def _refused(self, problem: EdgedError) -> None:
+        problems, files = [str(problem)], self._keeper.loaded.files
+        if isinstance(problem, SettingsError):
+            problems, files = [str(p) for p in problem.problems], problem.files
+        self.problem = f"the new settings are wrong and were not taken: {problems[0]}"
+        for text in problems:
+            say(_log, logging.ERROR, "settings-refused", f"settings not taken: {text}")
+        self._publisher.state("config", about.refused(problems, files))
+
+    def _homeassistant(self, settings: Settings) -> HomeAssistantSettings:
+        return HomeAssistantSettings(
+            enabled=settings.homeassistant,
+            prefix=settings.homeassistant_prefix,
+            version=__version__,
+            model=f"edged {settings.model}",
+        )
+
+
+def check_files(settings: Settings) -> None:
+    """Raises ConfigError for a file that the settings name and that cannot be read."""
+    for name in ("mqtt_ca_file", "mqtt_cert_file", "mqtt_key_file"):
+        path: Path | None = getattr(settings, name)
+        if path is None:
+            continue
+        try:
+            path.open("rb").close()
+        except OSError as problem:
+            text = f"EDGED_{name.upper()}: {path} cannot be read: {problem.strerror}"
+            raise ConfigError(text) from None

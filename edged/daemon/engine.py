@@ -1,0 +1,302 @@
+"""The engine thread: takes audio from the ring, pushes it through a Session, hands on the events.
+
+A Session lasts as long as the microphone hears without a break: muting it, losing it or a failure
+inside ends it (what was said is finished first), and the next audio starts a new one. To those who
+follow, the stream is one: times and step numbers go on, and `end_of_stream` comes when we stop.
+
+Commands come through one bounded queue and are done in order between two steps. A flush first
+pushes the audio that was heard before it, so that its answer stands after all of its texts.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edged import SAMPLE_RATE, STEP_S, STEP_SAMPLES
+from edged.audio.ring import Gap, Ring
+from edged.daemon.health import Speed
+from edged.events import EndOfStream, EndText, Error, Event, Flushed, Step, Text, Turn
+from edged.logs import say
+from edged.models.loader import Models
+from edged.options import Options
+from edged.session import Session
+
+BATCH = 25  # steps taken at once: 2 s of audio, so that commands wait no longer when late
+BEHIND = 4  # steps that wait: from here on the recogniser updates in larger chunks
+MAX_COMMANDS = 64
+_IDLE_S = 1.0  # longest wait for audio: the heartbeat
+_BACK_OFF_S = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)  # after failures in a row
+_SETTLED_S = 30.0  # without a failure, after which the next one is a first one again
+_ANNOUNCE_S = 10.0  # least time between two announcements of lost audio
+
+_log = logging.getLogger(__name__)
+
+
+class Listener(Protocol):
+    """Takes the events of one push, in order. Called on the engine thread: must not block."""
+
+    def __call__(self, events: Sequence[Event]) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Flush:
+    """`done` is called on the engine thread after `flushed` was handed on."""
+
+    flush_id: int | str
+    done: Callable[[], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Configure:
+    options: Options
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """The microphone went: finish what was said and forget the audio."""
+
+
+@dataclass(frozen=True, slots=True)
+class Restart:
+    """A new recogniser, with other models if given."""
+
+    models: Models | None = None
+
+
+Command: TypeAlias = Flush | Configure | End | Restart
+
+
+class Engine:
+    """Owns the Session. Every public method may be called from any thread."""
+
+    def __init__(
+        self,
+        ring: Ring,
+        models: Models,
+        options: Options,
+        listener: Listener,
+        beside: Executor | None = None,
+    ) -> None:
+        self._ring = ring
+        self._models = models
+        self._options = options
+        self._listener = listener
+        self._beside = beside
+        self._session: Session | None = None
+        self._first_step = 0  # of the session, in the stream
+        self._steps = 0  # of the stream
+        self._skipped = 0  # steps that passed while the recogniser could not be had
+        self._commands: queue.Queue[Command] = queue.Queue(MAX_COMMANDS)
+        self._stopping = threading.Event()
+        self._stop_by = 0.0
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        self._speed = Speed()
+        self._retry_at = 0.0
+        self._failed_at = 0.0
+        self._failures_in_a_row = 0
+        self._dropped_told = 0
+        self._announced_at = -_ANNOUNCE_S
+        self.failures = 0
+        self.rejected: Counter[str] = Counter()  # texts that were not believed, by reason
+        self.heartbeat = time.monotonic()
+
+    # -- from any thread
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def submit(self, command: Command) -> bool:
+        """False if the queue is full: the command is not done, and its sender must be told."""
+        try:
+            self._commands.put_nowait(command)
+        except queue.Full:
+            return False
+        self._ring.wake()
+        return True
+
+    def stop(self, timeout_s: float) -> bool:
+        """Finish the sentence and end. False if that took too long; the thread is then left."""
+        self._stop_by = time.monotonic() + timeout_s
+        self._stopping.set()
+        self._ring.wake()
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    @property
+    def rtf(self) -> float | None:
+        """Seconds of work per second of audio; None before the first."""
+        return self._speed.rtf
+
+    @property
+    def heard_s(self) -> float:
+        """Stream time: seconds of audio so far, gaps included."""
+        return self._steps * STEP_S
+
+    # -- the engine thread
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            self.heartbeat = time.monotonic()
+            self._do_commands()
+            self._work(self._ring.take(BATCH, timeout=_IDLE_S))
+        self._do_commands()
+        while time.monotonic() < self._stop_by - 1.0:  # late: the last words matter more
+            items = self._ring.take(BATCH)
+            if not items:
+                break
+            self._work(items)
+        self._end()
+        self._hand_on([EndOfStream()])
+
+    def _work(self, items: Sequence[NDArray[np.int16] | Gap]) -> None:
+        waiting = self._ring.depth
+        for done, item in enumerate(items, 1):
+            self.heartbeat = started = time.monotonic()
+            steps = item.samples // STEP_SAMPLES if isinstance(item, Gap) else 1
+            if started < self._retry_at:
+                self._skipped += steps
+                continue
+            self._make_up()
+            failures = self.failures
+            if isinstance(item, Gap):
+                self._do(partial(Session.gap, samples=item.samples))
+                self._tell_dropped()
+            else:
+                behind = len(items) - done + waiting > BEHIND
+                self._do(partial(Session.push, frame=item, behind=behind))
+                self._speed.worked(time.monotonic() - started, STEP_S)
+            if self.failures > failures:
+                self._skipped += steps
+
+    def _make_up(self) -> None:
+        """Stream time went on while the recogniser could not be had."""
+        skipped, self._skipped = self._skipped, 0
+        if skipped:
+            self._do(partial(Session.gap, samples=skipped * STEP_SAMPLES))
+
+    def _tell_dropped(self) -> None:
+        lost = self._ring.dropped - self._dropped_told
+        now = time.monotonic()
+        if lost and now - self._announced_at >= _ANNOUNCE_S:
+            self._announced_at = now
+            self._dropped_told += lost
+            message = f"the recogniser was too slow: {lost / SAMPLE_RATE:.1f} s of audio were lost"
+            say(_log, logging.WARNING, "audio-dropped", message, samples=lost)
+            self._hand_on([Error(message)])
+
+    def _do_commands(self) -> None:
+        while True:
+            try:
+                command = self._commands.get_nowait()
+            except queue.Empty:
+                return
+            match command:
+                case Flush():
+                    self._flush(command)
+                case Configure(options):
+                    self._options = options
+                    if self._session is not None:
+                        self._session.configure(options)
+                case End():
+                    self._end()
+                case Restart(models):
+                    self._end()
+                    self._models = models or self._models
+                    self._retry_at = self._failed_at = 0.0
+
+    def _flush(self, command: Flush) -> None:
+        waiting = self._ring.depth
+        while waiting > 0:
+            items = self._ring.take(min(waiting, BATCH))
+            if not items:
+                break
+            self._work(items)
+            waiting -= sum(i.samples // STEP_SAMPLES if isinstance(i, Gap) else 1 for i in items)
+        events = self._do(partial(Session.flush, flush_id=command.flush_id), start=False)
+        if not any(isinstance(event, Flushed) for event in events):
+            self._hand_on([Flushed(command.flush_id)])
+        command.done()
+
+    def _end(self) -> None:
+        self._do(Session.end, start=False)
+        self._session = None  # and with it all audio that it held
+
+    def _do(self, work: Callable[[Session], list[Event]], start: bool = True) -> list[Event]:
+        """`work` on the session, its events handed on in stream time.
+
+        Without a session one is started, or nothing is done. A failure inside becomes an `error`
+        1011, the session goes, and the next is started after a pause that grows.
+        """
+        try:
+            if self._session is None:
+                if not start:
+                    return []
+                self._session = Session(self._models, self._options, self._beside)
+                self._first_step = self._steps
+            events = work(self._session)
+        except Exception as problem:
+            self._session = None
+            events = [self._failed(problem)]
+        events = [
+            in_stream(event, self._first_step)
+            for event in events
+            if not isinstance(event, EndOfStream)
+        ]
+        self._steps += sum(isinstance(event, Step) for event in events)
+        self._hand_on(events)
+        return events
+
+    def _failed(self, problem: Exception) -> Error:
+        now = time.monotonic()
+        self.failures += 1
+        settled = now - self._failed_at > _SETTLED_S
+        self._failures_in_a_row = 1 if settled else self._failures_in_a_row + 1
+        self._failed_at = now
+        pause = _BACK_OFF_S[min(self._failures_in_a_row, len(_BACK_OFF_S)) - 1]
+        self._retry_at = now + pause
+        name = type(problem).__name__
+        message = f"the recogniser failed ({name}) and starts again in {pause:g} s"
+        if self._failures_in_a_row == 1:
+            _log.error(message, exc_info=problem, extra={"EDGED_CODE": "engine-failed"})
+        return Error(message)
+
+    def _hand_on(self, events: Sequence[Event]) -> None:
+        if not events:
+            return
+        try:
+            self._listener(events)
+        except Exception:
+            _log.exception("events could not be handed on", extra={"EDGED_CODE": "engine-listener"})
+
+
+def in_stream(event: Event, first_step: int) -> Event:
+    """A session's event as one of the stream in which the session began at `first_step`."""
+    if first_step == 0:
+        return event
+    late = first_step * STEP_S
+    match event:
+        case Step(step_idx):
+            return replace(event, step_idx=step_idx + first_step)
+        case Text(_, start):
+            return replace(event, start_s=start + late)
+        case EndText(stop):
+            return replace(event, stop_s=stop + late)
+        case Turn(_, start, stop, words):
+            moved = tuple(
+                replace(w, start_s=w.start_s + late, stop_s=w.stop_s + late) for w in words
+            )
+            return replace(event, start_s=start + late, stop_s=stop + late, words=moved)
+        case _:
+            return event

@@ -1,0 +1,70 @@
+"""How the daemon is: heartbeats of its threads, and what the board says about itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+STALE_S = 10.0  # every loop of ours turns at least once a second
+
+_THERMAL = Path("/sys/class/thermal")
+_STATM = Path("/proc/self/statm")
+_PAGE = 4096
+
+
+class Heartbeats:
+    """Says which threads have stopped turning.
+
+    Each thread beats whether or not there is a microphone or a broker, so that an unplugged cable
+    is never answered with a restart.
+    """
+
+    def __init__(self, stale_s: float = STALE_S) -> None:
+        self._ages: dict[str, Callable[[], float]] = {}
+        self._stale_s = stale_s
+
+    def watch(self, name: str, age_s: Callable[[], float]) -> None:
+        """`age_s` gives the seconds since the thread's last beat."""
+        self._ages[name] = age_s
+
+    def stale(self) -> list[str]:
+        """Names of the threads that have not beaten for `stale_s`."""
+        return [name for name, age_s in self._ages.items() if age_s() > self._stale_s]
+
+
+class Speed:
+    """The engine's real-time factor: work done per second of audio, over the last minute or so."""
+
+    _MEMORY_S = 30.0  # of audio, in which an old value loses most of its weight
+
+    def __init__(self) -> None:
+        self.rtf: float | None = None
+
+    def worked(self, seconds: float, audio_s: float) -> None:
+        if audio_s <= 0:
+            return
+        weight = min(1.0, audio_s / self._MEMORY_S)
+        old = seconds / audio_s if self.rtf is None else self.rtf
+        self.rtf = old + weight * (seconds / audio_s - old)
+
+
+def rss_mb(statm: Path = _STATM) -> float | None:
+    """Resident memory of this process in MB (1e6 bytes)."""
+    try:
+        return round(int(statm.read_text().split()[1]) * _PAGE / 1e6, 1)
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def cpu_temp_c(folder: Path = _THERMAL) -> float | None:
+    """The processor's temperature from sysfs (a Pi's `cpu-thermal`), the hottest zone elsewhere."""
+    found: dict[str, float] = {}
+    for zone in sorted(folder.glob("thermal_zone*")):
+        try:
+            kind = (zone / "type").read_text().strip()
+            found[kind] = int((zone / "temp").read_text()) / 1000
+        except (OSError, ValueError):
+            continue
+    if not found:
+        return None
+    return round(found.get("cpu-thermal", max(found.values())), 1)

@@ -1,0 +1,92 @@
+"""The settings in force: how a reload and a change over MQTT become new ones, or do not.
+
+Both build a whole new Settings first. It is applied as a whole or, if anything in it is wrong or
+cannot be had (a file that is missing, a model that does not load), not at all.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from edged.config import Live, Settings, changed_fields, live_class, mqtt_may_change
+from edged.config_sources import Loaded, allowed_text, changed_live, load
+from edged.daemon.state import StateFile
+from edged.errors import RequestError
+
+ALIASES = {"temperature": "temp", "delay_in_tokens": "delay_in_frames"}
+
+Apply = Callable[[Settings, tuple[str, ...]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """Which fields took effect, and which wait for the next start."""
+
+    changed: tuple[str, ...]
+    pending: tuple[str, ...] = ()
+
+
+class Keeper:
+    """Owned by the main thread."""
+
+    def __init__(
+        self, loaded: Loaded, env_file: Path | None, flags: Mapping[str, Any], state: StateFile
+    ) -> None:
+        self.loaded = loaded
+        self.pending: tuple[str, ...] = ()
+        self._env_file = env_file
+        self._flags = flags
+        self._state = state
+
+    @property
+    def settings(self) -> Settings:
+        return self.loaded.settings
+
+    def reload(self, apply: Apply) -> Outcome:
+        """All sources again. Raises EdgedError; then nothing has changed."""
+        return self._take(load(self._env_file, self._flags, self.loaded.remembered), apply)
+
+    def change(self, changes: Mapping[str, Any], apply: Apply) -> Outcome:
+        """Live settings by MQTT; None goes back to what the files say. Raises EdgedError with
+        every reason; then nothing has changed."""
+        changes = {ALIASES.get(name, name): value for name, value in changes.items()}
+        problems = [p for name, value in changes.items() if (p := self._refusal(name, value))]
+        if problems:
+            raise RequestError("; ".join(problems))
+        return self._take(changed_live(self.loaded, changes), apply)
+
+    def _take(self, new: Loaded, apply: Apply) -> Outcome:
+        old = self.settings
+        changed = changed_fields(old, new.settings)
+        pending = tuple(name for name in changed if live_class(name) is Live.RESTART)
+        running = {name: getattr(old, name) for name in pending}
+        in_force = new.settings.model_copy(update=running)
+        changed = tuple(name for name in changed if name not in pending)
+        apply(in_force, changed)
+        remembered_before = self.loaded.remembered
+        self.loaded = replace(new, settings=in_force)
+        self.pending = pending
+        if new.remembered != remembered_before:
+            self._state.write(new.remembered)
+        return Outcome(changed, pending)
+
+    def _refusal(self, name: str, value: Any) -> str | None:
+        """Why MQTT may not change this setting to this value; None if it may try."""
+        shown = name[:40]
+        if name not in Settings.model_fields:
+            near = difflib.get_close_matches(name, Settings.model_fields, n=1)
+            return f"{shown!r} is no setting" + (f", did you mean {near[0]}?" if near else "")
+        if not mqtt_may_change(name):
+            return f"{shown} cannot be changed over MQTT"
+        if self.loaded.pinned(name):
+            return f"{shown} is pinned by {self.loaded.origins[name]}"
+        now = getattr(self.settings, name)
+        if isinstance(value, bool) and not isinstance(now, bool):
+            return f"{shown} must be {allowed_text(name)}, not {str(value).lower()}"
+        if name == "mute" and now and self.settings.mute_lock and value is not True:
+            return "mute is locked on this box (EDGED_MUTE_LOCK): MQTT cannot undo it"
+        return None

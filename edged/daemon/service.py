@@ -1,0 +1,265 @@
+"""The daemon: who is started, who hears of what, and how it ends. The work is done elsewhere.
+
+Threads: capture (audio/) -> ring -> engine (daemon/engine.py) -> publisher (mqtt/), and this one,
+the main thread, which owns the settings. It does jobs from one queue, put there by the others and
+by signals: changes of state, and the commands that change settings. Once a second it looks after
+everybody's health.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import signal
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from edged import SAMPLE_RATE, logs
+from edged.audio.capture import Mic, MicState
+from edged.config import Settings
+from edged.config_sources import load
+from edged.daemon import about
+from edged.daemon.control import Control, check_files
+from edged.daemon.engine import End, Engine, Flush
+from edged.daemon.health import Heartbeats, cpu_temp_c, rss_mb
+from edged.daemon.hearing import Hearing
+from edged.daemon.keeper import Keeper
+from edged.daemon.notify import Notifier, watchdog_interval_s
+from edged.daemon.speaking import Speaking
+from edged.daemon.state import StateFile
+from edged.events import Error, Event, Step, Turn
+from edged.logs import say
+from edged.models import loader
+from edged.mqtt.commands import Command
+from edged.mqtt.outbox import SpoolSettings
+from edged.mqtt.publisher import Publisher
+from edged.mqtt.reports import Kind, LinkState
+from edged.mqtt.spool import default_journal_dir
+
+MAX_COMMANDS = 64  # that wait for the main thread
+FIRST_MIC_S = 5.0  # longest wait for the first attempt at the microphone before READY
+STOP_S = 4.5  # systemd and people count on 5 s
+_TICK_S = 1.0
+
+_log = logging.getLogger(__name__)
+
+
+class Daemon:
+    """One life: `run` returns when a signal asked for the end. The constructor opens nothing."""
+
+    def __init__(self, keeper: Keeper, samples_dir: Path | None = None) -> None:
+        self._keeper = keeper
+        self._jobs: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._stop_by: float | None = None
+        self._notifier = Notifier()
+        self._heartbeats = Heartbeats()
+        self._speaking = Speaking()
+        self._link = LinkState(False, Kind.CONNECTING, "not connected yet")
+        self._mic_before: Mic | None = None
+        self._ready = False
+        self._started_at = time.monotonic()
+        self._next_health = 0.0
+        self._next_watchdog = 0.0
+        settings = keeper.settings
+        self._hearing = Hearing(
+            settings.alsa_device, settings.gain_db, settings.mute, self._on_mic, samples_dir
+        )
+
+    def run(self) -> int:
+        """Raises ConfigError or ModelError if it cannot begin; otherwise 0."""
+        self._start()
+        self._say_state(self._hearing.state)
+        while self._stop_by is None:
+            try:
+                self._jobs.get(timeout=_TICK_S)()
+            except queue.Empty:
+                pass
+            except Exception:
+                _log.exception("a job of the daemon failed", extra={"EDGED_CODE": "job-failed"})
+            self._look_after(time.monotonic())
+        return self._stop(self._stop_by)
+
+    # -- the beginning and the end
+
+    def _start(self) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, self._on_signal)
+        settings = self._keeper.settings
+        check_files(settings)
+        self._notifier.status(f"loading the model {settings.model}")
+        models = loader.load(settings.models_dir, settings.model, settings.threads)
+        self._beside = ThreadPoolExecutor(1, "beside")
+        self._engine = Engine(
+            self._hearing.ring, models, settings.options(), self._on_events, self._beside
+        )
+        spool = SpoolSettings(
+            settings.spool_path, settings.spool_max_mb, journal_dir=default_journal_dir()
+        )
+        self._publisher = Publisher(
+            settings.broker(self._broker_url(settings)), spool, self._on_command, self._on_link
+        )
+        self._control = Control(
+            self._keeper,
+            self._hearing,
+            self._engine,
+            self._publisher,
+            self._notifier,
+            self._broker_url,
+        )
+        self._control.announce()
+        self._publisher.start()
+        self._engine.start()
+        self._hearing.start()
+        self._heartbeats.watch("capture", self._hearing.heartbeat_age_s)
+        self._heartbeats.watch("engine", lambda: time.monotonic() - self._engine.heartbeat)
+        self._heartbeats.watch("mqtt", self._publisher.heartbeat_age_s)
+
+    def _stop(self, by: float) -> int:
+        """Finishes the sentence, publishes it, says offline."""
+        self._notifier.stopping()
+        self._notifier.status("stopping: the last words are published")
+        self._hearing.stop()
+        if not self._engine.stop(max(0.5, by - time.monotonic() - 1.5)):
+            say(_log, logging.ERROR, "engine-stuck", "the recogniser did not end in time")
+        self._publisher.state("listening", "off")
+        self._publisher.state("speaking", "off")
+        self._publisher.stop(max(0.5, by - time.monotonic()))
+        self._beside.shutdown(wait=False, cancel_futures=True)
+        say(_log, logging.INFO, "stopped", "stopped")
+        return 0
+
+    def _on_signal(self, number: int, _frame: Any) -> None:
+        """In the main thread, between two lines of it: only notes what is asked."""
+        if number == signal.SIGHUP:
+            self._jobs.put(lambda: self._control.reload_quietly())  # there may be none yet
+        elif self._stop_by is None:
+            self._stop_by = time.monotonic() + STOP_S
+            self._jobs.put(lambda: None)
+
+    # -- what others tell, on their threads
+
+    def _on_mic(self, state: MicState) -> None:
+        self._jobs.put(partial(self._say_state, state))
+
+    def _on_link(self, state: LinkState) -> None:
+        self._link = state
+        self._jobs.put(lambda: None)
+
+    def _on_events(self, events: Sequence[Event]) -> None:
+        """On the engine's thread."""
+        for event in events:
+            latency_ms = None
+            if isinstance(event, Turn):
+                heard_s = self._engine.heard_s + self._hearing.ring.depth_s
+                latency_ms = max(0.0, heard_s - event.stop_s) * 1000
+            if isinstance(event, Step) and self._speaking.step(event):
+                self._publisher.state("speaking", "on" if self._speaking.value else "off")
+            self._publisher.event(event, latency_ms)
+
+    def _on_command(self, command: Command) -> None:
+        """On the MQTT thread. Raises queue.Full, which the publisher answers with "busy"."""
+        if command.name == "flush":
+            done = partial(self._publisher.reply, command, True, flush_id=command.payload)
+            if not self._engine.submit(Flush(command.payload, done)):
+                raise queue.Full
+        elif self._jobs.qsize() >= MAX_COMMANDS:
+            raise queue.Full
+        else:
+            self._jobs.put(partial(self._control.do, command))
+
+    # -- what is made of it, on the main thread
+
+    def _say_state(self, mic: MicState) -> None:
+        """Tells of the microphone: `state/mic`, `listening`, an `error` when it was lost."""
+        hears = about.hears(mic)
+        self._publisher.state("mic", about.microphone(mic))
+        self._publisher.state("listening", "on" if hears else "off")
+        self._publisher.info(about.info(self._keeper.loaded, mic, self._model()))
+        if not hears:
+            self._engine.submit(End())
+            if self._speaking.stop():
+                self._publisher.state("speaking", "off")
+        if mic.problem and mic.state is not self._mic_before:
+            self._publisher.event(Error(f"microphone: {mic.sentence}"))
+        self._mic_before = mic.state
+
+    def _look_after(self, now: float) -> None:
+        mic = self._hearing.state
+        if not self._ready and (
+            mic.state is not Mic.OPENING or now - self._started_at > FIRST_MIC_S
+        ):
+            self._ready = True
+            self._notifier.ready()
+            say(_log, logging.INFO, "ready", f"ready: {mic.sentence}")
+        self._notifier.status(self._sentence(mic))
+        if now >= self._next_health:
+            self._next_health = now + self._keeper.settings.health_every_s
+            self._publisher.state("health", self._health())
+        self._feed_watchdog(now)
+
+    def _feed_watchdog(self, now: float) -> None:
+        interval_s = watchdog_interval_s()
+        if interval_s is None or now < self._next_watchdog:
+            return
+        stale = self._heartbeats.stale()
+        if stale:
+            message = f"no sign of life from: {', '.join(stale)}"
+            say(_log, logging.ERROR, "heartbeat-missing", message)
+        else:
+            self._notifier.watchdog()
+        self._next_watchdog = now + interval_s / 3
+
+    def _sentence(self, mic: MicState) -> str:
+        broker = "broker ok" if self._link.connected else f"broker: {self._link.message}"
+        parts = [mic.sentence, broker, self._control.problem]
+        return "; ".join(part for part in parts if part)
+
+    def _health(self) -> dict[str, Any]:
+        ring, level, stats = self._hearing.ring, self._hearing.level, self._publisher.stats()
+        rtf = self._engine.rtf
+        return {
+            "level_dbfs": None if level is None else round(level.rms_dbfs, 1),
+            "clipping": None if level is None else level.clipping,
+            "rtf": None if rtf is None else round(rtf, 3),
+            "lag_s": round(ring.depth_s, 2),
+            "cpu_temp": cpu_temp_c(),
+            "rss_mb": rss_mb(),
+            "xruns": self._hearing.xruns,
+            "dropped_s": round(ring.dropped / SAMPLE_RATE, 2),
+            "engine_failures": self._engine.failures,
+            "rejected": sum(self._engine.rejected.values()),
+            "rejected_by_reason": dict(self._engine.rejected),
+            "outbox_depth": stats.depth,
+            "spooled": stats.spooled,
+            "messages_dropped": dict(stats.dropped),
+            "heard_s": round(self._engine.heard_s, 1),
+            "uptime_s": round(time.monotonic() - self._started_at),
+        }
+
+    def _model(self) -> dict[str, Any]:
+        return {"name": self._keeper.settings.model}
+
+    def _broker_url(self, settings: Settings) -> str:
+        return settings.mqtt_url
+
+
+def run(
+    env_file: Path | None = None,
+    flags: Mapping[str, Any] | None = None,
+    samples_dir: Path | None = None,
+) -> int:
+    """`edged run`. Raises ConfigError or ModelError if it cannot begin; else the exit code."""
+    flags = dict(flags or {})
+    state = StateFile(load(env_file, flags).settings.state_dir)
+    loaded = load(env_file, flags, state.read())
+    logs.setup(loaded.settings.log_level)
+    for note in loaded.notes:
+        say(_log, logging.WARNING, "settings-note", note)
+    if loaded.settings.mqtt_insecure:
+        message = "EDGED_MQTT_INSECURE is on: anybody on the way can read and change what is sent"
+        say(_log, logging.WARNING, "mqtt-insecure", message)
+    return Daemon(Keeper(loaded, env_file, flags, state), samples_dir).run()

@@ -1,0 +1,77 @@
+"""What must survive a restart: mute and the other live changes made over MQTT.
+
+One small JSON file, written only on a change: to a new file, synced, then renamed over the old
+one, so that a power cut leaves either the old or the new state.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from edged.config_sources import Remembered
+from edged.logs import say
+
+_log = logging.getLogger(__name__)
+_VERSION = 1
+
+
+class StateFile:
+    """`state.json` in the state folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "state.json"
+        self._failing = False
+
+    def read(self) -> dict[str, Remembered]:
+        """What was remembered. A missing or damaged file remembers nothing, and says so."""
+        try:
+            stored = json.loads(self.path.read_text(encoding="utf-8"))
+            return {
+                str(name): Remembered(item["value"], item["file_value"])
+                for name, item in stored["settings"].items()
+            }
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as problem:
+            message = f"{self.path} cannot be used, live changes are forgotten: {problem}"
+            say(_log, logging.WARNING, "state-damaged", message)
+            return {}
+
+    def write(self, remembered: Mapping[str, Remembered]) -> bool:
+        """False if the disk refused: said once, tried again at the next change."""
+        stored = {
+            "version": _VERSION,
+            "settings": {
+                name: {"value": item.value, "file_value": item.file_value}
+                for name, item in remembered.items()
+            },
+        }
+        try:
+            self._replace(json.dumps(stored, indent=1) + "\n")
+        except OSError as problem:
+            if not self._failing:
+                message = f"{self.path} cannot be written: {problem.strerror}"
+                say(_log, logging.WARNING, "state-unwritable", message)
+            self._failing = True
+            return False
+        self._failing = False
+        return True
+
+    def _replace(self, text: str) -> None:
+        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        new = self.path.with_suffix(".new")
+        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(new, self.path)
+        folder = os.open(self.path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)

@@ -35,7 +35,6 @@ _log = logging.getLogger(__name__)
 _OUR_MAX_PACKET = 64 * 1024  # what the broker may send us
 _KEEP = 16 * 1024  # bytes of a command that are kept: enough to see that it is too long
 _SESSION_EXPIRY_S = 60
-_WILL_DELAY_S = 10  # hides a short Wi-Fi drop
 _AUTH = (134, 135, 138, 140)  # CONNACK: bad user or password, not authorized, banned, bad method
 _BAD_VERSION = 132
 _TAKEN_OVER = 142
@@ -146,7 +145,7 @@ class Link:
             client.tls_set_context(_tls_context(broker))
             client.tls_insecure_set(broker.insecure)
         will = _properties(PacketTypes.WILLMESSAGE)
-        will.WillDelayInterval = _WILL_DELAY_S
+        will.WillDelayInterval = self._timing.will_delay_s
         topic = Topics(broker.base, broker.device)("availability")
         client.will_set(topic, b"offline", 1, True, will if self._v5 else None)
         return client

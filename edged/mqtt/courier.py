@@ -284,7 +284,8 @@ class Courier:
 
     def _became(self, state: LinkState) -> None:
         if state != self.state:
-            level = logging.INFO if state.kind in (Kind.UP, Kind.CONNECTING) else logging.WARNING
+            calm = state.kind in (Kind.UP, Kind.CONNECTING, Kind.STOPPED)
+            level = logging.INFO if calm else logging.WARNING
             _log.log(level, "broker: %s", state.message, extra={"MQTT_STATE": state.kind.value})
             self.state = state
             self._on_state(state)

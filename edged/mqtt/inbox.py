@@ -56,6 +56,7 @@ class Inbox:
         self._reports: list[tuple[Link, Report]] = []
         self._incoming = 0
         self._events: deque[Numbered | Answer] = deque()
+        self._taken = 0  # events of the batch at work
         self._steps: deque[Numbered] = deque()
         self._retained: dict[str, bytes] = {}
 
@@ -113,7 +114,17 @@ class Inbox:
             self._events.clear()
             self._steps.clear()
             self._incoming = 0
+            self._taken = len(batch.events)
             return batch
+
+    def settled(self) -> None:
+        """The batch that was taken is in the outbox."""
+        self._taken = 0
+
+    @property
+    def events(self) -> int:
+        """How many events are not in the outbox yet."""
+        return len(self._events) + self._taken
 
     def _anything(self) -> bool:
         return bool(self._orders or self._reports or self._events or self._steps or self._retained)

@@ -14,7 +14,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -173,7 +173,9 @@ class Publisher:
         return time.monotonic() - self._beat
 
     def stats(self) -> Stats:
-        return self._stats
+        waiting = self._inbox.events  # first: an event is then counted twice rather than not at all
+        stats = self._stats
+        return replace(stats, depth=stats.depth + waiting)
 
     # Below: the MQTT thread.
 
@@ -302,7 +304,7 @@ class Publisher:
 
     def _observe(self) -> None:
         state = self._courier.state
-        if not state.connected or state.kind is not Kind.UP:
+        if state.kind not in (Kind.UP, Kind.CONNECTING, Kind.STOPPED):
             self._last_error = state.message
         dropped = self._outbox.dropped + self._inbox.dropped + self._courier.dropped + self._dropped
         self._stats = Stats(
@@ -317,6 +319,7 @@ class Publisher:
             dropped=dict(dropped),
             disk_error=self._outbox.disk_error,
         )
+        self._inbox.settled()
 
 
 def _encode(value: Mapping[str, Any] | str) -> bytes:

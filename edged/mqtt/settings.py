@@ -79,7 +79,8 @@ class Timing:
     acknowledgement for this long, messages go to disk. dead_s: and for this long, the connection
     is given up. retry: first and longest wait after network trouble; retry_refused: after wrong
     credentials and the like. steady_s: a connection this old was a good one. birth_s: longest
-    random wait after Home Assistant's birth message. announce_s: least time between two errors
+    random wait after Home Assistant's birth message. will_delay_s: how long the broker (MQTT 5) hides
+    that we are gone, so that a short Wi-Fi drop does not show. announce_s: least time between two errors
     that tell of dropped messages.
     """
 
@@ -91,4 +92,5 @@ class Timing:
     retry_refused: tuple[float, float] = (5, 60)
     steady_s: float = 5
     birth_s: float = 5
+    will_delay_s: int = 10
     announce_s: float = 30

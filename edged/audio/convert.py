@@ -29,7 +29,8 @@ def _plain(kind: str, scale: float, offset: float = 0.0) -> Callable[[bytes], Fl
 
     def decode(data: bytes) -> Floats:
         wide = np.frombuffer(data, kind)
-        return np.nan_to_num((wide.astype(np.float64) - offset) / scale).astype(np.float32)
+        scaled = (wide.astype(np.float64) - offset) / scale
+        return np.nan_to_num(scaled, posinf=1.0, neginf=-1.0).astype(np.float32)
 
     return decode
 

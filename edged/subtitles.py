@@ -35,7 +35,7 @@ def cues(words: Iterable[Word], after_s: float = 0.0) -> Iterator[Cue]:
     """Cues of one turn, in order, without overlap; none starts before `after_s`."""
     groups = list(_groups(words))
     starts = [group[0].start_s for group in groups]
-    for group, start, following in zip(groups, starts, [*starts[1:], math.inf], strict=True):
+    for group, start, following in zip(groups, starts, [*starts, math.inf][1:], strict=True):
         start = max(start, after_s)
         stop = min(max(group[-1].stop_s, start + MIN_CUE_S), start + MAX_CUE_S, following)
         after_s = max(stop, start + 0.001)

@@ -106,13 +106,18 @@ def _one(file: str, target: Path | None, models: Models, job: Job, ready: Ready)
         out = stack.enter_context(_output(target))
         beside = stack.enter_context(ThreadPoolExecutor(1)) if job.realtime else None
         session = Session(models, job.options, beside)
-        stack.callback(_remark, source, session, stats, job)
+        if job.stats:
+            stack.callback(_tell_stats, source, session, stats)
         view = stack.enter_context(_view(source, target, job))
         sinks: list[Writer | View] = [view]
         if not _shows_text(job, target):
             sinks.append(writer(job.form, out, file, job.text_from))
         _deliver([ready], sinks)
         _stream(source, session, job.realtime, stats, sinks)
+    if not stats.step_ms:
+        _say(f"{source.name} holds no audio")
+    if source.bad_samples:
+        _say(f"{source.name}: {source.bad_samples} samples were not numbers: taken as silence")
 
 
 def _stream(
@@ -231,14 +236,9 @@ def _headline(file: str, first: bool) -> None:
     print(("" if first else "\n") + f"==> {file} <==", flush=True)
 
 
-def _remark(source: Source, session: Session, stats: RunStats, job: Job) -> None:
-    if not stats.step_ms:
-        _say(f"{source.name} holds no audio")
-    if source.bad_samples:
-        _say(f"{source.name}: {source.bad_samples} samples were not numbers: taken as silence")
-    if job.stats:
-        _say(f"{source.name}: {summary(stats)}")
-        _say(f"{source.name}: dropped: {_dropped(session)}")
+def _tell_stats(source: Source, session: Session, stats: RunStats) -> None:
+    _say(f"{source.name}: {summary(stats)}")
+    _say(f"{source.name}: dropped: {_dropped(session)}")
 
 
 def _dropped(session: Session) -> str:

@@ -85,12 +85,12 @@ class AudioFile:
         maker = FrameMaker(rate, channels)
         buffer = np.empty((round(BLOCK_S * rate), channels), np.float32)
         good = 0
-        damage: soundfile.SoundFileError | None = None
+        damage: soundfile.LibsndfileError | None = None
         try:
             while len(block := self._read(buffer)):
                 good += len(block)
                 yield from maker.push(block)
-        except soundfile.SoundFileError as problem:
+        except soundfile.LibsndfileError as problem:
             damage = problem
         yield from maker.finish()
         self.bad_samples = maker.bad_samples

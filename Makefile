@@ -1,0 +1,61 @@
+# `make` alone says what there is. Everything lives in .venv in this checkout; each step runs only
+# when what it depends on has changed.
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+EDGED := $(VENV)/bin/edged
+PIP := $(PY) -m pip install --quiet --disable-pip-version-check
+EXTRAS := daemon,door,embedded
+
+export PYTHON
+export ORT_DISABLE_TELEMETRY := 1
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help run test bench lint format models setup clean distclean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+run: models ## set up, fetch the models, and transcribe the sample speech live
+	@$(EDGED) transcribe --realtime models/samples/*.flac
+
+test: $(VENV)/dev models ## set up everything, then lint, types and tests
+	@$(MAKE) --no-print-directory lint
+	@$(PY) -m pytest $(ARGS)
+
+bench: models ## measure this machine: make bench ARGS="--delay 7,10,16"
+	@$(EDGED) bench $(ARGS)
+
+lint: $(VENV)/dev ## formatter, linter and type checker, all of which must be silent
+	@$(PY) -m ruff format --quiet --check .
+	@$(PY) -m ruff check --quiet .
+	@$(PY) -m mypy --no-error-summary
+
+format: $(VENV)/dev ## let the formatter and the linter mend what they can
+	@$(PY) -m ruff format .
+	@$(PY) -m ruff check --fix .
+
+models: $(VENV)/run ## fetch, verify and build the models
+	@$(EDGED) models fetch
+
+setup: $(VENV)/run ## the Python environment alone
+
+clean: ## remove caches
+	@rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info
+	@find . -path ./$(VENV) -prune -o -name __pycache__ -type d -exec rm -rf {} +
+
+distclean: clean ## remove the environment and the built models too
+	@rm -rf $(VENV) models/built
+
+$(VENV)/run: pyproject.toml tools/system-packages
+	@tools/system-packages
+	@$(PY) -c 'import pip' 2>/dev/null || $(PYTHON) -m venv --clear $(VENV)
+	@echo "installing edged into $(VENV) (a few minutes the first time)" >&2
+	@$(PIP) --editable '.[$(EXTRAS)]'
+	@touch $@
+
+$(VENV)/dev: $(VENV)/run
+	@tools/system-packages test
+	@$(PIP) --editable '.[$(EXTRAS),dev]'
+	@touch $@

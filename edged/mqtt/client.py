@@ -142,7 +142,7 @@ class Link:
             password = broker.password.get_secret_value() if broker.password else None
             client.username_pw_set(broker.username, password)
         if broker.tls:
-            client.tls_set_context(_tls_context(broker))
+            client.tls_set_context(tls_context(broker))
             client.tls_insecure_set(broker.insecure)
         will = _properties(PacketTypes.WILLMESSAGE)
         will.WillDelayInterval = self._timing.will_delay_s
@@ -336,7 +336,7 @@ def _forget(client: Client) -> None:
         sock.close()
 
 
-def _tls_context(broker: BrokerSettings) -> ssl.SSLContext:
+def tls_context(broker: BrokerSettings) -> ssl.SSLContext:
     """TLS 1.2 or later, host name checked. Raises ConfigError for a file that cannot be used."""
     reading: object = broker.ca_file
     try:

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 import typer
 from typer.core import TyperGroup
 
-from edged.errors import EdgedError
+from edged.errors import EdgedError, RequestError
 from edged.options import Options, from_json_config
 from edged.writers import Format, TextFrom
 
@@ -251,6 +251,71 @@ def transcribe(
     raise typer.Exit(work.transcribe(files, job))
 
 
+@app.command()
+def bench(
+    manifest: Annotated[
+        Path | None,
+        typer.Option(
+            "--manifest",
+            "-m",
+            metavar="FILE",
+            help="Clips as JSON lines: id, file, text, kind... Default: the sample speech.",
+        ),
+    ] = None,
+    clips: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Only N of them, spread evenly.")
+    ] = None,
+    limit_minutes: Annotated[
+        float | None, typer.Option(metavar="MINUTES", help="Stop after that much audio.")
+    ] = None,
+    delay: Annotated[
+        str,
+        typer.Option(metavar="STEPS", help="One or more delays to measure, such as 7,10,16."),
+    ] = "10",
+    peer: Annotated[
+        Literal["moonshine-voice"] | None,
+        typer.Option(help="Measure this library too, on the same clips (pip extra: peer)."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    language: LanguageOption = "en",
+    temp: TempOption = 0.0,
+    seed: SeedOption = 0,
+    padding_bonus: PaddingOption = 0.0,
+    model: ModelOption = "tiny-en",
+    models_dir: ModelsDirOption = None,
+    threads: ThreadsOption = 1,
+) -> None:
+    """Measure this machine: step times, cost, lag, memory and word errors on real speech.
+
+    Each clip goes through a session of its own, frame by frame, as fast as it can.
+
+    edged bench --manifest speech/manifest.jsonl --delay 7,10,16 --peer moonshine-voice
+    """
+    from edged.bench.run import Plan
+    from edged.bench.run import bench as work
+
+    base = _options(_steps(delay)[0], language, temp, padding_bonus, seed)
+    plan = Plan(
+        options=tuple(from_json_config({"delay_in_frames": d}, base) for d in _steps(delay)),
+        manifest=manifest,
+        clips=clips,
+        limit_minutes=limit_minutes,
+        peer=peer,
+        as_json=as_json,
+        models_dir=models_dir,
+        model=model,
+        threads=threads,
+    )
+    raise typer.Exit(work(plan))
+
+
+def _steps(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise RequestError(f"--delay must be numbers such as 7,10,16, not {text!r}") from None
+
+
 def _options(delay: int, language: str, temp: float, padding_bonus: float, seed: int) -> Options:
     """Raises RequestError naming what is allowed."""
     asked = {
@@ -260,6 +325,16 @@ def _options(delay: int, language: str, temp: float, padding_bonus: float, seed:
         "padding_bonus": padding_bonus,
     }
     return from_json_config(asked, Options(seed=seed))
+
+
+def _mount() -> None:
+    """Commands with sub-commands come from the modules that they are about."""
+    from edged.models import commands as models
+
+    app.add_typer(models.app, name="models")
+
+
+_mount()
 
 
 def _debug() -> bool:

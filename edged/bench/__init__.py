@@ -1,0 +1,1 @@
+"""`edged bench`: what this machine does with real speech, in numbers."""

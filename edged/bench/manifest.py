@@ -1,0 +1,106 @@
+"""The clips of a measurement: JSON lines, one clip each.
+
+Fields: `id`, `file` (relative to the manifest), and where known `text` (what is said; scored
+unless `text_exact` is false), `kind` (read, noisy, noise, music, ...), `word_times`
+([[word, start_s, end_s], ...]) with `word_times_source`, `slots` (words that must appear) and
+`dup_of` (the same recording in another form: left out).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edged.audio.files import open_audio
+from edged.errors import ConfigError
+from edged.models.samples import samples
+
+NO_SPEECH = ("noise", "music")  # kinds on which every word is an invented one
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """One recording. `text` None: not known exactly. `word_times`: hand-labelled ones only."""
+
+    id: str
+    file: Path
+    text: str | None = None
+    kind: str = "speech"
+    word_times: tuple[tuple[str, float, float], ...] = ()
+    slot_words: tuple[str, ...] = ()
+
+
+def read_manifest(path: Path) -> list[Clip]:
+    """Raises ConfigError naming the line that is wrong."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as problem:
+        raise ConfigError(f"the manifest {path} cannot be read: {problem}") from problem
+    clips = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            entry = json.loads(line)
+            if not entry.get("dup_of"):
+                clips.append(_clip(entry, path.parent))
+        except (AttributeError, KeyError, TypeError, ValueError) as problem:
+            raise ConfigError(
+                f"line {number} of the manifest {path} is not a clip with `id` and `file`: "
+                f"{problem!r}"
+            ) from problem
+    if not clips:
+        raise ConfigError(f"the manifest {path} names no clips")
+    return clips
+
+
+def sample_clips() -> list[Clip]:
+    """The sample speech that comes with edged. Raises ModelError when it is not there."""
+    return [Clip(sample.path.stem, sample.path, sample.text, "read") for sample in samples()]
+
+
+def choose(clips: Sequence[Clip], count: int | None) -> list[Clip]:
+    """`count` of them, spread evenly over the list; None: all."""
+    if count is None or count >= len(clips):
+        return list(clips)
+    return [clips[at * len(clips) // count] for at in range(count)]
+
+
+def within(clips: Sequence[Clip], minutes: float | None) -> list[Clip]:
+    """The first clips that together last no longer than `minutes`, at least one; None: all.
+
+    Raises InputError for a clip that is no audio.
+    """
+    kept: list[Clip] = []
+    left_s = math.inf if minutes is None else minutes * 60
+    for clip in clips:
+        left_s -= clip_duration_s(clip)
+        if kept and left_s < 0:
+            break
+        kept.append(clip)
+    return kept
+
+
+def clip_duration_s(clip: Clip) -> float:
+    """Seconds as the file's header has them, 0 if unknown. Raises InputError."""
+    with closing(open_audio(str(clip.file))) as source:
+        return source.duration_s or 0.0
+
+
+def _clip(entry: Mapping[str, Any], folder: Path) -> Clip:
+    by_hand = "hand" in (entry.get("word_times_source") or "hand")
+    times = entry.get("word_times") or [] if by_hand else []
+    slots = entry.get("slots") or {}
+    return Clip(
+        str(entry["id"]),
+        folder / str(entry["file"]),
+        entry.get("text") if entry.get("text_exact", True) else None,
+        str(entry.get("kind") or "speech"),
+        tuple((str(word), float(start), float(stop)) for word, start, stop in times),
+        tuple(word for value in slots.values() for word in str(value).split()),
+    )

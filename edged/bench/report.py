@@ -1,0 +1,176 @@
+"""What was measured -> figures by name, ready for JSON."""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+from collections.abc import Iterable, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from edged import __version__
+from edged.bench import wer
+from edged.bench.manifest import NO_SPEECH, Clip
+from edged.bench.measure import Heard, Measured
+from edged.bench.peer import PeerResult
+from edged.events import Word
+from edged.runstats import percentile
+
+Figures: TypeAlias = dict[str, Any]
+MB = 1e6
+BINS_MS = (1, 2, 5, 10, 20, 40, 80)  # upper edges of the step-time histogram
+
+
+def machine() -> Figures:
+    """Where the figures come from."""
+    return {
+        "edged": __version__,
+        "cpu": _cpu_name(),
+        "cores": os.cpu_count(),
+        "arch": platform.machine(),
+        "python": platform.python_version(),
+        "onnxruntime": metadata.version("onnxruntime"),
+    }
+
+
+def figures(measured: Measured) -> Figures:
+    """Everything by name. None where nothing could be measured: unknown, not zero."""
+    steps, audio_s = measured.steps.step_ms, measured.steps.audio_s
+    heard = measured.heard
+    clips = [h.clip for h in heard]
+    return {
+        "delay_in_frames": measured.options.delay_in_frames,
+        "clips": len(heard),
+        "audio_s": round(audio_s, 2),
+        "step_ms": _percentiles(steps),
+        "step_histogram": _histogram(steps),
+        "beside_ms": _percentiles([s * 1000 for s in measured.beside_s]),
+        "cpu_s_per_audio_s": _rounded(measured.cpu_s / audio_s if audio_s else None, 4),
+        "lag_s": _percentiles(measured.lags_s, 3),
+        "flush_ms": _percentiles([s * 1000 for s in measured.flushes_s]),
+        "peak_rss_mb": round(measured.peak_rss / MB, 1),
+        "rss_growth_mb": _rounded(
+            None if measured.rss_growth is None else measured.rss_growth / MB, 1
+        ),
+        "wer": error_rates(clips, [h.text for h in heard]),
+        "turn_wer": error_rates(clips, [h.turn_text for h in heard]),
+        "slots": slots(clips, [h.text for h in heard]),
+        "turn_slots": slots(clips, [h.turn_text for h in heard]),
+        "invented_texts": {
+            kind: sum(h.text_events for h in heard if h.clip.kind == kind)
+            for kind in NO_SPEECH
+            if any(h.clip.kind == kind for h in heard)
+        },
+        "word_times": word_times((h, h.words) for h in heard),
+        "turn_word_times": word_times(
+            (h, [word for turn in h.turns for word in turn.words]) for h in heard
+        ),
+        "dropped": measured.dropped,
+    }
+
+
+def word_times(heard: Iterable[tuple[Heard, Sequence[Word]]]) -> Figures | None:
+    """Errors in ms against hand labels, over the words that were heard right."""
+    starts: list[float] = []
+    stops: list[float] = []
+    for one, found in heard:
+        labels = one.clip.word_times
+        said = [" ".join(wer.words(label[0])) for label in labels]
+        got = [" ".join(wer.words(word.text)) for word in found]
+        for a, b in wer.align(said, got) if labels else []:
+            if a is not None and b is not None and said[a] == got[b]:
+                starts.append((found[b].start_s - labels[a][1]) * 1000)
+                stops.append((found[b].stop_s - labels[a][2]) * 1000)
+    if not starts:
+        return None
+    return {
+        "words": len(starts),
+        "start_median_abs_ms": round(statistics.median(map(abs, starts)), 1),
+        "start_median_ms": round(statistics.median(starts), 1),
+        "stop_median_abs_ms": round(statistics.median(map(abs, stops)), 1),
+        "stop_median_ms": round(statistics.median(stops), 1),
+    }
+
+
+def peer_figures(name: str, clips: Sequence[Clip], result: PeerResult) -> Figures:
+    """The same figures of another recogniser, as far as it has them."""
+    return {
+        "name": name,
+        "clips": len(clips),
+        "audio_s": round(result.audio_s, 2),
+        "cpu_s_per_audio_s": _rounded(result.cpu_s / result.audio_s if result.audio_s else None, 4),
+        "peak_rss_mb": round(result.peak_rss / MB, 1),
+        "wer": error_rates(clips, result.texts),
+        "slots": slots(clips, result.texts),
+    }
+
+
+def error_rates(clips: Sequence[Clip], texts: Sequence[str]) -> dict[str, Figures]:
+    """Over all clips with a text, then per kind: errors summed, so long clips weigh more."""
+    sums: dict[str, wer.Errors] = {}
+    for clip, text in zip(clips, texts, strict=True):
+        if clip.text is None:
+            continue
+        errors = wer.errors(clip.text, text)
+        for kind in ("all", clip.kind):
+            sums[kind] = sums.get(kind, wer.Errors()) + errors
+    if len(sums) == 2:  # one kind only says nothing new
+        sums = {"all": sums["all"]}
+    return {
+        kind: {
+            "wer": _rounded(errors.rate, 4),
+            "wrong": errors.wrong,
+            "words": errors.reference_words,
+        }
+        for kind, errors in sums.items()
+    }
+
+
+def slots(clips: Sequence[Clip], texts: Sequence[str]) -> float | None:
+    """The share of the words that must appear and did."""
+    found = wanted = 0
+    for clip, text in zip(clips, texts, strict=True):
+        got = set(wer.words(text))
+        slot_words = [word for slot in clip.slot_words for word in wer.words(slot)]
+        wanted += len(slot_words)
+        found += sum(word in got for word in slot_words)
+    return _rounded(found / wanted, 4) if wanted else None
+
+
+def _percentiles(values: Sequence[float], digits: int = 2) -> Figures:
+    return {
+        "p50": _rounded(percentile(values, 50), digits),
+        "p99": _rounded(percentile(values, 99), digits),
+        "max": _rounded(max(values, default=None), digits),
+        "count": len(values),
+    }
+
+
+def _histogram(step_ms: Sequence[float]) -> dict[str, int]:
+    edges = [0.0, *BINS_MS, float("inf")]
+    counts = np.histogram(np.asarray(step_ms), edges)[0]
+    names = [f"<{edge}" for edge in BINS_MS] + [f">={BINS_MS[-1]}"]
+    return {name: int(count) for name, count in zip(names, counts, strict=True)}
+
+
+def _cpu_name() -> str:
+    """As the kernel has it; boards name themselves in the device tree."""
+    for path, key in (("/proc/device-tree/model", ""), ("/proc/cpuinfo", "model name")):
+        try:
+            text = Path(path).read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            continue
+        if not key:
+            return text.strip("\0\n ")
+        for line in text.splitlines():
+            if line.startswith(key):
+                return line.partition(":")[2].strip()
+    return platform.processor() or "unknown"
+
+
+def _rounded(value: float | None, digits: int) -> float | None:
+    return None if value is None else round(value, digits)

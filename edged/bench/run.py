@@ -1,0 +1,79 @@
+"""The work of `edged bench`: choose clips, measure, report."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import Progress
+
+from edged.bench import measure, report, table
+from edged.bench.manifest import (
+    Clip,
+    choose,
+    clip_duration_s,
+    read_manifest,
+    sample_clips,
+    within,
+)
+from edged.bench.peer import measure_peer, upstream_dir
+from edged.models.loader import Models, load
+from edged.options import Options
+
+FLUSHES = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to measure. `manifest` None: the sample speech that comes with edged."""
+
+    options: tuple[Options, ...]  # one run each
+    manifest: Path | None = None
+    clips: int | None = None
+    limit_minutes: float | None = None
+    peer: str | None = None
+    as_json: bool = False
+    models_dir: Path | None = None
+    model: str = "tiny-en"
+    threads: int = 1
+
+
+def bench(plan: Plan) -> int:
+    """Prints a table, or JSON with `as_json`. Returns the exit code.
+
+    Raises ConfigError for the manifest, InputError for a clip, ModelError without models.
+    """
+    clips = sample_clips() if plan.manifest is None else read_manifest(plan.manifest)
+    clips = within(choose(clips, plan.clips), plan.limit_minutes)
+    models = load(plan.models_dir, plan.model, plan.threads)
+    whole: report.Figures = {
+        "machine": report.machine(),
+        "model": models.name,
+        "threads": plan.threads,
+        "runs": [_run(models, clips, options) for options in plan.options],
+        "peer": _peer(clips, plan) if plan.peer else None,
+    }
+    if plan.as_json:
+        print(json.dumps(whole, indent=2))
+    else:
+        table.show(whole, Console())
+    return 0
+
+
+def _run(models: Models, clips: Sequence[Clip], options: Options) -> report.Figures:
+    measure.warm_up(models, clips[0], options)
+    with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
+        total = sum(map(clip_duration_s, clips))
+        task = bar.add_task(f"delay {options.delay_in_frames}", total=total)
+        result = measure.measure(models, clips, options, lambda s: bar.advance(task, s))
+    result.flushes_s = measure.flush_times(models, clips, options, FLUSHES)
+    return report.figures(result)
+
+
+def _peer(clips: Sequence[Clip], plan: Plan) -> report.Figures:
+    result = measure_peer(clips, upstream_dir(plan.models_dir, plan.model))
+    return report.peer_figures(str(plan.peer), clips, result)

@@ -1,0 +1,104 @@
+"""The figures of a measurement as a table for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from edged import STEP_S
+from edged.bench.report import BINS_MS, Figures
+from edged.runstats import STEP_MS
+
+Row = tuple[str, list[str]]
+
+
+def show(whole: Figures, console: Console) -> None:
+    """One column per delay and one for the peer, then the steps of the first as a histogram."""
+    machine, runs, peer = whole["machine"], whole["runs"], whole["peer"]
+    grid = Table(
+        title=f"{whole['model']}, {whole['threads']} thread(s), on {machine['cpu']}",
+        caption=f"{machine['arch']}, Python {machine['python']}, "
+        f"onnxruntime {machine['onnxruntime']}, edged {machine['edged']}",
+    )
+    grid.add_column("")
+    for run in runs:
+        grid.add_column(f"delay {run['delay_in_frames']}", justify="right")
+    if peer:
+        grid.add_column(peer["name"], justify="right")
+    for label, cells in _rows(runs + ([peer] if peer else [])):
+        grid.add_row(label, *cells)
+    console.print(grid)
+    console.print(_bars(runs[0]["step_histogram"]), highlight=False)
+
+
+def _rows(columns: Sequence[Figures]) -> Iterable[Row]:
+    """Labels and cells; a column that has no such figure (the peer) shows a dash."""
+    yield "promised delay, s", [_scaled(c.get("delay_in_frames"), STEP_S, 2) for c in columns]
+    yield "audio", [f"{c['audio_s']:.0f} s, {c['clips']} clips" for c in columns]
+    for label, name, digits in (
+        (f"step p50 / p99 / max, of {STEP_MS:.0f} ms", "step_ms", 1),
+        ("beside the steps p50 / p99 / max, ms", "beside_ms", 0),
+        ("word end to text p50 / p99 / max, s", "lag_s", 2),
+        ("flush p50 / p99 / max, ms", "flush_ms", 0),
+    ):
+        yield label, [_three(c.get(name), digits) for c in columns]
+    yield "CPU s per audio s", [_scaled(c["cpu_s_per_audio_s"], 1, 3) for c in columns]
+    yield "peak resident, MB", [_scaled(c["peak_rss_mb"], 1, 0) for c in columns]
+    yield "its growth, MB", [_scaled(c.get("rss_growth_mb"), 1, 1) for c in columns]
+    yield from _accuracy(columns)
+
+
+def _accuracy(columns: Sequence[Figures]) -> Iterable[Row]:
+    for name, title in (("wer", "WER of text"), ("turn_wer", "WER of turns")):
+        for kind in _keys(columns, name):
+            label = f"{title}, %" if kind == "all" else f"  {kind}"
+            yield label, [_rate(c.get(name), kind) for c in columns]
+    for name, title in (("slots", "slot words in text, %"), ("turn_slots", "  in turns, %")):
+        if any(c.get(name) is not None for c in columns):
+            yield title, [_scaled(c.get(name), 100, 1) for c in columns]
+    for kind in _keys(columns, "invented_texts"):
+        counts = [c.get("invented_texts", {}).get(kind) for c in columns]
+        yield f"texts invented on {kind}", [_scaled(count, 1, 0) for count in counts]
+    for name, title in (("word_times", "word times"), ("turn_word_times", "  in turns")):
+        if any(c.get(name) for c in columns):
+            yield f"{title} off by, median start / stop, ms", [_off(c.get(name)) for c in columns]
+    for reason in _keys(columns, "dropped"):
+        counts = [c.get("dropped", {}).get(reason) for c in columns]
+        yield f"dropped: {reason}", [_scaled(count, 1, 0) for count in counts]
+
+
+def _keys(columns: Sequence[Figures], name: str) -> list[str]:
+    return list(dict.fromkeys(key for c in columns for key in c.get(name, {})))
+
+
+def _off(times: Figures | None) -> str:
+    if times is None:
+        return "-"
+    return f"{times['start_median_abs_ms']:.0f} / {times['stop_median_abs_ms']:.0f}"
+
+
+def _bars(histogram: dict[str, int], width: int = 50) -> str:
+    total, most = sum(histogram.values()), max(histogram.values(), default=0)
+    lines = ["step time, ms"]
+    for name, count in histogram.items():
+        bar = "█" * -(-count * width // most) if count else ""
+        lines.append(f"{name:>5} {bar:<{width}} {count} ({100 * count / max(1, total):.2f} %)")
+        if name == f"<{BINS_MS[-1]}":
+            lines.append("-" * 6 + f" {STEP_MS:.0f} ms: the next step is due " + "-" * 20)
+    return "\n".join(lines)
+
+
+def _scaled(value: float | None, scale: float, digits: int) -> str:
+    return "-" if value is None else f"{value * scale:.{digits}f}"
+
+
+def _three(values: Figures | None, digits: int) -> str:
+    if values is None or not values["count"]:
+        return "-"
+    return " / ".join(f"{values[name]:.{digits}f}" for name in ("p50", "p99", "max"))
+
+
+def _rate(rates: dict[str, Figures] | None, kind: str) -> str:
+    return _scaled((rates or {}).get(kind, {}).get("wer"), 100, 1)

@@ -1,0 +1,176 @@
+"""Word error rate: texts made comparable, aligned, counted.
+
+The normalisation follows what English speech benchmarks do: lower case, no punctuation but the
+apostrophe inside a word, numbers and years as words, fillers dropped, a few spellings of the
+same spoken words united. "Mr. Hale, 1955" and "mister hale nineteen fifty five" are then equal.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+# fmt: off
+ONES = [
+    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten",
+    "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen",
+    "nineteen",
+]
+TENS = [
+    "", "", "twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety",
+]
+# fmt: on
+
+FILLERS = ("uh", "um", "uhm", "mm", "mhm", "hmm")
+SAME_WORDS = {
+    "mr": "mister",
+    "mrs": "missus",
+    "dr": "doctor",
+    "st": "saint",
+    "etc": "etcetera",
+    "ok": "okay",
+    "o": "oh",
+    "tv": "t v",
+    "na": "n a",
+    "gonna": "going to",
+    "wanna": "want to",
+    "kinda": "kind of",
+    "y'know": "you know",
+    "yknow": "you know",
+    "ya": "you",
+    "em": "them",
+    "'em": "them",
+    "alright": "all right",
+    "nevermind": "never mind",
+    "towards": "toward",
+    "colour": "color",
+    "favour": "favor",
+    "honour": "honor",
+    "grey": "gray",
+    "counselled": "counseled",
+}
+
+_YEAR = re.compile(r"\b(1[1-9]|20)(\d\d)\b(?!\s*(?:percent|dollars))")
+_CLOCK = re.compile(r"\b(\d{1,2})[.:](\d\d)(?= ?[ap]\.?m)")
+_SYMBOLS = str.maketrans({"’": "'", "‘": "'", "—": " ", "-": " ", "%": " percent", "&": " and "})
+
+
+def words(text: str) -> list[str]:
+    """The words of a text in the form that is compared."""
+    text = text.lower().translate(_SYMBOLS)
+    text = re.sub(r"\$(\d+)", r"\1 dollars", text)
+    text = re.sub(r"(\d),(\d{3})", r"\1\2", text)
+    text = _CLOCK.sub(lambda m: f"{number(int(m[1]))} {number(int(m[2]))}", text)
+    text = _YEAR.sub(lambda m: _year(m[1], m[2]), text)
+    text = re.sub(r"(\d+)\.(\d+)", lambda m: f"{number(int(m[1]))} point {_digits(m[2])}", text)
+    text = re.sub(r"(\d+)(?:st|nd|rd|th)\b", r"\1", text)
+    text = re.sub(r"\d+", lambda m: f" {_spoken(m[0])} ", text)
+    plain = (_bare(token) for token in re.sub(r"[^a-z' ]", " ", text).split())
+    united = (SAME_WORDS.get(word, word) for word in plain if word not in FILLERS)
+    return " ".join(united).split()
+
+
+def number(value: int) -> str:
+    """0 to 999 999 as American English says them; larger ones digit by digit."""
+    if value < 20:
+        return ONES[value]
+    if value < 100:
+        return _with_rest(TENS[value // 10], value % 10)
+    if value < 1000:
+        return _with_rest(f"{ONES[value // 100]} hundred", value % 100)
+    if value < 1_000_000:
+        return _with_rest(f"{number(value // 1000)} thousand", value % 1000)
+    return _digits(str(value))
+
+
+def _with_rest(head: str, rest: int) -> str:
+    return f"{head} {number(rest)}" if rest else head
+
+
+def _year(century: str, year: str) -> str:
+    if year == "00":
+        rest = "hundred"
+    elif year < "10":
+        rest = f"oh {number(int(year))}"
+    else:
+        rest = number(int(year))
+    return f"{number(int(century))} {rest}"
+
+
+def _spoken(digits: str) -> str:
+    """Long numbers and those that start with 0 are codes, said digit by digit."""
+    if len(digits) > 4 or (len(digits) > 1 and digits.startswith("0")):
+        return _digits(digits)
+    return number(int(digits))
+
+
+def _digits(digits: str) -> str:
+    return " ".join(ONES[int(digit)] for digit in digits)
+
+
+def _bare(token: str) -> str:
+    return token if token == "'em" else token.strip("'")
+
+
+@dataclass(frozen=True, slots=True)
+class Errors:
+    """Word errors of a hypothesis, or the sum over many."""
+
+    wrong: int = 0
+    reference_words: int = 0
+
+    def __add__(self, other: Errors) -> Errors:
+        return Errors(self.wrong + other.wrong, self.reference_words + other.reference_words)
+
+    @property
+    def rate(self) -> float | None:
+        """None without reference words."""
+        return self.wrong / self.reference_words if self.reference_words else None
+
+
+def errors(reference: str, hypothesis: str) -> Errors:
+    """Substitutions, deletions and insertions between two texts."""
+    expected, heard = words(reference), words(hypothesis)
+    pairs = align(expected, heard)
+    wrong = sum(a is None or b is None or expected[a] != heard[b] for a, b in pairs)
+    return Errors(wrong, len(expected))
+
+
+def align(expected: Sequence[str], heard: Sequence[str]) -> list[tuple[int | None, int | None]]:
+    """The cheapest alignment (Levenshtein): pairs of indices, None where one side has no word."""
+    costs = _costs(expected, heard)
+    pairs: list[tuple[int | None, int | None]] = []
+    i, j = len(expected), len(heard)
+    while i or j:
+        cost = costs[i, j]
+        if i and j and cost == costs[i - 1, j - 1] + (expected[i - 1] != heard[j - 1]):
+            i, j = i - 1, j - 1
+            pairs.append((i, j))
+        elif i and cost == costs[i - 1, j] + 1:
+            i -= 1
+            pairs.append((i, None))
+        else:
+            j -= 1
+            pairs.append((None, j))
+    return pairs[::-1]
+
+
+def _costs(expected: Sequence[str], heard: Sequence[str]) -> NDArray[np.int32]:
+    """int32[len(expected) + 1, len(heard) + 1]: edits from each prefix to each prefix."""
+    codes = {word: code for code, word in enumerate({*expected, *heard})}
+    target = np.array([codes[word] for word in heard], np.int32)
+    columns = np.arange(len(heard) + 1, dtype=np.int32)
+    costs = np.empty((len(expected) + 1, len(heard) + 1), np.int32)
+    costs[0] = columns
+    for i, word in enumerate(expected, 1):
+        above = costs[i - 1]
+        without_insertions = above + 1
+        kept_or_replaced = above[:-1] + (target != codes[word])
+        without_insertions[1:] = np.minimum(without_insertions[1:], kept_or_replaced)
+        # An insertion costs 1 per column: the cheapest way here from any column to the left.
+        costs[i] = np.minimum.accumulate(without_insertions - columns) + columns
+    return costs

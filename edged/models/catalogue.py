@@ -1,0 +1,218 @@
+"""What models there are: models/catalogue.toml, read into plain records."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from edged.errors import ModelError
+
+KINDS = ("recogniser", "vad", "turn", "weights")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class Package:
+    """A Python package that carries model files, and the wheel platforms that may be asked for."""
+
+    name: str
+    version: str
+    platforms: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.name}=={self.version}"
+
+
+@dataclass(frozen=True)
+class File:
+    """One file: how to know it (`sha256`, else the makers' `crc32c`), and where it is."""
+
+    name: str
+    size: int | None  # bytes
+    sha256: str | None  # hex
+    crc32c: str | None  # base64 of the big-endian value, as its makers write it
+    member: str | None  # path in the package's wheel
+    url: str | None
+    local: str | None  # path in `resources()`
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One model. `streaming_encoder` names the entry of weights that its graphs are built with."""
+
+    name: str
+    title: str
+    kind: str
+    default: bool
+    language: str
+    licence: str
+    licence_note: str
+    non_commercial: bool
+    origin: str
+    tried: bool
+    architecture: str | None
+    streaming_encoder: str | None
+    package: Package | None
+    files: tuple[File, ...]
+
+    @property
+    def verifiable(self) -> bool:
+        """Whether every file's SHA-256 is known beforehand."""
+        return all(file.sha256 for file in self.files)
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files whose size is known."""
+        return sum(file.size or 0 for file in self.files)
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    entries: tuple[Entry, ...]
+
+    def get(self, name: str) -> Entry:
+        """Raises ModelError that lists the names there are."""
+        for entry in self.entries:
+            if entry.name == name:
+                return entry
+        names = ", ".join(entry.name for entry in self.entries)
+        raise ModelError(f"there is no model {name!r}: the catalogue has {names}")
+
+    def recogniser(self, name: str) -> Entry:
+        """Raises ModelError if `name` is no speech recogniser."""
+        entry = next((e for e in self.entries if e.name == name and e.kind == "recogniser"), None)
+        if entry is None:
+            names = ", ".join(e.name for e in self.entries if e.kind == "recogniser")
+            raise ModelError(f"{name!r} is not a speech model: choose one of {names}")
+        return entry
+
+    def of_kind(self, kind: str) -> Entry:
+        """The default entry of a kind."""
+        return next(e for e in self.entries if e.kind == kind and e.default)
+
+    def choose(self, names: list[str]) -> list[Entry]:
+        """The named entries (none: the default set) and the weights they are built with."""
+        chosen = [self.get(name) for name in names] or [e for e in self.entries if e.default]
+        needed = [self.get(e.streaming_encoder) for e in chosen if e.streaming_encoder]
+        return list(dict.fromkeys(needed + chosen))
+
+
+def resources() -> Path:
+    """The folder of catalogue, adapted weights and samples: in a checkout `models/`, else in the
+    installed package."""
+    checkout = Path(__file__).parents[2] / "models"
+    if (checkout / "catalogue.toml").is_file():
+        return checkout
+    return Path(__file__).parent / "data"
+
+
+@cache
+def shipped() -> Catalogue:
+    """The catalogue that came with this edged."""
+    return read(resources() / "catalogue.toml")
+
+
+def read(path: Path) -> Catalogue:
+    """Raises ModelError that says which entry is wrong."""
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ModelError(f"the model catalogue {path} cannot be read: {error}") from error
+    try:
+        entries = tuple(_entry(table) for table in document.get("model", []))
+        _check(entries)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        said = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+        raise ModelError(f"the model catalogue {path} is wrong: {said}") from error
+    return Catalogue(entries)
+
+
+def _entry(table: dict[str, Any]) -> Entry:
+    name = _safe(table["name"], "model")
+    try:
+        package = _package(table["package"]) if "package" in table else None
+        entry = Entry(
+            name=name,
+            title=str(table["title"]),
+            kind=str(table["kind"]),
+            default=bool(table.get("default", False)),
+            language=str(table["language"]),
+            licence=str(table["licence"]),
+            licence_note=str(table["licence_note"]),
+            non_commercial=bool(table["non_commercial"]),
+            origin=str(table["origin"]),
+            tried=bool(table.get("tried", True)),
+            architecture=table.get("architecture"),
+            streaming_encoder=table.get("streaming_encoder"),
+            package=package,
+            files=tuple(_file(file, package) for file in table["file"]),
+        )
+    except KeyError as error:
+        raise ValueError(f"{name}: {error} is missing") from error
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
+    if entry.kind not in KINDS:
+        raise ValueError(f"{name}: kind {entry.kind!r} is none of {', '.join(KINDS)}")
+    if not entry.files:
+        raise ValueError(f"{name}: it has no file")
+    return entry
+
+
+def _package(table: dict[str, Any]) -> Package:
+    return Package(table["name"], table["version"], tuple(table["platforms"]))
+
+
+def _file(table: dict[str, Any], package: Package | None) -> File:
+    file = File(
+        name=_safe(table["name"], "file"),
+        size=table.get("size"),
+        sha256=table.get("sha256"),
+        crc32c=table.get("crc32c"),
+        member=table.get("member"),
+        url=table.get("url"),
+        local=table.get("local"),
+    )
+    if file.sha256 is not None and not _SHA256.fullmatch(file.sha256):
+        raise ValueError(f"{file.name}: sha256 must be 64 lower-case hex digits")
+    if not (file.member or file.url or file.local):
+        raise ValueError(f"{file.name}: it needs a member, a url or a local file")
+    if file.member and package is None:
+        raise ValueError(f"{file.name}: a member needs [model.package]")
+    if file.url:
+        _check_url(file.url)
+    if file.local:
+        _safe(file.local, "local file")
+    return file
+
+
+def _safe(name: str, what: str) -> str:
+    """Names become paths: nothing that could leave the models directory."""
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"{what} name {name!r} may hold letters, digits and . _ - only")
+    return name
+
+
+def _check_url(url: str) -> None:
+    """https, or plain http on this very machine (a mirror, a test)."""
+    parts = urlsplit(url)
+    here = parts.hostname in ("localhost", "127.0.0.1", "::1")
+    if parts.scheme != "https" and not (parts.scheme == "http" and here):
+        raise ValueError(f"{url}: only https addresses are allowed")
+
+
+def _check(entries: tuple[Entry, ...]) -> None:
+    names = [entry.name for entry in entries]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"{name} is there twice")
+    for entry in entries:
+        if entry.streaming_encoder and entry.streaming_encoder not in names:
+            raise ValueError(f"{entry.name}: there is no {entry.streaming_encoder}")
+        if entry.kind == "weights" and len(entry.files) != 1:
+            raise ValueError(f"{entry.name}: weights are one file")

@@ -1,0 +1,44 @@
+"""The sample speech that comes with edged: for `edged models verify`, tests and a first run."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+from edged.errors import ModelError
+from edged.models.catalogue import resources
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One clip: FLAC, 16 kHz mono. `text` is what is said, lower case without punctuation."""
+
+    path: Path
+    text: str
+    speaker: str
+    source: str
+    licence: str
+    sha256: str
+
+
+def samples() -> list[Sample]:
+    """All clips, shortest first. Raises ModelError if this edged is not whole."""
+    folder = resources() / "samples"
+    try:
+        tables = tomllib.loads((folder / "samples.toml").read_text(encoding="utf-8"))["sample"]
+    except (OSError, KeyError, tomllib.TOMLDecodeError) as error:
+        raise ModelError(
+            f"the sample speech in {folder} is missing: install edged again"
+        ) from error
+    return [
+        Sample(
+            path=folder / table["file"],
+            text=table["text"],
+            speaker=table["speaker"],
+            source=table["source"],
+            licence=table["licence"],
+            sha256=table["sha256"],
+        )
+        for table in tables
+    ]

@@ -1,0 +1,44 @@
+"""Opens ONNX Runtime sessions, all of them the same way."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import edged  # noqa: F401  (switches ONNX Runtime's telemetry off: before its first import)
+
+import onnxruntime as ort  # isort: skip
+
+from edged.errors import ModelError
+
+
+def options(threads: int) -> ort.SessionOptions:
+    """For small graphs run every 80 ms on a board that should stay cool.
+
+    `threads` (1 or 2) work on one node; they sleep between runs instead of spinning. No memory
+    arena and no memory pattern: shapes grow from run to run, and an arena keeps the largest ever.
+    """
+    chosen = ort.SessionOptions()
+    chosen.intra_op_num_threads = threads
+    chosen.inter_op_num_threads = 1
+    chosen.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+    chosen.enable_cpu_mem_arena = False
+    chosen.enable_mem_pattern = False
+    chosen.log_severity_level = 3  # errors only: they come as exceptions too
+    chosen.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return chosen
+
+
+def open_session(path: Path, threads: int) -> ort.InferenceSession:
+    """Raises ModelError that names the file and the mending command."""
+    if not path.is_file():
+        raise ModelError(f"{path} is missing: `edged models fetch` mends it")
+    try:
+        return ort.InferenceSession(
+            str(path), sess_options=options(threads), providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:  # ONNX Runtime has a class of its own for each kind of broken file
+        said = str(error).strip().splitlines()[0][:200] if str(error).strip() else "no reason given"
+        raise ModelError(
+            f"{path} cannot be loaded by ONNX Runtime {ort.__version__} ({said}):"
+            " `edged models fetch` mends a damaged file"
+        ) from error

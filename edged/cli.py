@@ -329,8 +329,10 @@ def _options(delay: int, language: str, temp: float, padding_bonus: float, seed:
 
 def _mount() -> None:
     """Commands with sub-commands come from the modules that they are about."""
+    from edged import cli_daemon
     from edged.models import commands as models
 
+    cli_daemon.add_to(app)
     app.add_typer(models.app, name="models")
 
 

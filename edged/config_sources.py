@@ -35,6 +35,7 @@ from edged.config import (
 from edged.errors import ConfigError
 
 CREDENTIALS = ("mqtt_username", "mqtt_password", "api_key")
+NOT_SETTINGS = ("EDGED_DEBUG", "EDGED_ENV_FILE")  # variables of the command line
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,6 +291,8 @@ def _put_surroundings(layers: _Layers) -> None:
             )
         layers.put(name, value, Origin("environment", "the environment"))
     for key in sorted(os.environ):
+        if key in NOT_SETTINGS:
+            continue
         if key.startswith(PREFIX) and key.removeprefix(PREFIX).lower() not in Settings.model_fields:
             layers.notes.append(f"{key} in the environment is ignored: {_unknown(key)}")
 

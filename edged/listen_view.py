@@ -49,7 +49,7 @@ class JsonLines(View):
 
     def message(self, device: str, name: str, value: Any) -> None:
         about = {"device": device, "topic": name}
-        line = about | value if isinstance(value, dict) else about | {"value": value}
+        line = about | value | about if isinstance(value, dict) else about | {"value": value}
         _write(self._console, json.dumps(line, ensure_ascii=False))
 
 

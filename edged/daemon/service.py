@@ -11,12 +11,15 @@ from __future__ import annotations
 import logging
 import queue
 import signal
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+from rich.console import Console
 
 from edged import SAMPLE_RATE, logs
 from edged.audio.capture import Mic, MicState
@@ -32,8 +35,10 @@ from edged.daemon.notify import Notifier, watchdog_interval_s
 from edged.daemon.speaking import Speaking
 from edged.daemon.state import StateFile
 from edged.events import Error, Event, Step, Turn
+from edged.listen import listen
 from edged.logs import say
 from edged.models import loader
+from edged.mqtt.broker import EmbeddedBroker
 from edged.mqtt.commands import Command
 from edged.mqtt.outbox import SpoolSettings
 from edged.mqtt.publisher import Publisher
@@ -60,6 +65,7 @@ class Daemon:
         self._speaking = Speaking()
         self._link = LinkState(False, Kind.CONNECTING, "not connected yet")
         self._mic_before: Mic | None = None
+        self._embedded: EmbeddedBroker | None = None
         self._ready = False
         self._started_at = time.monotonic()
         self._next_health = 0.0
@@ -128,6 +134,8 @@ class Daemon:
         self._publisher.state("listening", "off")
         self._publisher.state("speaking", "off")
         self._publisher.stop(max(0.5, by - time.monotonic()))
+        if self._embedded is not None:
+            self._embedded.stop()
         self._beside.shutdown(wait=False, cancel_futures=True)
         say(_log, logging.INFO, "stopped", "stopped")
         return 0
@@ -244,22 +252,44 @@ class Daemon:
         return {"name": self._keeper.settings.model}
 
     def _broker_url(self, settings: Settings) -> str:
-        return settings.mqtt_url
+        """Raises PeerError if the broker inside the daemon cannot be had."""
+        if settings.mqtt_url != "embedded":
+            return settings.mqtt_url
+        if self._embedded is None:
+            embedded = EmbeddedBroker()
+            embedded.start()
+            self._embedded = embedded
+        return self._embedded.url
 
 
 def run(
     env_file: Path | None = None,
     flags: Mapping[str, Any] | None = None,
     samples_dir: Path | None = None,
+    captions: bool = False,
 ) -> int:
-    """`edged run`. Raises ConfigError or ModelError if it cannot begin; else the exit code."""
+    """`edged run`. `captions` shows here what is heard, as `edged listen` would, and keeps the log
+    to warnings. Raises an EdgedError if it cannot begin; else the exit code."""
     flags = dict(flags or {})
     state = StateFile(load(env_file, flags).settings.state_dir)
     loaded = load(env_file, flags, state.read())
-    logs.setup(loaded.settings.log_level)
+    settings = loaded.settings
+    logs.setup("warning" if captions else settings.log_level)
     for note in loaded.notes:
         say(_log, logging.WARNING, "settings-note", note)
-    if loaded.settings.mqtt_insecure:
+    if settings.mqtt_insecure:
         message = "EDGED_MQTT_INSECURE is on: anybody on the way can read and change what is sent"
         say(_log, logging.WARNING, "mqtt-insecure", message)
-    return Daemon(Keeper(loaded, env_file, flags, state), samples_dir).run()
+    daemon = Daemon(Keeper(loaded, env_file, flags, state), samples_dir)
+    if not captions:
+        return daemon.run()
+    stop = threading.Event()
+    url = EmbeddedBroker().url if settings.mqtt_url == "embedded" else settings.mqtt_url
+    watch = partial(listen, settings.broker(url), Console(), settings.device, stop=stop)
+    watcher = threading.Thread(target=watch, name="captions", daemon=True)
+    watcher.start()
+    try:
+        return daemon.run()
+    finally:
+        stop.set()
+        watcher.join(2)

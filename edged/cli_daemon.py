@@ -1,0 +1,134 @@
+"""The commands about the daemon: run, listen, doctor and config. The work is done elsewhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+EnvFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--env-file",
+        envvar="EDGED_ENV_FILE",
+        metavar="FILE",
+        help="Settings, as KEY=value lines; files *.env in FILE.d are read after it.",
+    ),
+]
+BrokerUrl = Annotated[
+    str | None,
+    typer.Option("--mqtt-url", metavar="URL", help="mqtt://host, mqtts://host or embedded."),
+]
+Json = Annotated[bool, typer.Option("--json", help="For programs.")]
+
+config = typer.Typer(help="Look at settings, check a file of them, or print an example.")
+
+
+def add_to(app: typer.Typer) -> None:
+    """Puts these commands among those of `edged`."""
+    app.command()(run)
+    app.command()(listen)
+    app.command()(doctor)
+    app.add_typer(config, name="config", no_args_is_help=True)
+
+
+def run(
+    env_file: EnvFile = None,
+    mqtt_url: BrokerUrl = None,
+    device: Annotated[
+        str | None, typer.Option(metavar="NAME", help="This box's part of every topic.")
+    ] = None,
+    alsa_device: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Microphone (edged devices), sample, or file:PATH."),
+    ] = None,
+    log_level: Annotated[
+        str | None, typer.Option(metavar="LEVEL", help="debug, info, warning or error.")
+    ] = None,
+    captions: Annotated[
+        bool, typer.Option("--captions", help="Show here what is heard, as edged listen does.")
+    ] = False,
+) -> None:
+    """Listen to the microphone and publish what it hears to MQTT, until stopped.
+
+    SIGHUP reads the settings again; SIGTERM finishes the sentence and ends.
+    """
+    from edged.daemon.service import run as work
+
+    flags = {
+        "mqtt_url": mqtt_url,
+        "device": device,
+        "alsa_device": alsa_device,
+        "log_level": log_level,
+    }
+    raise typer.Exit(work(env_file, flags, captions=captions))
+
+
+def listen(
+    device: Annotated[
+        str, typer.Argument(metavar="[DEVICE]", help="One box by name; without it, all of them.")
+    ] = "+",
+    env_file: EnvFile = None,
+    mqtt_url: BrokerUrl = None,
+    as_json: Json = False,
+) -> None:
+    """Show what the boxes of a broker hear, live. In a pipe: one line for each turn.
+
+    edged listen --mqtt-url mqtt://hub.local kitchen
+    """
+    from rich.console import Console
+
+    from edged.config_sources import load
+    from edged.listen import listen as work
+    from edged.mqtt.broker import EmbeddedBroker
+
+    settings = load(env_file, {"mqtt_url": mqtt_url}).settings
+    url = EmbeddedBroker().url if settings.mqtt_url == "embedded" else None
+    work(settings.broker(url), Console(), device, as_json)
+
+
+def doctor(env_file: EnvFile = None, mqtt_url: BrokerUrl = None, as_json: Json = False) -> None:
+    """Check microphone, models, speed, broker, Home Assistant and permissions.
+
+    One remedy for each finding. Exit code 1 if anything must be mended.
+    """
+    from rich.console import Console
+
+    from edged.doctor.checkup import checkup
+
+    raise typer.Exit(checkup(env_file, {"mqtt_url": mqtt_url}, Console(), as_json))
+
+
+@config.command()
+def show(env_file: EnvFile = None, as_json: Json = False) -> None:
+    """Every setting in force and where its value comes from. Secrets are masked."""
+    from rich.console import Console
+
+    from edged.config_show import show as work
+    from edged.config_sources import load
+    from edged.daemon.state import StateFile
+
+    remembered = StateFile(load(env_file).settings.state_dir).read()
+    work(load(env_file, None, remembered), Console(), as_json)
+
+
+@config.command()
+def check(
+    env_file: Annotated[Path, typer.Argument(metavar="FILE", help="The env file.")],
+    as_json: Json = False,
+) -> None:
+    """Every problem of an env file (and of FILE.d) at once. Exit code 1 if there is one."""
+    from rich.console import Console
+
+    from edged.config_show import check as work
+
+    raise typer.Exit(work(env_file, Console(), as_json))
+
+
+@config.command()
+def example() -> None:
+    """An env file with every setting, its default and what it allows."""
+    from edged.config_show import example as work
+
+    print(work(), end="")

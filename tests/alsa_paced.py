@@ -87,7 +87,8 @@ class PacedMicrophone:
 
     def start_server(self) -> None:
         socket = self._dir / "sock"
-        socket.unlink(missing_ok=True)
+        for left in (socket, self._dir / "pipe"):  # by a crash
+            left.unlink(missing_ok=True)
         native = f"module-native-protocol-unix auth-anonymous=1 socket={socket}"
         command = ["pulseaudio", "-n", "--daemonize=no", "--exit-idle-time=-1"]
         command += ["--use-pid-file=no", "--log-target=stderr", "-L", native]

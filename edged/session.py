@@ -1,52 +1,220 @@
 """Session: 80 ms frames in, events out. Pure: no thread, clock, file or socket.
 
-(Skeleton: the interface is fixed, the engine lands here next.)
+Every 80 ms decision is made here, in this order: resample, voice gate, recogniser, turn. What is
+too long for a step (the second pass, Smart Turn) goes to an executor that the caller provides.
 """
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from concurrent.futures import Executor
+from functools import partial
 
 import numpy as np
+import soxr
 from numpy.typing import NDArray
 
-from edged.events import EndOfStream, Event, Flushed, Step
+from edged import SAMPLE_RATE, STEP_SAMPLES
+from edged.audio.history import History
+from edged.events import EndOfStream, EndText, Event, Flushed, Step, Text, Word
 from edged.models.loader import Models
 from edged.options import Options
+from edged.stt.recognizer import RATE, Recognizer
+from edged.stt.second_pass import transcribe
+from edged.stt.segment import Tuning
+from edged.turns import Inline, Turns
+from edged.vad.gate import Gate
+from edged.vad.silero import WINDOW, Silero
+
+HISTORY_S = 26  # the longest segment, its pre-roll and some margin
+PRE_ROLL_S = 0.4  # audio before the first window with speech that a segment begins with
+HANG_S = 0.3  # audio after the last window with speech that a segment ends with
+MIN_SPEECH_WINDOWS = 5  # 160 ms of confident speech: less is a click, a cough, a dropped spoon
+LONGEST_TURN_S = 60.0
 
 
 class Session:
     """One stream of audio through voice gate, recogniser and turn model."""
 
     def __init__(
-        self, models: Models, options: Options | None = None, beside: Executor | None = None
+        self,
+        models: Models,
+        options: Options | None = None,
+        beside: Executor | None = None,
+        tuning: Tuning | None = None,
     ) -> None:
         """`beside` runs what is too long for a step (second pass, Smart Turn); None: at once,
         in the caller, which makes a run repeatable."""
         self.options = options or Options()
+        self._models = models
+        self._resampler = soxr.ResampleStream(SAMPLE_RATE, RATE, 1, dtype="float32")
+        self._history = History(HISTORY_S * RATE)
+        self._silero = Silero(models.silero)
+        self._gate = Gate(self.options.vad_threshold)
+        self._recognizer = Recognizer(models.graphs, models.vocabulary, self.options, tuning)
+        self._turns = Turns(beside or Inline())
+        self._heard = 0  # windows that Silero has judged
+        self._floor = 0  # no segment starts before this place (16 kHz)
+        self._speech_end = 0  # where the last window with speech ended
+        self._turn_start: int | None = None
+        self._lost = 0  # samples of a gap that do not fill a step
         self.step_idx = 0
+        self.counts: Counter[str] = Counter()
 
+    # ---- what a shell may ask -------------------------------------------------------------------
+    @property
+    def speaking(self) -> bool:
+        """Somebody speaks, as far as the voice gate can tell."""
+        return self._gate.is_open
+
+    @property
+    def dropped(self) -> Counter[str]:
+        """Text that guards withheld, by reason."""
+        return self._recognizer.dropped
+
+    @property
+    def decoder_runs(self) -> int:
+        """Decoder runs of finished segments: 0 in silence."""
+        return self._recognizer.runs
+
+    # ---- audio ----------------------------------------------------------------------------------
     def push(self, frame: NDArray[np.int16], behind: bool = False) -> list[Event]:
-        """One step: int16[1920], 24 kHz mono -> its words, then exactly one `step` (then `turn`s).
+        """One step: int16[1920], 24 kHz mono -> its words, then exactly one `step`, then `turn`s.
 
         `behind` tells that more audio waits: the recogniser then updates in larger chunks.
         Raises ValueError for another length.
         """
+        if len(frame) != STEP_SAMPLES:
+            raise ValueError(f"a frame has {STEP_SAMPLES} samples, not {len(frame)}")
+        audio = self._resampler.resample_chunk(frame.astype(np.float32) / 32768)
+        self._history.append(audio)
+        words = []
+        for probability in self._silero.push(audio):
+            words += self._window(probability)
+        words += self._listen(behind)
+        self._second_pass()
+        inactivity = self._inactivity()
+        if self._turn_is_over(inactivity[2]):
+            words += self._end_turn()
+        events = _said(words)
+        events.append(Step(self.step_idx, inactivity))
         self.step_idx += 1
-        return [Step(self.step_idx - 1)]
+        return events + self._ready_turns()
 
     def gap(self, samples: int) -> list[Event]:
-        """Audio that was lost (an overrun): stream time goes on, the steps are still given."""
-        return []
+        """`samples` (24 kHz) were lost: stream time goes on, each whole step is still given.
+
+        The audio on both sides is not joined: the open segment ends at the gap.
+        """
+        self._lost += samples
+        if self._lost < STEP_SAMPLES:
+            return []
+        events = _said(self._end_segment())
+        silence = np.zeros(STEP_SAMPLES, np.int16)
+        while self._lost >= STEP_SAMPLES:
+            self._lost -= STEP_SAMPLES
+            events += self.push(silence)
+        return events
 
     def flush(self, flush_id: int | str) -> list[Event]:
         """All words of the audio so far, then `flushed`. No later text is about that audio."""
-        return [Flushed(flush_id)]
+        events = _said(self._end_segment())
+        self._floor = self._history.end
+        return [*events, Flushed(flush_id)]
 
     def end(self) -> list[Event]:
         """All that is left, an open turn included, then `end_of_stream`."""
-        return [EndOfStream()]
+        events = _said(self._end_turn())
+        return [*events, *self._ready_turns(wait=True), EndOfStream()]
 
     def configure(self, options: Options) -> None:
-        """New options from the next step on."""
+        """New options: the gate's and the turn's at once, the recogniser's from the next
+        segment on."""
         self.options = options
+        self._gate.enter = options.vad_threshold
+        self._recognizer.options = options
+
+    # ---- the steps of a step --------------------------------------------------------------------
+    def _window(self, probability: float) -> list[Word]:
+        """32 ms of voice probability: segments begin and end here."""
+        self._heard += 1
+        place = self._heard * WINDOW
+        change = self._gate.push(probability)
+        if self._gate.is_open and self._gate.silence_s == 0.0:
+            self._speech_end = place
+        if change == "open":
+            onset = place - self._gate.onset_windows * WINDOW
+            start = max(onset - int(PRE_ROLL_S * RATE), self._floor, self._history.start, 0)
+            self._recognizer.begin(start)
+            if self._turn_start is None:
+                self._turn_start = start
+        elif change == "close":
+            return self._end_segment()
+        return []
+
+    def _listen(self, behind: bool) -> list[Word]:
+        if not self._recognizer.is_open:
+            return []
+        hang = self._speech_end + int(HANG_S * RATE)
+        pause = self._history.end > hang
+        if self._gate.speech_windows < MIN_SPEECH_WINDOWS:
+            return []
+        return self._recognizer.advance(self._history, min(self._history.end, hang), behind, pause)
+
+    def _end_segment(self) -> list[Word]:
+        """Words of the open segment; it ends shortly behind the last speech."""
+        self._gate.shut()
+        if not self._recognizer.is_open:
+            return []
+        if self._gate.speech_windows < MIN_SPEECH_WINDOWS:
+            self._recognizer.dropped["short"] += 1
+            self._recognizer.drop()
+            return []
+        stop = min(self._history.end, self._speech_end + int(HANG_S * RATE))
+        words = self._recognizer.finish(self._history, stop)
+        self._floor = max(self._floor, stop)
+        self._second_pass()
+        return words
+
+    def _second_pass(self) -> None:
+        """Each finished segment is decoded once more, for the turn's text."""
+        while self._recognizer.finished:
+            span = self._recognizer.finished.pop(0)
+            samples = self._history.read(span.start, span.stop).copy()
+            models = self._models
+            self._turns.add(
+                span.start, partial(transcribe, models.graphs, models.vocabulary, samples)
+            )
+
+    def _inactivity(self) -> tuple[float, float, float]:
+        """From the voice detector alone: the longer the silence, the longer it will last."""
+        silence = self._gate.silence_s
+        if silence is None:
+            return (0.0, 0.0, 0.0)
+        a, b, c = (1 / (1 + math.exp(-(silence - m) / 0.15)) for m in (0.35, 0.5, 0.7))
+        return (a, b, c)
+
+    def _turn_is_over(self, p_silent: float) -> bool:
+        if self._turn_start is None:
+            return False
+        if self._history.end - self._turn_start > LONGEST_TURN_S * RATE:
+            return True
+        return p_silent > self.options.turn_threshold
+
+    def _end_turn(self) -> list[Word]:
+        words = self._end_segment()
+        self._turns.close()
+        self._turn_start = None
+        return words
+
+    def _ready_turns(self, wait: bool = False) -> list[Event]:
+        turns = self._turns.ready(wait)
+        return list(turns) if self.options.turns else []
+
+
+def _said(words: list[Word]) -> list[Event]:
+    events: list[Event] = []
+    for word in words:
+        events += [Text(word.text, word.start_s), EndText(word.stop_s)]
+    return events

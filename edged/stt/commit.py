@@ -1,0 +1,111 @@
+"""Which words of a hypothesis may be said aloud, and which were said already. Pure functions.
+
+Said words are never revised, but the hypothesis behind them may be: a wrong early word must not
+drag the rest of the line with it. So what was said is matched with what is now believed, by
+spelling and by time, to find where to go on.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from edged.stt.graphs import FRAME_S
+from edged.stt.vocabulary import Vocabulary
+
+MATCHED_WORDS = 8  # said words that take part in the matching
+TOKENS_PER_S = 6.5  # upstream's bound on how fast people speak
+
+
+@dataclass(frozen=True, slots=True)
+class HeardWord:
+    """A word of a hypothesis. Seconds count from the segment's start.
+
+    last: index after its last token. probability: of its least certain token.
+    """
+
+    text: str
+    start_s: float
+    stop_s: float
+    last: int
+    probability: float
+
+
+def words_of(
+    tokens: Sequence[int],
+    heard: Sequence[int],
+    probability: Sequence[float],
+    vocabulary: Vocabulary,
+    stop_frames: int = 4,
+) -> list[HeardWord]:
+    """Tokens grouped to words; a word stops `stop_frames` after its last token was heard."""
+    words = []
+    first = 0
+    for i in range(1, len(tokens) + 1):
+        if i < len(tokens) and not vocabulary.starts_word(tokens[i]):
+            continue
+        text = vocabulary.text(tokens[first:i])
+        if text:
+            words.append(
+                HeardWord(
+                    text,
+                    heard[first] * FRAME_S,
+                    (heard[i - 1] + stop_frames) * FRAME_S,
+                    i,
+                    min(probability[first:i]),
+                )
+            )
+        first = i
+    return words
+
+
+def loops(tokens: Sequence[int]) -> bool:
+    """True if the last 1 to 8 tokens are the third repetition of themselves."""
+    end = len(tokens)
+    return any(
+        end >= 3 * n
+        and tokens[end - n :] == tokens[end - 2 * n : end - n] == tokens[end - 3 * n : end - 2 * n]
+        for n in range(1, 9)
+    )
+
+
+def token_limit(seconds: float) -> int:
+    """The most tokens that `seconds` of speech may have."""
+    return max(1, int(seconds * TOKENS_PER_S) + 3)
+
+
+def unsaid(said: Sequence[HeardWord], words: Sequence[HeardWord]) -> int:
+    """Index of the first of `words` that has not been said.
+
+    An edit distance between the last said words and the believed ones, in which a second of
+    difference in time weighs half a word; the end that fits best in spelling and time wins.
+    """
+    if not said:
+        return 0
+    tail = said[-MATCHED_WORDS:]
+    first = next((i for i, w in enumerate(words) if w.stop_s > tail[0].start_s - 1.0), len(words))
+    candidates = words[first:]
+    spelled = [_spelling(w) for w in candidates]
+    row = [0.2 * j for j in range(len(candidates) + 1)]  # a missing beginning is cheap
+    for i, word in enumerate(tail):
+        above, row = row, [float(i + 1)]
+        key = _spelling(word)
+        for j, candidate in enumerate(candidates):
+            other = (key != spelled[j]) + 0.5 * abs(word.start_s - candidate.start_s)
+            row.append(min(above[j] + other, row[j] + 1, above[j + 1] + 1))
+    end = tail[-1].stop_s
+    cost = [c + (abs(candidates[j - 1].stop_s - end) if j else 1.0) for j, c in enumerate(row)]
+    return first + cost.index(min(cost))
+
+
+def ready(words: Sequence[HeardWord], first: int, old_enough: Callable[[HeardWord], bool]) -> int:
+    """Index after the last word, from `first` on, of an unbroken run that is old enough."""
+    end = first
+    while end < len(words) and old_enough(words[end]):
+        end += 1
+    return end
+
+
+def _spelling(word: HeardWord) -> str:
+    return re.sub(r"[\W_]+", "", word.text.lower())

@@ -1,0 +1,150 @@
+"""Incremental decoding: the last hypothesis is verified in one pass, then decoded on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edged.stt.cache import Cache
+from edged.stt.graphs import CROSS, KV, PAST, Floats, Graphs, feeds
+from edged.stt.vocabulary import BOS, EOS
+
+_OUTPUTS = ["best", "p_best", "p_eos", "heard", *KV]
+
+
+@dataclass(slots=True)
+class Hypothesis:
+    """What the decoder now believes the whole segment says.
+
+    tokens: without BOS and EOS. heard: encoder frame at which each token was heard.
+    probability: of each token. agreed: how many tokens the previous update had, too.
+    ended: the decoder says that nothing more was said. p_end: how sure it was of that at the
+    last token; None if it stopped before.
+    """
+
+    tokens: list[int] = field(default_factory=list)
+    heard: list[int] = field(default_factory=list)
+    probability: list[float] = field(default_factory=list)
+    agreed: int = 0
+    ended: bool = False
+    p_end: float | None = None
+
+
+class Decoder:
+    """Greedy (or sampled) decoding of one segment.
+
+    Tokens before `locked` are fixed, with their self-attention keys and values in a cache; the
+    rest is a draft that each update reads again, in one batch, against the newest audio.
+    """
+
+    def __init__(
+        self,
+        graphs: Graphs,
+        capacity: int,
+        temperature: float = 0.0,
+        eos_bonus: float = 0.0,
+        random: np.random.Generator | None = None,
+    ) -> None:
+        """`eos_bonus` is added to the logit of "nothing more was said": above 0 words come
+        later, below 0 sooner. `random` is needed where `temperature` > 0."""
+        self._graphs = graphs
+        self._cache = Cache(capacity)
+        self._capacity = capacity
+        self._temperature = temperature
+        self._eos_bonus = eos_bonus
+        self._random = random
+        self.locked = 0
+        self.runs = 0
+        self.hypothesis = Hypothesis()
+
+    def update(self, cross: list[Floats], limit: int, horizon: int | None) -> Hypothesis:
+        """Decodes against `cross` (keys and values of all frames).
+
+        limit: most tokens of the whole segment. horizon: encoder frame beyond which a token
+        is of no use yet, so that decoding stops there; None: decode to the end.
+        """
+        old, base = self.hypothesis, self.locked
+        self._cache.truncate(base)
+        limit = min(limit, self._capacity - 1)
+        draft = old.tokens[base : max(base, limit - 1)]
+        fed = [BOS, *old.tokens][base]
+        new = Hypothesis(old.tokens[:base], old.heard[:base], old.probability[:base])
+        good = self._extend(new, cross, base, [fed, *draft], draft)
+        length = base + good + 1
+        while not new.ended and len(new.tokens) < limit:
+            if horizon is not None and new.heard and new.heard[-1] > horizon:
+                break
+            self._extend(new, cross, length, [new.tokens[-1]], [])
+            length += 1
+        if not new.ended:
+            new.p_end = None
+        new.agreed = _common_prefix(new.tokens, old.tokens)
+        self.hypothesis = new
+        return new
+
+    def lock(self, tokens: int) -> None:
+        """The first `tokens` tokens of the hypothesis will not be read again."""
+        self.locked = max(self.locked, min(tokens, len(self.hypothesis.tokens)))
+
+    def _extend(
+        self, to: Hypothesis, cross: list[Floats], position: int, fed: list[int], draft: list[int]
+    ) -> int:
+        """Feeds `fed` at `position`; appends what the decoder says as far as it confirms the
+        draft, and the one token after that. Returns how many tokens of the draft held."""
+        feed = {
+            "ids": np.array(fed, np.int64),
+            "pos0": np.array(position),
+            "mask": _causal(len(fed)),
+            **feeds(PAST, self._cache.arrays()),
+            **feeds(CROSS, cross),
+        }
+        plain = self._temperature == 0 and self._eos_bonus == 0
+        outputs = _OUTPUTS if plain else [*_OUTPUTS, "logits"]
+        best, p_best, p_eos, heard, *rest = self._graphs.decoder.run(outputs, feed)
+        self.runs += 1
+        if not plain:
+            best, p_best, p_eos = self._choose(rest.pop(), draft)
+        good = 0
+        while good < len(draft) and draft[good] == best[good]:
+            good += 1
+        self._cache.splice(position, rest, good + 1)
+        for i in range(good + 1):
+            to.p_end = float(p_eos[i])
+            if best[i] == EOS:
+                to.ended = True
+                return i
+            to.tokens.append(int(best[i]))
+            to.heard.append(int(heard[i]))
+            to.probability.append(float(p_best[i]))
+        return good
+
+    def _choose(self, logits: Floats, draft: list[int]) -> tuple[NDArray[np.int64], Floats, Floats]:
+        """Tokens under `eos_bonus` and temperature. A drafted token was sampled before; it is
+        kept unless the decoder now finds it out of the question, so that sampled text settles."""
+        logits[:, EOS] += self._eos_bonus
+        logits -= logits.max(-1, keepdims=True)
+        p = np.exp(logits)
+        p /= p.sum(-1, keepdims=True)
+        best = p.argmax(-1)
+        if self._temperature > 0 and self._random is not None:
+            for i in range(len(best)):
+                if i < len(draft) and p[i, draft[i]] >= 0.1 * p[i, best[i]]:
+                    best[i] = draft[i]
+                else:
+                    q = np.exp(logits[i].astype(np.float64) / self._temperature)
+                    best[i] = self._random.choice(len(q), p=q / q.sum())
+        rows = np.arange(len(best))
+        return best, p[rows, best], p[:, EOS]
+
+
+def _common_prefix(a: list[int], b: list[int]) -> int:
+    return next(
+        (i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b))
+    )
+
+
+def _causal(n: int) -> Floats:
+    """[n, n]: 0 where row may see column, -1e9 elsewhere."""
+    return np.triu(np.full((n, n), -1e9, np.float32), 1)

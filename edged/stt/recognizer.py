@@ -1,0 +1,139 @@
+"""The recogniser of one stream: opens, cuts and restarts segments; words in stream time."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+
+from edged.audio.history import History
+from edged.events import Word
+from edged.options import Options
+from edged.stt.commit import HeardWord
+from edged.stt.decoder import Hypothesis
+from edged.stt.graphs import FRAME_S, Graphs
+from edged.stt.segment import Segment, Tuning
+from edged.stt.vocabulary import Vocabulary
+
+RATE = 16_000
+_LATE_CHUNK = 40  # frames an update covers at least when audio has piled up
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A finished segment: places in the stream at 16 kHz."""
+
+    start: int
+    stop: int
+
+
+class Recognizer:
+    """At most one segment at a time. `begin`, then `advance` as audio comes, then `finish`."""
+
+    def __init__(
+        self,
+        graphs: Graphs,
+        vocabulary: Vocabulary,
+        options: Options,
+        tuning: Tuning | None = None,
+    ) -> None:
+        self._graphs, self._vocabulary = graphs, vocabulary
+        self.options = options  # new ones count from the next segment on
+        self._tuning = tuning or Tuning()
+        self._random = np.random.default_rng(options.seed)
+        self._segment: Segment | None = None
+        self._start = self._read = 0
+        self._floor_s = 0.0  # words do not start before the last one ended
+        self.dropped: Counter[str] = Counter()
+        self.finished: list[Span] = []  # segments that ended; the caller empties it
+        self.runs = 0  # decoder runs of finished segments
+
+    @property
+    def is_open(self) -> bool:
+        return self._segment is not None
+
+    @property
+    def hypothesis(self) -> Hypothesis | None:
+        """What is believed of the open segment."""
+        return self._segment.hypothesis if self._segment else None
+
+    def begin(self, start: int) -> None:
+        """A segment starts at `start`, a place in the stream at 16 kHz."""
+        self._segment = Segment(
+            self._graphs,
+            self._vocabulary,
+            self.options,
+            self._tuning,
+            self._random,
+            self.dropped,
+        )
+        self._start = self._read = start
+
+    def advance(
+        self, history: History, until: int, behind: bool = False, pause: bool = False
+    ) -> list[Word]:
+        """Reads audio up to `until`; returns the words that may be said now.
+
+        behind: audio has piled up, so update in larger chunks. pause: speech has just stopped,
+        so read at once, to the end.
+        """
+        segment = self._segment
+        if segment is None:
+            return []
+        self._push(segment, history, until)
+        if segment.due < (_LATE_CHUNK if behind else 1 if pause else self._tuning.chunk):
+            return []
+        words = self._placed(segment.update(pause=pause))
+        if segment.stuck:
+            self.dropped["loop"] += 1
+            self._again(history, until)
+        elif segment.age_s > self._tuning.longest_s and segment.said_s > 0:
+            self._again(history, until)
+        return words
+
+    def finish(self, history: History, until: int) -> list[Word]:
+        """The segment ends at `until`: all its words."""
+        segment = self._segment
+        if segment is None:
+            return []
+        self._push(segment, history, until)
+        words = self._placed(segment.update(last=True))
+        self._close(segment, max(self._read, self._start))
+        return words
+
+    def drop(self) -> None:
+        """Forgets the open segment: it was not speech."""
+        if self._segment is not None:
+            self.runs += self._segment.runs
+            self._segment = None
+
+    def _push(self, segment: Segment, history: History, until: int) -> None:
+        if until > self._read:
+            segment.push(history.read(self._read, until))
+            self._read = until
+
+    def _close(self, segment: Segment, stop: int) -> None:
+        self.runs += segment.runs
+        self.finished.append(Span(self._start, stop))
+        self._segment = None
+
+    def _again(self, history: History, until: int) -> None:
+        """Ends the segment behind its last said word and begins the next one there."""
+        segment = self._segment
+        assert segment is not None
+        cut = max(self._start + int(segment.said_s * RATE), history.start)
+        self._close(segment, cut)
+        self.begin(cut)
+        self._push(self._segment, history, until)  # type: ignore[arg-type]
+
+    def _placed(self, words: list[HeardWord]) -> list[Word]:
+        """Stream time; a word neither starts before the one before it ended, nor ends early."""
+        origin = self._start / RATE
+        placed = []
+        for word in words:
+            start = max(origin + word.start_s, self._floor_s)
+            stop = max(origin + word.stop_s, start + FRAME_S)
+            placed.append(Word(word.text, start, stop))
+            self._floor_s = start
+        return placed

@@ -1,0 +1,145 @@
+"""One stretch of speech: audio in, committed words out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+
+from edged import STEP_S
+from edged.options import Options
+from edged.stt.commit import HeardWord, loops, ready, token_limit, unsaid, words_of
+from edged.stt.decoder import Decoder, Hypothesis
+from edged.stt.encoder import Encoder
+from edged.stt.graphs import FRAME_S, Floats, Graphs
+from edged.stt.vocabulary import Vocabulary
+
+
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    """What was chosen by measurement (`edged bench`), not by the user.
+
+    chunk: new frames (24 ms each) that make an update worthwhile; 10 are three steps.
+    revise: frames that every update reads again.
+    lock_s: how long the hypothesis behind a said word may still change.
+    tail_s: how much further than the commit point the decoder looks.
+    first_s: seconds of a segment before its first word may be said: earlier the model invents.
+    longest_s: a segment ends at a word boundary when it grows older than this.
+    loop_updates: a loop that lasts this many updates ends the segment.
+    """
+
+    chunk: int = 10
+    revise: int = 60
+    lock_s: float = 2.0
+    tail_s: float = 0.5
+    first_s: float = 0.9
+    longest_s: float = 20.0
+    loop_updates: int = 3
+    min_probability: float = 0.0
+
+
+class Segment:
+    """Recogniser state from a segment's first sample on. Cost per update does not grow with
+    its age but for attention, memory is bounded by `tuning.longest_s`."""
+
+    def __init__(
+        self,
+        graphs: Graphs,
+        vocabulary: Vocabulary,
+        options: Options,
+        tuning: Tuning,
+        random: np.random.Generator,
+        dropped: Counter[str],
+    ) -> None:
+        """`dropped` counts words that guards withheld, by reason; it is the caller's."""
+        frames = int((tuning.longest_s + 3.0) / FRAME_S)
+        self._vocabulary, self._options, self._tuning = vocabulary, options, tuning
+        self._encoder = Encoder(graphs, frames, tuning.revise)
+        self._decoder = Decoder(
+            graphs,
+            token_limit(frames * FRAME_S) + 1,
+            options.temp,
+            options.padding_bonus,
+            random,
+        )
+        self._dropped = dropped
+        self._said: list[HeardWord] = []
+        self._frames_seen = 0
+        self._looping = 0
+
+    def push(self, samples: Floats) -> None:
+        """samples: float32[any], 16 kHz, -1..1."""
+        self._encoder.push(samples)
+
+    @property
+    def due(self) -> int:
+        """Frames that wait for an update."""
+        return self._encoder.frames - self._frames_seen
+
+    @property
+    def age_s(self) -> float:
+        return self._encoder.frames * FRAME_S
+
+    @property
+    def hypothesis(self) -> Hypothesis:
+        return self._decoder.hypothesis
+
+    @property
+    def runs(self) -> int:
+        """Decoder runs so far."""
+        return self._decoder.runs
+
+    @property
+    def stuck(self) -> bool:
+        """The decoder repeats itself and more audio does not help."""
+        return self._looping >= self._tuning.loop_updates
+
+    @property
+    def said_s(self) -> float:
+        """Where the last said word stopped, in seconds from the segment's start."""
+        return self._said[-1].stop_s if self._said else 0.0
+
+    def update(self, last: bool = False, pause: bool = False) -> list[HeardWord]:
+        """Reads what has arrived; returns the words that may be said now (`last`: all).
+
+        pause: decode to the end, to learn whether the decoder finds the phrase complete.
+        """
+        now = self.age_s
+        self._frames_seen = self._encoder.frames
+        if not last and now < self._tuning.first_s:
+            return []
+        cross = self._encoder.update()
+        if not cross:
+            return []
+        delay = self._options.delay_in_frames * STEP_S
+        horizon = None if last or pause else int((now - delay + self._tuning.tail_s) / FRAME_S)
+        hypothesis = self._decoder.update(cross, token_limit(now), horizon)
+        words = words_of(
+            hypothesis.tokens, hypothesis.heard, hypothesis.probability, self._vocabulary
+        )
+        looping = loops(hypothesis.tokens)
+        self._looping = self._looping + 1 if looping else 0
+        first = unsaid(self._said, words)
+        if last:
+            end = len(words)
+        elif looping:
+            end = first
+        else:
+            end = ready(words, first, lambda word: self._settled(word, hypothesis, now - delay))
+        fresh = words[first:end]
+        if last and looping and fresh:
+            self._dropped["loop"] += len(fresh)
+            fresh = []
+        self._said += fresh
+        before = now - delay - self._tuning.lock_s
+        self._decoder.lock(max((w.last for w in words[:end] if w.stop_s < before), default=0))
+        return fresh
+
+    def _settled(self, word: HeardWord, hypothesis: Hypothesis, until_s: float) -> bool:
+        """Old enough, complete (a word follows), and the same as in the update before."""
+        return (
+            word.stop_s <= until_s
+            and word.last < len(hypothesis.tokens)
+            and word.last <= hypothesis.agreed
+        )

@@ -15,6 +15,7 @@ from pydantic import SecretStr
 from rich.console import Console
 from rich.table import Table
 
+from edged import envfile
 from edged.config import Settings, env_name, live_class, unit
 from edged.config_sources import Loaded, SettingsError, allowed_text, load
 from edged.options import DELAYS, LANGUAGES
@@ -98,8 +99,10 @@ def _show_json(loaded: Loaded) -> dict[str, Any]:
 def check(env_file: Path, console: Console, as_json: bool = False) -> int:
     """Every problem of a file (and of its `.d` folder) at once. Exit code: 0 right, 1 not.
 
-    The environment of this machine is left out: the file may be meant for another box.
+    The environment of this machine is left out: the file may be meant for another box. Raises
+    ConfigError for a file that cannot be read at all.
     """
+    envfile.read(env_file)
     notes: tuple[str, ...] = ()
     problems: list[str] = []
     try:

@@ -146,7 +146,7 @@ ThreadsOption = Annotated[
         rich_help_panel=RECOGNISER,
         min=1,
         metavar="N",
-        max=16,
+        max=8,
         help="Threads per computation.",
     ),
 ]

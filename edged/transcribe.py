@@ -238,15 +238,11 @@ def _headline(file: str, first: bool) -> None:
 
 def _tell_stats(source: Source, session: Session, stats: RunStats) -> None:
     _say(f"{source.name}: {summary(stats)}")
-    _say(f"{source.name}: dropped: {_dropped(session)}")
+    _say(f"{source.name}: dropped: {_dropped(session) or 'nothing'}")
 
 
 def _dropped(session: Session) -> str:
-    return ", ".join(f"{reason} {count}" for reason, count in _counts(session)) or "nothing"
-
-
-def _counts(session: Session) -> list[tuple[str, int]]:
-    return []
+    return ", ".join(f"{reason} {count}" for reason, count in sorted(session.dropped.items()))
 
 
 def _say(line: str) -> None:

@@ -19,8 +19,12 @@ Weights: TypeAlias = NDArray[np.float64]
 
 # A channel this far below the loudest one (40 dB) is unused rather than quiet.
 UNUSED_POWER = 1e-4
-# How long the channels' loudness is remembered when their weights are chosen.
+# How long loudness and offset are remembered.
 MEMORY_S = 1.0
+LEAST_OFFSET = 0.01  # of full scale: -40 dB
+QUIET_PEAK = 0.01
+MOST_GAIN = 10.0  # 20 dB
+PEAK_MEMORY_S = 10.0
 
 
 class Downmix:
@@ -69,6 +73,63 @@ class Downmix:
         return mean
 
 
+class OffsetRemover:
+    """Takes a constant offset out of mono audio: with one, a voice detector hears nothing.
+
+    The offset is followed slowly and taken away in ramps, so that nothing clicks. One below
+    LEAST_OFFSET does no harm, and the samples stay as they are.
+    """
+
+    def __init__(self, rate: int) -> None:
+        self._rate = rate
+        self._mean: float | None = None
+        self._taken = 0.0
+
+    def push(self, mono: Mono) -> Mono:
+        """float32[n] -> float32[n]."""
+        if not len(mono):
+            return mono
+        block_mean = float(mono.mean(dtype=np.float64))
+        if self._mean is None:
+            self._mean = block_mean
+            self._taken = self._target()
+        keep = float(np.exp(-len(mono) / (MEMORY_S * self._rate)))
+        self._mean = keep * self._mean + (1.0 - keep) * block_mean
+        before, self._taken = self._taken, self._target()
+        if before == self._taken == 0.0:
+            return mono
+        return mono - np.linspace(before, self._taken, len(mono), dtype=np.float32)
+
+    def _target(self) -> float:
+        mean = self._mean or 0.0
+        return mean if abs(mean) > LEAST_OFFSET else 0.0
+
+
+class QuietGain:
+    """Raises a recording that is so quiet that a voice detector takes it for silence.
+
+    Below a peak of QUIET_PEAK in the last seconds the gain lifts it to there, by MOST_GAIN at
+    most; anything louder passes as it is. The gain falls at once and rises slowly.
+    """
+
+    def __init__(self, rate: int) -> None:
+        self._rate = rate
+        self._peak = 0.0
+        self._gain = 1.0
+
+    def push(self, mono: Mono) -> Mono:
+        """float32[n] -> float32[n]."""
+        if not len(mono):
+            return mono
+        forget = float(np.exp(-len(mono) / (PEAK_MEMORY_S * self._rate)))
+        self._peak = max(float(np.abs(mono).max()), self._peak * forget)
+        before = self._gain
+        self._gain = min(MOST_GAIN, max(1.0, QUIET_PEAK / max(self._peak, 1e-9)))
+        if self._gain <= before:
+            return mono if self._gain == 1.0 else mono * np.float32(self._gain)
+        return mono * np.linspace(before, self._gain, len(mono), dtype=np.float32)
+
+
 class FrameMaker:
     """Blocks in, whole frames out; `finish` pads the last frame with silence.
 
@@ -80,6 +141,8 @@ class FrameMaker:
         """rate in Hz, 1 or more; channels 1 or more."""
         self.bad_samples = 0
         self._downmix = Downmix(rate, channels)
+        self._offset = OffsetRemover(rate)
+        self._gain = QuietGain(rate)
         self._resampler = (
             None
             if rate == SAMPLE_RATE
@@ -94,7 +157,8 @@ class FrameMaker:
             self.bad_samples += int(block.size - np.count_nonzero(finite))
             block = np.where(finite, block, np.float32(0))
         # A float file may hold anything: the resampler must not overflow to infinity.
-        return self._cut(self._resample(self._downmix.push(np.clip(block, -64, 64))))
+        mono = self._downmix.push(np.clip(block, -64, 64))
+        return self._cut(self._resample(self._gain.push(self._offset.push(mono))))
 
     def finish(self) -> list[Frame]:
         """What is left. The maker cannot be used again."""

@@ -75,6 +75,8 @@ class Microphone:
         if wake_fd is not None:
             self._poll.register(wake_fd, select.POLLIN)
         self._was_ready = False
+        number = int(pcm.info().get("card_no", -1))
+        self.card_number = None if number < 0 else number  # None: a plugin, such as a sound server
 
     def read(self) -> bytes | None:
         """What has arrived, whole frames, at most a period; b"": nothing yet; None: an overrun.
@@ -125,9 +127,7 @@ def open_microphone(device: str, wake_fd: int | None = None) -> Microphone:
 
     Raises DeviceError: one sentence with the remedy.
     """
-    if alsaaudio is None:
-        raise DeviceError("the package pyalsaaudio is missing: pip install 'edged[daemon]'")
-    _quieten_libasound()
+    _need_libasound()
     name = cards.resolve(device)
     try:
         pcm, realised = _negotiate(name)
@@ -139,6 +139,18 @@ def open_microphone(device: str, wake_fd: int | None = None) -> Microphone:
             f"{device} gives {realised.format} samples only; edged reads {', '.join(FORMATS)}"
         )
     return Microphone(pcm, realised, wake_fd)
+
+
+def capture_names() -> list[str]:
+    """What libasound lists for recording, plugins included. Raises DeviceError without it."""
+    _need_libasound()
+    return [str(name) for name in alsaaudio.pcms(alsaaudio.PCM_CAPTURE)]
+
+
+def _need_libasound() -> None:
+    if alsaaudio is None:
+        raise DeviceError("the package pyalsaaudio is missing: pip install 'edged[daemon]'")
+    _quieten_libasound()
 
 
 def _negotiate(name: str) -> tuple[Any, Realised]:
@@ -196,6 +208,13 @@ def explain(device: str, reason: str) -> str:
     if reason == "Invalid argument":
         return f"{device} cannot record in any format that ALSA could find for it"
     return f"{device} cannot be opened: {reason}"
+
+
+def explain_none() -> str:
+    """Why there is no microphone at all, with the remedy."""
+    if _may_not_read():
+        return explain("the microphone", "No such device")
+    return "there is no microphone: plug one in, or start the sound server that has it"
 
 
 def _owner(device: str) -> str:

@@ -1,0 +1,1 @@
+"""edged doctor: what works, what does not, and one remedy for each."""

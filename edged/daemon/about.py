@@ -13,17 +13,23 @@ from edged.audio.capture import Mic, MicState
 from edged.config import Settings, mqtt_may_change
 from edged.config_show import effective, shown
 from edged.config_sources import Loaded, SettingsFile
+from edged.models.loader import Models
 
 _BOARD = Path("/proc/device-tree/model")
 
 
-def info(loaded: Loaded, mic: MicState, model: dict[str, Any]) -> dict[str, Any]:
+def info(loaded: Loaded, mic: MicState, models: Models) -> dict[str, Any]:
     """Version, model, board, realised audio and the settings in force, without secrets."""
     realised = mic.realised
     return {
         "version": __version__,
         "device": loaded.settings.device,
-        "model": model,
+        "model": {
+            "name": models.name,
+            "hash": models.hash,
+            "licence": models.licence,
+            "missing": list(models.missing),
+        },
         "board": board(),
         "python": platform.python_version(),
         "audio": None

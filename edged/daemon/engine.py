@@ -87,12 +87,16 @@ class Engine:
         models: Models,
         options: Options,
         listener: Listener,
+        on_speaking: Callable[[bool], None],
         beside: Executor | None = None,
     ) -> None:
+        """`on_speaking` hears of each change of the voice gate, on the engine's thread."""
         self._ring = ring
         self._models = models
         self._options = options
         self._listener = listener
+        self._on_speaking = on_speaking
+        self._speaking = False
         self._beside = beside
         self._session: Session | None = None
         self._first_step = 0  # of the session, in the stream
@@ -109,7 +113,7 @@ class Engine:
         self._dropped_told = 0
         self._announced_at = -_ANNOUNCE_S
         self.failures = 0
-        self.rejected: Counter[str] = Counter()  # texts that were not believed, by reason
+        self._rejected: Counter[str] = Counter()  # by sessions that are over
         self.heartbeat = time.monotonic()
 
     # -- from any thread
@@ -138,6 +142,16 @@ class Engine:
     def rtf(self) -> float | None:
         """Seconds of work per second of audio; None before the first."""
         return self._speed.rtf
+
+    @property
+    def models(self) -> Models:
+        return self._models
+
+    @property
+    def rejected(self) -> Counter[str]:
+        """Texts that the recogniser's guards withheld, by reason."""
+        session = self._session
+        return self._rejected + (session.dropped if session is not None else Counter())
 
     @property
     def heard_s(self) -> float:
@@ -231,7 +245,7 @@ class Engine:
 
     def _end(self) -> None:
         self._do(Session.end, start=False)
-        self._session = None  # and with it all audio that it held
+        self._forget()  # and with it all audio that it held
 
     def _do(self, work: Callable[[Session], list[Event]], start: bool = True) -> list[Event]:
         """`work` on the session, its events handed on in stream time.
@@ -247,7 +261,7 @@ class Engine:
                 self._first_step = self._steps
             events = work(self._session)
         except Exception as problem:
-            self._session = None
+            self._forget()
             events = [self._failed(problem)]
         events = [
             in_stream(event, self._first_step)
@@ -256,7 +270,20 @@ class Engine:
         ]
         self._steps += sum(isinstance(event, Step) for event in events)
         self._hand_on(events)
+        self._tell_speaking()
         return events
+
+    def _forget(self) -> None:
+        if self._session is not None:
+            self._rejected += self._session.dropped
+        self._session = None
+        self._tell_speaking()
+
+    def _tell_speaking(self) -> None:
+        speaking = self._session is not None and self._session.speaking
+        if speaking != self._speaking:
+            self._speaking = speaking
+            self._on_speaking(speaking)
 
     def _failed(self, problem: Exception) -> Error:
         now = time.monotonic()

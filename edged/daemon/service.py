@@ -32,12 +32,12 @@ from edged.daemon.health import Heartbeats, cpu_temp_c, rss_mb
 from edged.daemon.hearing import Hearing
 from edged.daemon.keeper import Keeper
 from edged.daemon.notify import Notifier, watchdog_interval_s
-from edged.daemon.speaking import Speaking
 from edged.daemon.state import StateFile
-from edged.events import Error, Event, Step, Turn
+from edged.events import Error, Event, Turn
 from edged.listen import listen
 from edged.logs import say
 from edged.models import loader
+from edged.models.store import resources
 from edged.mqtt.broker import EmbeddedBroker
 from edged.mqtt.commands import Command
 from edged.mqtt.outbox import SpoolSettings
@@ -47,6 +47,7 @@ from edged.mqtt.spool import default_journal_dir
 
 MAX_COMMANDS = 64  # that wait for the main thread
 FIRST_MIC_S = 5.0  # longest wait for the first attempt at the microphone before READY
+FIRST_HEALTH_S = 5.0
 STOP_S = 4.5  # systemd and people count on 5 s
 _TICK_S = 1.0
 
@@ -62,13 +63,12 @@ class Daemon:
         self._stop_by: float | None = None
         self._notifier = Notifier()
         self._heartbeats = Heartbeats()
-        self._speaking = Speaking()
         self._link = LinkState(False, Kind.CONNECTING, "not connected yet")
         self._mic_before: Mic | None = None
         self._embedded: EmbeddedBroker | None = None
         self._ready = False
         self._started_at = time.monotonic()
-        self._next_health = 0.0
+        self._next_health = self._started_at + FIRST_HEALTH_S
         self._next_watchdog = 0.0
         settings = keeper.settings
         self._hearing = Hearing(
@@ -100,7 +100,12 @@ class Daemon:
         models = loader.load(settings.models_dir, settings.model, settings.threads)
         self._beside = ThreadPoolExecutor(1, "beside")
         self._engine = Engine(
-            self._hearing.ring, models, settings.options(), self._on_events, self._beside
+            self._hearing.ring,
+            models,
+            settings.options(),
+            self._on_events,
+            self._on_speaking,
+            self._beside,
         )
         spool = SpoolSettings(
             settings.spool_path, settings.spool_max_mb, journal_dir=default_journal_dir()
@@ -117,6 +122,7 @@ class Daemon:
             self._broker_url,
         )
         self._control.announce()
+        self._on_speaking(False)
         self._publisher.start()
         self._engine.start()
         self._hearing.start()
@@ -132,7 +138,6 @@ class Daemon:
         if not self._engine.stop(max(0.5, by - time.monotonic() - 1.5)):
             say(_log, logging.ERROR, "engine-stuck", "the recogniser did not end in time")
         self._publisher.state("listening", "off")
-        self._publisher.state("speaking", "off")
         self._publisher.stop(max(0.5, by - time.monotonic()))
         if self._embedded is not None:
             self._embedded.stop()
@@ -164,9 +169,11 @@ class Daemon:
             if isinstance(event, Turn):
                 heard_s = self._engine.heard_s + self._hearing.ring.depth_s
                 latency_ms = max(0.0, heard_s - event.stop_s) * 1000
-            if isinstance(event, Step) and self._speaking.step(event):
-                self._publisher.state("speaking", "on" if self._speaking.value else "off")
             self._publisher.event(event, latency_ms)
+
+    def _on_speaking(self, speaking: bool) -> None:
+        """On the engine's thread."""
+        self._publisher.state("speaking", "on" if speaking else "off")
 
     def _on_command(self, command: Command) -> None:
         """On the MQTT thread. Raises queue.Full, which the publisher answers with "busy"."""
@@ -186,11 +193,9 @@ class Daemon:
         hears = about.hears(mic)
         self._publisher.state("mic", about.microphone(mic))
         self._publisher.state("listening", "on" if hears else "off")
-        self._publisher.info(about.info(self._keeper.loaded, mic, self._model()))
+        self._publisher.info(about.info(self._keeper.loaded, mic, self._engine.models))
         if not hears:
             self._engine.submit(End())
-            if self._speaking.stop():
-                self._publisher.state("speaking", "off")
         if mic.problem and mic.state is not self._mic_before:
             self._publisher.event(Error(f"microphone: {mic.sentence}"))
         self._mic_before = mic.state
@@ -228,7 +233,7 @@ class Daemon:
 
     def _health(self) -> dict[str, Any]:
         ring, level, stats = self._hearing.ring, self._hearing.level, self._publisher.stats()
-        rtf = self._engine.rtf
+        rtf, rejected = self._engine.rtf, self._engine.rejected
         return {
             "level_dbfs": None if level is None else round(level.rms_dbfs, 1),
             "clipping": None if level is None else level.clipping,
@@ -239,17 +244,14 @@ class Daemon:
             "xruns": self._hearing.xruns,
             "dropped_s": round(ring.dropped / SAMPLE_RATE, 2),
             "engine_failures": self._engine.failures,
-            "rejected": sum(self._engine.rejected.values()),
-            "rejected_by_reason": dict(self._engine.rejected),
+            "rejected": rejected.total(),
+            "rejected_by_reason": dict(rejected),
             "outbox_depth": stats.depth,
             "spooled": stats.spooled,
             "messages_dropped": dict(stats.dropped),
             "heard_s": round(self._engine.heard_s, 1),
             "uptime_s": round(time.monotonic() - self._started_at),
         }
-
-    def _model(self) -> dict[str, Any]:
-        return {"name": self._keeper.settings.model}
 
     def _broker_url(self, settings: Settings) -> str:
         """Raises PeerError if the broker inside the daemon cannot be had."""
@@ -265,7 +267,6 @@ class Daemon:
 def run(
     env_file: Path | None = None,
     flags: Mapping[str, Any] | None = None,
-    samples_dir: Path | None = None,
     captions: bool = False,
 ) -> int:
     """`edged run`. `captions` shows here what is heard, as `edged listen` would, and keeps the log
@@ -280,7 +281,7 @@ def run(
     if settings.mqtt_insecure:
         message = "EDGED_MQTT_INSECURE is on: anybody on the way can read and change what is sent"
         say(_log, logging.WARNING, "mqtt-insecure", message)
-    daemon = Daemon(Keeper(loaded, env_file, flags, state), samples_dir)
+    daemon = Daemon(Keeper(loaded, env_file, flags, state), resources() / "samples")
     if not captions:
         return daemon.run()
     stop = threading.Event()

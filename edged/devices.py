@@ -63,23 +63,23 @@ def list_devices(proc: Path = PROC) -> list[Device]:
     return [each for each in found if each.description] + _configured(names)
 
 
-def show_devices(console: Console, as_json: bool = False, current: str | None = None) -> int:
-    """Prints the list; `current` (the setting) is marked. Exit code: 0, or 7 if there is none."""
+def show_devices(console: Console, as_json: bool = False, current: str | None = None) -> None:
+    """Prints the list; `current` (the setting) is marked. Raises DeviceError if there is none."""
     devices = list_devices()
     if as_json:
         rows = [{**asdict(each), "current": _is_current(each, current)} for each in devices]
         console.print_json(json.dumps(rows))
-    elif not console.is_terminal:
+    if not devices:
+        raise DeviceError(alsa.explain_none())
+    if as_json:
+        return
+    if not console.is_terminal:
         for each in devices:
             notes = ", ".join(_notes(each, current))
             print(each.name, each.description, notes, sep="\t", file=console.file)
-    elif devices:
-        console.print(_table(devices, current))
-        console.print("\nChoose one with EDGED_ALSA_DEVICE=name.", style="dim", highlight=False)
-    if not devices:
-        problem = alsa.explain_none()
-        Console(stderr=True).print(problem, soft_wrap=True, markup=False, highlight=False)
-    return 0 if devices else DeviceError.exit_code
+        return
+    console.print(_table(devices, current))
+    console.print("\nChoose one with EDGED_ALSA_DEVICE=name.", style="dim", highlight=False)
 
 
 def _table(devices: list[Device], current: str | None) -> Table:

@@ -17,6 +17,7 @@ from edged import devices as devices_module
 from edged.audio import alsa
 from edged.devices import list_devices, show_devices
 from edged.doctor.microphone import check_microphone
+from edged.errors import DeviceError
 
 CARDS = """\
  1 [Device         ]: USB-Audio - USB PnP Sound Device
@@ -77,10 +78,12 @@ def test_a_terminal_gets_a_table(paced):
     assert "EDGED_ALSA_DEVICE" in printed(terminal=True)
 
 
-def test_without_any_microphone_it_says_so_and_fails(monkeypatch, capsys):
+def test_without_any_microphone_it_says_so_and_programs_still_get_json(monkeypatch):
     monkeypatch.setattr(devices_module, "list_devices", list)
-    assert show_devices(Console(file=StringIO())) == 7
-    assert "there is no microphone: plug one in" in capsys.readouterr().err
+    out = StringIO()
+    with pytest.raises(DeviceError, match="there is no microphone: plug one in"):
+        show_devices(Console(file=out), as_json=True)
+    assert json.loads(out.getvalue()) == []
 
 
 def test_without_the_package_it_says_how_to_get_it(monkeypatch):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import queue
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,15 +39,15 @@ class Rig:
         answer: bool = True,
         **broker: Any,
     ) -> None:
-        self.broker = BrokerSettings(f"mqtt://127.0.0.1:{port}", device="kitchen")
-        self.broker = replace(self.broker, **broker)
+        asked = {"url": f"mqtt://127.0.0.1:{port}", "device": "kitchen"} | broker
+        self.broker = BrokerSettings(**asked)
         self.states: list[LinkState] = []
         self.commands: list[Command] = []
         self.full = False
         self.answer = answer
         self.spool = spool or SpoolSettings(folder / "spool", journal_dir=folder / "journal")
         self.publisher = Publisher(
-            self.broker, self.spool, self._command, self.states.append, timing
+            self.broker, self.spool, self._command, lambda s: self.states.append(s), timing
         )
 
     def __enter__(self) -> Rig:
@@ -88,6 +87,11 @@ class Rig:
 
 def words(messages: list[Any]) -> list[str]:
     return [m["text"] for m in messages if m["type"] == "text"]
+
+
+def once(items: list[str]) -> list[str]:
+    """Without what was sent again."""
+    return list(dict.fromkeys(items))
 
 
 def assert_gapless(messages: list[Any]) -> None:

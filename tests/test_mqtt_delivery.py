@@ -12,7 +12,7 @@ from pathlib import Path
 from edged.events import EndOfStream, Error, Flushed, Step, Text, Turn
 from edged.mqtt.outbox import SpoolSettings
 from tests.mosquitto import Ear, Mosquitto, until
-from tests.mqtt_rig import FAST, Rig, assert_gapless, words
+from tests.mqtt_rig import FAST, Rig, assert_gapless, once, words
 
 
 def test_each_message_carries_session_a_gapless_number_and_the_time(tmp_path: Path) -> None:
@@ -181,7 +181,7 @@ def test_a_daemon_killed_while_the_broker_is_away_loses_nothing(tmp_path: Path) 
             rig.publisher.event(Text("after", 0.0))
             rig.connected().drained()
             until(lambda: words(ear.events())[-1:] == ["after"], "the newest")
-        assert list(dict.fromkeys(words(ear.events()))) == [
+        assert once(words(ear.events())) == [
             *(f"word{n}" for n in range(400)),
             "after",
         ]
@@ -204,7 +204,7 @@ def test_a_daemon_killed_before_the_broker_answered_loses_nothing(tmp_path: Path
             rig.publisher.event(Text("after", 0.0))
             rig.connected().drained()
             until(lambda: words(ear.events())[-1:] == ["after"], "the newest")
-        assert list(dict.fromkeys(words(ear.events()))) == [
+        assert once(words(ear.events())) == [
             *(f"word{n}" for n in range(60)),
             "after",
         ]
@@ -230,7 +230,7 @@ def test_stopping_says_offline_and_keeps_what_could_not_be_sent(tmp_path: Path) 
         with Rig(tmp_path, broker.port) as rig:
             rig.connected().drained()
             until(lambda: words(ear.events())[-1:] == ["word39"], "the last")
-        assert list(dict.fromkeys(words(ear.events()))) == [f"word{n}" for n in range(40)]
+        assert once(words(ear.events())) == [f"word{n}" for n in range(40)]
 
 
 def test_what_a_full_spool_dropped_is_counted_and_said(tmp_path: Path) -> None:

@@ -66,6 +66,7 @@ class Link:
         self._close_by: float | None = None
         self._aborted = False
         self._up = False
+        self._reached = False
         self._answered = False
         self._bad_version = False
         self._by_broker = False
@@ -120,7 +121,7 @@ class Link:
         finally:
             if client is not None:
                 _forget(client)
-        silent = self._by_broker and not self._answered
+        silent = self._reached and not self._answered and not self._aborted
         self._report(self, Down(kind, message, self._by_broker, silent, self._bad_version))
 
     def _build(self) -> Client:
@@ -162,6 +163,7 @@ class Link:
         client.connect(host, port, self._timing.keepalive_s, clean_start=False, properties=asked)
 
     def _loop(self, client: Client, wake: socket.socket) -> None:
+        self._reached = True
         answer_by = time.monotonic() + self._timing.connect_s
         said_goodbye = False
         while (sock := client.socket()) is not None and not self._aborted:
@@ -318,6 +320,8 @@ class Link:
                 return Kind.NETWORK, f"{host}:{port} does not answer"
             case ConnectionRefusedError():
                 return Kind.NETWORK, f"no broker listens at {host}:{port}"
+            case ConnectionResetError() if self._broker.tls:
+                return Kind.NETWORK, f"{host}:{port} hung up on TLS (is it a plain mqtt:// port?)"
             case OSError():
                 return Kind.NETWORK, f"{host}:{port} cannot be reached: {problem.strerror}"
         _log.exception("the MQTT link failed")

@@ -11,7 +11,7 @@ import random
 import time
 from collections import Counter, deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from edged.events import to_json
 from edged.mqtt import homeassistant
@@ -32,6 +32,7 @@ _STEP_EXPIRY_S = 1
 _ANSWER_EXPIRY_S = 60
 _LIVE_EXPIRY_S = 60
 _COPIES = 64
+_LASTING_S = 60
 
 
 @dataclass(slots=True)
@@ -74,7 +75,8 @@ class Courier:
         self._say = say
         self._timing = timing
         self._protocol = broker.protocol
-        self._mute_hangups = 0
+        self._silences = 0
+        self._evictions = 0
         self._backoff = Backoff(timing)
         self._suspicion = Suspicion()
         self._homeassistant: HomeAssistantSettings | None = None
@@ -255,22 +257,37 @@ class Courier:
         if up is not None and now - self._link_since >= self._timing.steady_s:
             self._backoff.reset()
         self._choose_protocol(down)
+        if up is not None:
+            down = self._judged(down, now)
         self._retry_at = now + self._backoff.wait_s(down.kind)
         self._became(LinkState(False, down.kind, down.message))
 
+    def _judged(self, down: Down, now: float) -> Down:
+        """Mosquitto 2.0 does not tell a client that another took its place: it just hangs up."""
+        short = now - self._link_since < _LASTING_S and not self._suspicion.careful
+        self._evictions = self._evictions + 1 if down.by_broker and short else 0
+        if self._evictions < 3 or down.kind is not Kind.NETWORK:
+            return down
+        who = self._broker.client_id
+        sentence = (
+            f"the broker hangs up on {who} again and again: if another box has that name, "
+            "give each its own EDGED_DEVICE"
+        )
+        return replace(down, kind=Kind.DUPLICATE, message=sentence)
+
     def _choose_protocol(self, down: Down) -> None:
-        """MQTT 3.1.1 for brokers that refuse 5, be it by name or by hanging up twice."""
+        """MQTT 3.1.1 for brokers that refuse 5, be it by name or twice by silence."""
         if self._broker.protocol < 5:
             return
         if down.bad_version:
             self._protocol = 4
             self._backoff.reset()
         elif self._protocol >= 5:
-            self._mute_hangups = self._mute_hangups + 1 if down.silent else 0
-            if self._mute_hangups >= 2:
+            self._silences = self._silences + 1 if down.silent else 0
+            if self._silences >= 2:
                 self._protocol = 4
-        elif self._mute_hangups:
-            self._protocol, self._mute_hangups = 5, 1  # it may have been the network after all
+        elif self._silences:
+            self._protocol, self._silences = 5, 1  # it may have been the network after all
 
     def _give_up(self, away: _Away) -> None:
         sentence = f"the broker hangs up over a message for {away.topic}: it was given up"

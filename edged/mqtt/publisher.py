@@ -82,6 +82,7 @@ class Publisher:
         self.session = uuid.uuid4().hex
         self._timing = timing
         self._on_command = on_command
+        self._on_state = on_state
         self._topics = Topics(broker.base, broker.device)
         self._step_every = 1
         self._seq = 0
@@ -89,7 +90,13 @@ class Publisher:
         self._inbox = Inbox()
         self._outbox = Outbox(spool)
         self._courier = Courier(
-            broker, self._outbox, self._inbox.report, on_state, self._command, self._say, timing
+            broker,
+            self._outbox,
+            self._inbox.report,
+            self._told_state,
+            self._command,
+            self._say,
+            timing,
         )
         self._dropped: Counter[str] = Counter()
         self._told: Counter[str] = Counter()
@@ -188,6 +195,14 @@ class Publisher:
         self._finish(self._stop_at)
 
     def _finish(self, deadline: float) -> None:
+        try:
+            self._part(deadline)
+        finally:
+            self._outbox.close()
+            self._observe()
+
+    def _part(self, deadline: float) -> None:
+        """Sends what can be sent, then offline, then goodbye."""
         while self._courier.busy and time.monotonic() < deadline - _GOODBYE_S:
             self._guarded(0.05)
         if self._courier.state.connected:
@@ -198,8 +213,6 @@ class Publisher:
             while not self._courier.gone and time.monotonic() < deadline:
                 time.sleep(0.01)
         self._take(self._inbox.take(0), time.monotonic())
-        self._outbox.close()
-        self._observe()
 
     def _guarded(self, timeout_s: float) -> None:
         """One round, which a bug of ours must not end: then nothing would be published again."""
@@ -280,6 +293,12 @@ class Publisher:
         except Exception:
             _log.exception("a command failed")
             self.reply(asked, False, "this command failed inside edged: see its log")
+
+    def _told_state(self, state: LinkState) -> None:
+        try:
+            self._on_state(state)
+        except Exception:
+            _log.exception("a fault in the daemon's on_state")
 
     def _say(self, sentence: str) -> None:
         self.event(Error(sentence))

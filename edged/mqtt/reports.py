@@ -77,7 +77,10 @@ class Incoming:
 
 @dataclass(frozen=True, slots=True)
 class Down:
-    """The end of a link. `by_broker`: it hung up on us. `silent`: before it said anything."""
+    """The end of a link.
+
+    `by_broker`: it hung up on us. `silent`: it took our call and said nothing.
+    """
 
     kind: Kind
     message: str

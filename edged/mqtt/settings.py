@@ -79,9 +79,9 @@ class Timing:
     acknowledgement for this long, messages go to disk. dead_s: and for this long, the connection
     is given up. retry: first and longest wait after network trouble; retry_refused: after wrong
     credentials and the like. steady_s: a connection this old was a good one. birth_s: longest
-    random wait after Home Assistant's birth message. will_delay_s: how long the broker (MQTT 5) hides
-    that we are gone, so that a short Wi-Fi drop does not show. announce_s: least time between two errors
-    that tell of dropped messages.
+    random wait after Home Assistant's birth message. will_delay_s: how long the broker (MQTT 5)
+    hides that we are gone, so that a short Wi-Fi drop does not show. announce_s: least time between
+    two errors that tell of dropped messages.
     """
 
     connect_s: float = 5

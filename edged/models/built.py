@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from edged.errors import ModelError
-from edged.models import moonshine
 from edged.models.catalogue import Catalogue, Entry
+from edged.models.recipe import BUILDER_VERSION, GRAPH_FILES
 from edged.models.store import Store, plainly, sha256, sync
 
 STAMP = "built.json"
@@ -31,7 +31,7 @@ def inputs(store: Store, catalogue: Catalogue, entry: Entry) -> dict[str, str]:
 
 def inputs_hash(store: Store, catalogue: Catalogue, entry: Entry) -> str:
     """12 hex digits that name this very model: its files, its weights, its builder."""
-    known = {**inputs(store, catalogue, entry), "builder": str(moonshine.BUILDER_VERSION)}
+    known = {**inputs(store, catalogue, entry), "builder": str(BUILDER_VERSION)}
     return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:12]
 
 
@@ -43,7 +43,7 @@ def glance(store: Store, catalogue: Catalogue, entry: Entry) -> str | None:
     stamp = _read(folder)
     if stamp is None:
         return f"{folder} is half-built: it has no valid {STAMP}"
-    if stamp["builder"] != moonshine.BUILDER_VERSION or stamp["inputs"] != inputs(
+    if stamp["builder"] != BUILDER_VERSION or stamp["inputs"] != inputs(
         store, catalogue, entry
     ):
         return f"{folder} was built by another version of edged or from other weights"
@@ -77,6 +77,8 @@ def build(store: Store, catalogue: Catalogue, entry: Entry) -> None:
     with _place(store.graphs(entry)) as fresh:
         try:
             adapted = store.path(weights, weights.files[0]) if weights else None
+            from edged.models import moonshine  # here only: it imports onnx, which no run needs
+
             moonshine.build(store.root / entry.name, fresh, adapted)
         except OSError:
             raise
@@ -88,11 +90,11 @@ def build(store: Store, catalogue: Catalogue, entry: Entry) -> None:
             ) from error
         outputs = {
             name: {"size": (fresh / name).stat().st_size, "sha256": sha256(fresh / name)}
-            for name in moonshine.GRAPH_FILES
+            for name in GRAPH_FILES
         }
         stamp = {
             "format": _FORMAT,
-            "builder": moonshine.BUILDER_VERSION,
+            "builder": BUILDER_VERSION,
             "inputs": inputs(store, catalogue, entry),
             "outputs": outputs,
         }
@@ -129,7 +131,7 @@ def _read(folder: Path) -> _Stamp | None:
         whole = stamp["format"] == _FORMAT and isinstance(stamp["inputs"], dict)
         named = {name for name, _, _ in _outputs(stamp)}
         return (
-            stamp if whole and "builder" in stamp and named == set(moonshine.GRAPH_FILES) else None
+            stamp if whole and "builder" in stamp and named == set(GRAPH_FILES) else None
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None

@@ -40,9 +40,6 @@ FFN = 1152
 VOCABULARY = 32768
 EOS = 2
 ALIGNED_HEADS = {3: (0, 2, 5, 6), 4: (0, 3, 6)}
-BUILDER_VERSION = 1  # raise it when a built graph would differ: stale ones are then built again
-GRAPHS = ("conv1", "conv23", "encoder", "encoder_full", "cross", "decoder")
-GRAPH_FILES = tuple(f"{name}.onnx" for name in GRAPHS)
 
 Array: TypeAlias = NDArray[Any]
 Quantised: TypeAlias = tuple[Array, Array, Array]  # uint8 [in, out], scale, zero point

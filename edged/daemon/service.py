@@ -37,7 +37,7 @@ from edged.events import Error, Event, Turn
 from edged.listen import listen
 from edged.logs import say
 from edged.models import loader
-from edged.models.store import resources
+from edged.models.catalogue import resources
 from edged.mqtt.broker import EmbeddedBroker
 from edged.mqtt.commands import Command
 from edged.mqtt.outbox import SpoolSettings

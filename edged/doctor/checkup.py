@@ -1,0 +1,126 @@
+"""`edged doctor`: all checks in order, shown as they are done."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from edged.audio.playback import files_of, is_playback
+from edged.config import Settings
+from edged.config_sources import SettingsError, load
+from edged.daemon.state import StateFile
+from edged.doctor.broker import (
+    check_broker,
+    check_home_assistant,
+    check_running,
+    daemon_is_running,
+    visit,
+    watched,
+)
+from edged.doctor.finding import Finding
+from edged.doctor.machine import check_machine, check_permissions
+from edged.doctor.microphone import check_microphone
+from edged.doctor.recogniser import check_models, check_speed
+from edged.errors import EdgedError
+from edged.models.catalogue import resources
+from edged.mqtt.broker import EmbeddedBroker
+
+_MARK = {"ok": ("✓", "green"), "warn": ("!", "yellow"), "fail": ("✗", "red")}
+
+
+def checkup(
+    env_file: Path | None, flags: Mapping[str, Any], console: Console, as_json: bool = False
+) -> int:
+    """Exit code 1 if anything has failed; warnings alone are 0."""
+    findings = []
+    for finding in _all(env_file, flags):
+        findings.append(finding)
+        if not as_json:
+            _show(finding, console)
+    failed = [f for f in findings if f.level == "fail"]
+    if as_json:
+        found = {"ok": not failed, "findings": [asdict(f) for f in findings]}
+        console.print_json(json.dumps(found))
+    elif console.is_terminal:
+        text = f"{len(failed)} to mend" if failed else "nothing to mend"
+        console.print(Text(text, style="bold red" if failed else "bold green"))
+    return int(bool(failed))
+
+
+def _all(env_file: Path | None, flags: Mapping[str, Any]) -> Iterator[Finding]:
+    yield from check_machine()
+    try:
+        loaded = load(env_file, flags)
+        loaded = load(env_file, flags, StateFile(loaded.settings.state_dir).read())
+    except SettingsError as error:
+        for problem in error.problems:
+            yield Finding("fail", "settings", str(problem), "edged config check FILE")
+        return
+    settings = loaded.settings
+    for note in loaded.notes:
+        yield Finding("warn", "settings", note)
+    if settings.mqtt_insecure:
+        remedy = "set EDGED_MQTT_CA_FILE and remove EDGED_MQTT_INSECURE"
+        yield Finding("warn", "settings", "the broker's certificate is not checked", remedy)
+    yield from check_permissions(settings)
+    models, findings = check_models(settings)
+    yield from findings
+    if models is not None:
+        yield from check_speed(models, settings.options())
+    yield from _broker_and_microphone(settings)
+
+
+def _broker_and_microphone(settings: Settings) -> Iterator[Finding]:
+    """The broker first: it tells whether a running daemon holds the microphone."""
+    embedded = settings.mqtt_url == "embedded"
+    broker = settings.broker(EmbeddedBroker().url if embedded else None)
+    seen = visit(broker, watched(settings))
+    running = daemon_is_running(settings, seen)
+    if running:
+        yield from check_running(settings, seen)
+    elif settings.mute:
+        yield Finding("ok", "microphone", "not tried: it is muted (EDGED_MUTE or cmd/mute)")
+    elif is_playback(settings.alsa_device):
+        yield from _playback(settings)
+    else:
+        yield from check_microphone(settings.alsa_device)
+    if embedded and seen.broken:
+        yield Finding("ok", "broker", "it runs inside edged, which does not run now")
+        return
+    findings = check_broker(broker, seen)
+    yield from findings
+    if all(f.level != "fail" for f in findings):
+        yield from check_home_assistant(settings, seen)
+
+
+def _playback(settings: Settings) -> Iterator[Finding]:
+    device = settings.alsa_device
+    try:
+        count = len(files_of(device, resources() / "samples"))
+    except EdgedError as problem:
+        yield Finding("fail", "microphone", str(problem), "set EDGED_ALSA_DEVICE")
+    else:
+        yield Finding("ok", "microphone", f"{device}: {count} files are played as if spoken")
+
+
+def _show(finding: Finding, console: Console) -> None:
+    if not console.is_terminal:
+        remedy = f" -> {finding.remedy}" if finding.remedy else ""
+        line = f"{finding.level:4} {finding.what}: {finding.sentence}{remedy}"
+        console.file.write(line + "\n")
+        console.file.flush()
+        return
+    mark, style = _MARK[finding.level]
+    console.print(
+        Text(f"{mark} ", style=style)
+        + Text(f"{finding.what}: ", style="bold")
+        + Text(finding.sentence, style="")
+    )
+    if finding.remedy:
+        console.print(Text(f"  → {finding.remedy}", style="cyan"))

@@ -43,9 +43,7 @@ def glance(store: Store, catalogue: Catalogue, entry: Entry) -> str | None:
     stamp = _read(folder)
     if stamp is None:
         return f"{folder} is half-built: it has no valid {STAMP}"
-    if stamp["builder"] != BUILDER_VERSION or stamp["inputs"] != inputs(
-        store, catalogue, entry
-    ):
+    if stamp["builder"] != BUILDER_VERSION or stamp["inputs"] != inputs(store, catalogue, entry):
         return f"{folder} was built by another version of edged or from other weights"
     for name, size, _ in _outputs(stamp):
         path = folder / name
@@ -130,9 +128,7 @@ def _read(folder: Path) -> _Stamp | None:
         stamp = json.loads((folder / STAMP).read_text())
         whole = stamp["format"] == _FORMAT and isinstance(stamp["inputs"], dict)
         named = {name for name, _, _ in _outputs(stamp)}
-        return (
-            stamp if whole and "builder" in stamp and named == set(GRAPH_FILES) else None
-        )
+        return stamp if whole and "builder" in stamp and named == set(GRAPH_FILES) else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 

@@ -1,0 +1,53 @@
+"""What is known, at one step, about whether the speaker has finished."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+FINAL = (".", "?", "!")
+# Words that an English sentence hardly ends with: something is still to come.
+_DANGLING = frozenset(
+    "a an the and or but so because if when while that which who than as of to in on at for from "
+    "with by about into my your his her its our their i we he she they it's i'm we're they're is "
+    "are was were am be been can could will would shall should may might must do does did have has "
+    "had not very um uh er like and then".split()
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Belief:
+    """What the recogniser makes of the words before the pause.
+
+    p_end: probability that the text ends where it stopped, None if it was not asked.
+    final: the text ends like a sentence. dangling: its last word calls for another.
+    """
+
+    p_end: float | None
+    final: bool
+    dangling: bool
+
+
+def belief_of(text: str, p_end: float | None) -> Belief | None:
+    """None where no text was heard."""
+    words = re.findall(r"[\w']+", text.lower())
+    if not words:
+        return None
+    return Belief(p_end, text.rstrip("\"' ").endswith(FINAL), words[-1] in _DANGLING)
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """One step's. Times in seconds of audio.
+
+    probabilities: Silero's windows in this step. heard_s: all audio so far. silence_s: since
+    the last window with speech, None before any. speech_s: voiced, in this turn. complete: Smart
+    Turn's answer for this pause. None: unknown.
+    """
+
+    probabilities: tuple[float, ...]
+    heard_s: float
+    silence_s: float | None
+    speech_s: float
+    complete: float | None = None
+    belief: Belief | None = None

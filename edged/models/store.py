@@ -32,6 +32,10 @@ SYSTEM_DIR = Path("/var/lib/edged/models")
 _CHUNK = 1 << 20
 
 
+class DiskError(ModelError):
+    """The models directory cannot be written: no other source would help."""
+
+
 class State(Enum):
     READY = "ready"
     MISSING = "not fetched"
@@ -195,16 +199,16 @@ def plainly(path: Path) -> Iterator[None]:
         raise not_written(path, error) from error
 
 
-def not_written(path: Path, error: OSError) -> ModelError:
+def not_written(path: Path, error: OSError) -> DiskError:
     """What went wrong with `path`, and what to do."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return ModelError(
+        return DiskError(
             f"the disk is full: {path} could not be written; free some space"
             " (the default set needs about 250 MB while it is fetched) and run it again"
         )
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return ModelError(
+        return DiskError(
             f"{path} may not be written by this user: run it as the owner of the models"
             " directory, or choose another with --models-dir or EDGED_MODELS_DIR"
         )
-    return ModelError(f"{path} could not be written: {error.strerror or error}")
+    return DiskError(f"{path} could not be written: {error.strerror or error}")

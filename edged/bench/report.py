@@ -16,7 +16,6 @@ from edged import __version__
 from edged.bench import wer
 from edged.bench.manifest import NO_SPEECH, Clip
 from edged.bench.measure import Heard, Measured
-from edged.bench.peer import PeerResult
 from edged.events import Word
 from edged.runstats import percentile
 
@@ -52,10 +51,8 @@ def figures(measured: Measured) -> Figures:
         "cpu_s_per_audio_s": _rounded(measured.cpu_s / audio_s if audio_s else None, 4),
         "lag_s": _percentiles(measured.lags_s, 3),
         "flush_ms": _percentiles([s * 1000 for s in measured.flushes_s]),
-        "peak_rss_mb": round(measured.peak_rss / MB, 1),
-        "rss_growth_mb": _rounded(
-            None if measured.rss_growth is None else measured.rss_growth / MB, 1
-        ),
+        "peak_rss_mb": megabytes(measured.peak_rss),
+        "rss_growth_mb": None if measured.rss_growth is None else megabytes(measured.rss_growth),
         "wer": error_rates(clips, [h.text for h in heard]),
         "turn_wer": error_rates(clips, [h.turn_text for h in heard]),
         "slots": slots(clips, [h.text for h in heard]),
@@ -69,7 +66,7 @@ def figures(measured: Measured) -> Figures:
         "turn_word_times": word_times(
             (h, [word for turn in h.turns for word in turn.words]) for h in heard
         ),
-        "dropped": measured.dropped,
+        "dropped": dict(measured.dropped),
     }
 
 
@@ -96,17 +93,22 @@ def word_times(heard: Iterable[tuple[Heard, Sequence[Word]]]) -> Figures | None:
     }
 
 
-def peer_figures(name: str, clips: Sequence[Clip], result: PeerResult) -> Figures:
-    """The same figures of another recogniser, as far as it has them."""
+def other(
+    name: str, clips: Sequence[Clip], texts: Sequence[str], audio_s: float, cpu_s: float
+) -> Figures:
+    """The same figures of another way to recognise the clips, as far as it has them."""
     return {
         "name": name,
         "clips": len(clips),
-        "audio_s": round(result.audio_s, 2),
-        "cpu_s_per_audio_s": _rounded(result.cpu_s / result.audio_s if result.audio_s else None, 4),
-        "peak_rss_mb": round(result.peak_rss / MB, 1),
-        "wer": error_rates(clips, result.texts),
-        "slots": slots(clips, result.texts),
+        "audio_s": round(audio_s, 2),
+        "cpu_s_per_audio_s": _rounded(cpu_s / audio_s if audio_s else None, 4),
+        "wer": error_rates(clips, texts),
+        "slots": slots(clips, texts),
     }
+
+
+def megabytes(value: float) -> float:
+    return round(value / MB, 1)
 
 
 def error_rates(clips: Sequence[Clip], texts: Sequence[str]) -> dict[str, Figures]:

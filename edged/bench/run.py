@@ -20,6 +20,7 @@ from edged.bench.manifest import (
     sample_clips,
     within,
 )
+from edged.bench.offline import measure_offline
 from edged.bench.peer import measure_peer, upstream_dir
 from edged.models.loader import Models, load
 from edged.options import Options
@@ -35,6 +36,7 @@ class Plan:
     manifest: Path | None = None
     clips: int | None = None
     limit_minutes: float | None = None
+    offline: bool = False
     peer: str | None = None
     as_json: bool = False
     models_dir: Path | None = None
@@ -55,6 +57,7 @@ def bench(plan: Plan) -> int:
         "model": models.name,
         "threads": plan.threads,
         "runs": [_run(models, clips, options) for options in plan.options],
+        "offline": _offline(models, clips) if plan.offline else None,
         "peer": _peer(clips, plan) if plan.peer else None,
     }
     if plan.as_json:
@@ -74,6 +77,12 @@ def _run(models: Models, clips: Sequence[Clip], options: Options) -> report.Figu
     return report.figures(result)
 
 
+def _offline(models: Models, clips: Sequence[Clip]) -> report.Figures:
+    result = measure_offline(models, clips)
+    return report.other("offline", clips, result.texts, result.audio_s, result.cpu_s)
+
+
 def _peer(clips: Sequence[Clip], plan: Plan) -> report.Figures:
     result = measure_peer(clips, upstream_dir(plan.models_dir, plan.model))
-    return report.peer_figures(str(plan.peer), clips, result)
+    figures = report.other(str(plan.peer), clips, result.texts, result.audio_s, result.cpu_s)
+    return {**figures, "peak_rss_mb": report.megabytes(result.peak_rss)}

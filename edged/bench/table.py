@@ -15,38 +15,44 @@ Row = tuple[str, list[str]]
 
 
 def show(whole: Figures, console: Console) -> None:
-    """One column per delay and one for the peer, then the steps of the first as a histogram."""
-    machine, runs, peer = whole["machine"], whole["runs"], whole["peer"]
+    """One column per delay and one for each other way, then the first's steps as a histogram."""
+    machine, runs = whole["machine"], whole["runs"]
+    others = [other for other in (whole["offline"], whole["peer"]) if other]
     grid = Table(
-        title=f"{whole['model']}, {whole['threads']} thread(s), on {machine['cpu']}",
+        title=f"{whole['model']}, threads: {whole['threads']}, on {machine['cpu']}",
         caption=f"{machine['arch']}, Python {machine['python']}, "
         f"onnxruntime {machine['onnxruntime']}, edged {machine['edged']}",
     )
-    grid.add_column("")
+    grid.add_column(f"{runs[0]['audio_s']:.0f} s of audio, {runs[0]['clips']} clips")
     for run in runs:
         grid.add_column(f"delay {run['delay_in_frames']}", justify="right")
-    if peer:
-        grid.add_column(peer["name"], justify="right")
-    for label, cells in _rows(runs + ([peer] if peer else [])):
+    for other in others:
+        grid.add_column(other["name"], justify="right")
+    for label, cells in _rows(runs + others):
         grid.add_row(label, *cells)
     console.print(grid)
     console.print(_bars(runs[0]["step_histogram"]), highlight=False)
 
 
 def _rows(columns: Sequence[Figures]) -> Iterable[Row]:
-    """Labels and cells; a column that has no such figure (the peer) shows a dash."""
-    yield "promised delay, s", [_scaled(c.get("delay_in_frames"), STEP_S, 2) for c in columns]
-    yield "audio", [f"{c['audio_s']:.0f} s, {c['clips']} clips" for c in columns]
+    """Labels and cells; a column that has no such figure shows a dash."""
+    delays = [c.get("delay_in_frames") for c in columns]
+    yield "promised delay, s", [_scaled(delay, STEP_S, 2) for delay in delays]
     for label, name, digits in (
-        (f"step p50 / p99 / max, of {STEP_MS:.0f} ms", "step_ms", 1),
-        ("beside the steps p50 / p99 / max, ms", "beside_ms", 0),
-        ("word end to text p50 / p99 / max, s", "lag_s", 2),
-        ("flush p50 / p99 / max, ms", "flush_ms", 0),
+        (f"step, ms (due every {STEP_MS:.0f})", "step_ms", 1),
+        ("beside the steps, ms", "beside_ms", 0),
+        ("word end to text, s", "lag_s", 2),
+        ("flush, ms", "flush_ms", 0),
     ):
-        yield label, [_three(c.get(name), digits) for c in columns]
+        yield label, [""] * len(columns)
+        for part in ("p50", "p99", "max"):
+            yield f"  {part}", [_scaled(c.get(name, {}).get(part), 1, digits) for c in columns]
     yield "CPU s per audio s", [_scaled(c["cpu_s_per_audio_s"], 1, 3) for c in columns]
-    yield "peak resident, MB", [_scaled(c["peak_rss_mb"], 1, 0) for c in columns]
-    yield "its growth, MB", [_scaled(c.get("rss_growth_mb"), 1, 1) for c in columns]
+    yield "peak resident, MB", [_scaled(c.get("peak_rss_mb"), 1, 0) for c in columns]
+    yield (
+        "  of that since a quarter was done",
+        [_scaled(c.get("rss_growth_mb"), 1, 1) for c in columns],
+    )
     yield from _accuracy(columns)
 
 
@@ -92,12 +98,6 @@ def _bars(histogram: dict[str, int], width: int = 50) -> str:
 
 def _scaled(value: float | None, scale: float, digits: int) -> str:
     return "-" if value is None else f"{value * scale:.{digits}f}"
-
-
-def _three(values: Figures | None, digits: int) -> str:
-    if values is None or not values["count"]:
-        return "-"
-    return " / ".join(f"{values[name]:.{digits}f}" for name in ("p50", "p99", "max"))
 
 
 def _rate(rates: dict[str, Figures] | None, kind: str) -> str:

@@ -245,7 +245,7 @@ class Publisher:
         for name, payload in batch.retained.items():
             self._courier.retained.set(name, payload)
         for step in batch.steps:
-            self._courier.step(_encode(self._enveloped(step)))
+            self._courier.window.step(_encode(self._enveloped(step)))
 
     def _enveloped(self, item: Numbered) -> dict[str, Any]:
         envelope: dict[str, Any] = {"session": self.session}
@@ -325,7 +325,12 @@ class Publisher:
         state = self._courier.state
         if state.kind not in (Kind.UP, Kind.CONNECTING, Kind.STOPPED):
             self._last_error = state.message
-        dropped = self._outbox.dropped + self._inbox.dropped + self._courier.dropped + self._dropped
+        dropped = (
+            self._outbox.dropped
+            + self._inbox.dropped
+            + self._courier.window.dropped
+            + self._dropped
+        )
         self._stats = Stats(
             connected=state.connected,
             auth_failed=state.kind is Kind.AUTH and not state.connected,
@@ -334,7 +339,7 @@ class Publisher:
             depth=self._outbox.depth,
             spooled=self._outbox.spooled,
             spooled_bytes=self._outbox.spooled_bytes,
-            sent=self._courier.sent,
+            sent=self._courier.window.sent,
             dropped=dict(dropped),
             disk_error=self._outbox.disk_error,
         )

@@ -131,8 +131,8 @@ class Spool:
     def remove(self, rows: Iterable[int]) -> None:
         self._delete("id = ?", rows)
         if self._db is not None and self.count == 0 and self._durable:
-            # Gives the pages back, so that a bad week does not keep its megabytes for ever.
-            self._db.execute("PRAGMA incremental_vacuum").fetchall()
+            # Gives the space back, so that a bad week does not keep its megabytes for ever.
+            self._db.execute("VACUUM")
             self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def remove_keys(self, keys: Iterable[str]) -> None:
@@ -195,7 +195,6 @@ class Spool:
         db = sqlite3.connect(self.path, timeout=1, isolation_level=None)
         try:
             os.chmod(self.path, 0o600)  # what people said
-            db.execute("PRAGMA auto_vacuum=INCREMENTAL")
             db.execute("PRAGMA journal_mode=WAL").fetchall()
             db.execute(f"PRAGMA synchronous={'FULL' if self._durable else 'OFF'}")
             db.execute(_SCHEMA)

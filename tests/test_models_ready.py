@@ -1,0 +1,179 @@
+"""The real models, as `make models` leaves them: loaded, verified, and their faults named."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from typer.testing import CliRunner
+
+from edged.errors import ModelError
+from edged.models import parity
+from edged.models.commands import app
+from edged.models.loader import load
+from edged.models.samples import samples
+from edged.models.store import default_models_dir
+from edged.models.verify import STATES_MAY_DIFFER
+from edged.stt.ortsession import open_session
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Path:
+    """The fetched models as a directory of links, to be harmed at will."""
+    real = default_models_dir()
+    if not (real / "tiny-en").is_dir():
+        pytest.fail(f"there are no models in {real}: run `make models` first")
+    for path in real.rglob("*"):
+        if path.is_file() and path.parent.name != "downloads" and path.name != ".lock":
+            link = tmp_path / path.relative_to(real)
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(path)
+    return tmp_path
+
+
+def harm(path: Path, data: bytes) -> None:
+    path.unlink()
+    path.write_bytes(data)
+
+
+def test_the_models_load_with_all_that_a_session_needs(models: Path) -> None:
+    loaded = load(models)
+    assert (loaded.name, loaded.language, loaded.licence) == ("tiny-en", "en", "MIT")
+    assert loaded.smart_turn is not None
+    assert loaded.missing == ()
+    assert len(loaded.hash) == 12
+    assert len(loaded.vocabulary) == 32_768
+    [speech] = [i.shape for i in loaded.silero.get_inputs() if i.name == "input"]
+    assert len(speech) == 2
+
+
+def test_without_the_turn_model_the_rest_loads_and_says_so(models: Path) -> None:
+    (models / "smart-turn/smart-turn-v3.2-cpu.onnx").unlink()
+    loaded = load(models)
+    assert loaded.smart_turn is None
+    assert loaded.missing == ("smart-turn",)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "tiny-en/decoder_model_merged.ort",
+        "tiny-en/tokenizer.bin",
+        "tiny-en/graphs/decoder.onnx",
+        "tiny-en/graphs/conv1.onnx",
+        "silero/silero_vad_16k_op15.onnx",
+        "smart-turn/smart-turn-v3.2-cpu.onnx",
+    ],
+)
+def test_a_truncated_file_is_named_with_the_command_that_mends_it(models: Path, name: str) -> None:
+    harm(models / name, (models / name).read_bytes()[:-1])
+    with pytest.raises(ModelError) as caught:
+        load(models)
+    said = str(caught.value)
+    assert f"{models / name} is damaged" in said
+    assert "`edged models fetch` mends it" in said
+    assert "\n" not in said
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["tiny-en/encoder_model.ort", "tiny-en/graphs/cross.onnx", "silero/silero_vad_16k_op15.onnx"],
+)
+def test_a_missing_file_is_named_with_the_command_that_mends_it(models: Path, name: str) -> None:
+    (models / name).unlink()
+    with pytest.raises(ModelError) as caught:
+        load(models)
+    assert f"{models / name} is missing" in str(caught.value)
+    assert "`edged models fetch` mends it" in str(caught.value)
+
+
+def test_an_empty_directory_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"is missing: `edged models fetch` mends it"):
+        load(tmp_path)
+
+
+def test_another_language_is_mended_by_its_own_command(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"`edged models fetch tiny-ja` mends it"):
+        load(tmp_path, "tiny-ja")
+
+
+def test_bytes_that_are_no_graph_are_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "x.onnx").write_bytes(b"not a graph" * 100)
+    with pytest.raises(ModelError, match=r"x\.onnx cannot be loaded by ONNX Runtime") as caught:
+        open_session(tmp_path / "x.onnx", 1)
+    assert "\n" not in str(caught.value)
+
+
+def test_verify_proves_the_built_graphs_against_upstreams_on_real_speech(models: Path) -> None:
+    result = CliRunner().invoke(app, ["verify", "--models-dir", str(models), "--json"])
+    checks = [json.loads(line) for line in result.stdout.splitlines()]
+    assert result.exit_code == 0, result.output
+    assert all(check["ok"] for check in checks)
+    compared = [check for check in checks if "the same" in check["said"]]
+    assert len(compared) == len(samples())
+
+
+def test_verify_finds_a_wrong_byte_and_ends_with_1(models: Path) -> None:
+    path = models / "silero/silero_vad_16k_op15.onnx"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    harm(path, bytes(data))
+    result = CliRunner().invoke(app, ["verify", "silero", "--models-dir", str(models)])
+    assert result.exit_code == 1
+    assert "WRONG" in result.output
+    assert f"{path} is damaged: `edged models fetch` mends it" in result.output.replace("\n", "")
+
+
+def test_the_comparison_tells_other_weights_apart(models: Path) -> None:
+    """The adapted encoder in the place of upstream's: close enough to give nearly the same words,
+    and so what a comparison that is too kind would let pass."""
+    graphs = models / "tiny-en/graphs"
+    (graphs / "encoder_full.onnx").unlink()
+    (graphs / "encoder_full.onnx").symlink_to(graphs / "encoder.onnx")
+    audio, _ = soundfile.read(samples()[0].path, dtype="float32")
+    theirs = parity.upstream(models / "tiny-en", audio)
+    ours = parity.rebuilt(graphs, audio)
+    assert parity.apart(theirs.states, ours.states) > 2 * STATES_MAY_DIFFER
+
+
+def test_states_of_another_length_are_infinitely_apart() -> None:
+    assert parity.apart(np.ones((2, 3), np.float32), np.ones((3, 3), np.float32)) == np.inf
+
+
+def test_list_shows_licence_size_and_state_to_people_and_programs(models: Path) -> None:
+    run = CliRunner()
+    shown = run.invoke(app, ["list", "--models-dir", str(models)]).output
+    for word in ("tiny-en", "MIT", "43.9 MB", "ready", "non-commercial", "not fetched"):
+        assert word in shown
+    listed = json.loads(run.invoke(app, ["list", "--json", "--models-dir", str(models)]).output)
+    assert {row["name"]: row["state"] for row in listed}["tiny-en"] == "ready"
+
+
+def test_fetch_with_everything_there_works_in_a_directory_that_cannot_be_written(
+    models: Path,
+) -> None:
+    models.chmod(0o555)
+    try:
+        result = CliRunner().invoke(app, ["fetch", "--quiet", "--models-dir", str(models)])
+    finally:
+        models.chmod(0o755)
+    assert (result.exit_code, result.output) == (0, "")
+    assert not (models / ".lock").exists()
+
+
+def test_loading_models_leaves_nothing_in_the_home_directory(tmp_path: Path) -> None:
+    """onnxruntime's Linux wheels carry telemetry that is on by default: it leaves a device number
+    and a database in the home directory and looks names up within the first minute."""
+    script = "from edged.models.loader import load; load(); import time; time.sleep(1)"
+    environment = {
+        key: value for key, value in os.environ.items() if key[:4] not in ("ORT_", "XDG_")
+    }
+    environment |= {"HOME": str(tmp_path), "EDGED_MODELS_DIR": str(default_models_dir())}
+    subprocess.run([sys.executable, "-c", script], env=environment, check=True, timeout=120)
+    assert list(tmp_path.rglob("*")) == []

@@ -137,10 +137,10 @@ def test_what_the_journal_and_the_spool_both_hold_is_sent_once_and_in_order(
     """A kill between writing the spool and clearing the journal leaves both."""
     spool = Spool(tmp_path / "spool" / "spool.db", durable=True)
     spool.append([message(n) for n in range(5)])
-    journal = Spool(tmp_path / "journal" / "journal.db", durable=False)
-    journal.append([message(n) for n in range(3, 8)])
     spool.close()
-    journal.close()
+    shutil.move(tmp_path / "spool", tmp_path / "aside")
+    opened(tmp_path).add([message(n) for n in range(3, 8)], proven=True)  # and then a kill
+    shutil.move(tmp_path / "aside", tmp_path / "spool")
     box = opened(tmp_path)
     assert box.depth == 8
     assert numbers(drain(box)) == list(range(8))
@@ -317,6 +317,18 @@ def test_a_run_without_trouble_leaves_no_file_behind(tmp_path: Path) -> None:
     drain(box)
     box.close()
     assert not (tmp_path / "spool").exists()
+
+
+def test_two_daemons_do_not_take_each_others_messages(tmp_path: Path) -> None:
+    """Both find the same folder on the memory file system of their user."""
+    for box in ("a", "b"):
+        spool = SpoolSettings(tmp_path / box, journal_dir=tmp_path / "run")
+        outbox = Outbox(spool)
+        outbox.open()
+        outbox.add([message(1, box)], proven=True)
+    again = Outbox(SpoolSettings(tmp_path / "a", journal_dir=tmp_path / "run"))
+    again.open()
+    assert [m.key[0] for m in drain(again)] == ["a"]
 
 
 def test_two_spools_on_one_file_do_not_break_each_other(tmp_path: Path) -> None:

@@ -36,8 +36,8 @@ _ATTRIBUTES = ("text", "start_s", "stop_s", "session", "seq", "confidence", "lat
 # name: key of cmd/config and state/settings, shown name, least, most, step, unit
 _NUMBERS = (
     ("temperature", "temp", "Temperature", 0, 1, 0.05, None),
-    ("vad_threshold", "vad_threshold", "Voice threshold", 0.1, 0.95, 0.05, None),
-    ("turn_silence_ms", "turn_silence_ms", "Turn silence", 200, 5000, 50, "ms"),
+    ("vad_threshold", "vad_threshold", "Voice threshold", 0.05, 0.95, 0.05, None),
+    ("turn_silence_ms", "turn_silence_ms", "Turn silence", 100, 5000, 50, "ms"),
     ("gain_db", "gain_db", "Gain", -20, 40, 0.5, "dB"),
 )
 # id, shown name, unit, device class, state class

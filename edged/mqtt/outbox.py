@@ -13,6 +13,7 @@ and `dropped` says how many and why. One thread only.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import sqlite3
 import time
@@ -64,7 +65,9 @@ class Outbox:
         self._spool = Spool(settings.dir / "spool.db", durable=True)
         self._journal: Spool | None = None
         if settings.journal_dir is not None:
-            self._journal = Spool(settings.journal_dir / "journal.db", durable=False)
+            # Several daemons of one user share that folder; each has a spool folder of its own.
+            own = hashlib.sha256(str(settings.dir.absolute()).encode()).hexdigest()[:16]
+            self._journal = Spool(settings.journal_dir / f"journal-{own}.db", durable=False)
         self._memory: deque[Message] = deque()
         self._page: deque[Message] = deque()  # read from disk, not handed out yet
         self._out: dict[str, Message] = {}  # handed out, by key, in order

@@ -15,7 +15,7 @@ import pytest
 from edged import STEP_SAMPLES
 from edged.audio.ring import Ring
 from edged.daemon import engine as module
-from edged.daemon.engine import Configure, End, Engine, Flush, Restart, in_stream
+from edged.daemon.engine import Command, Configure, End, Engine, Flush, Restart, in_stream
 from edged.events import EndOfStream, EndText, Error, Event, Flushed, Step, Text, Turn, Word
 from edged.options import Options
 from tests.mosquitto import until
@@ -94,6 +94,13 @@ class Bench:
 
     def hear(self, steps: int) -> None:
         self.ring.write(np.zeros(steps * STEP_SAMPLES, np.int16))
+
+    def order(self, command: Command) -> None:
+        """Submits it and waits until it is done: a flush behind it is answered."""
+        done = threading.Event()
+        assert self.engine.submit(command)
+        assert self.engine.submit(Flush("done", done.set))
+        assert done.wait(5)
 
     def of(self, kind: type) -> list[Any]:
         return [e for e in list(self.events) if isinstance(e, kind)]
@@ -227,11 +234,11 @@ def test_the_end_of_hearing_finishes_the_sentence_and_the_stream_goes_on(bench, 
 def test_new_options_reach_the_open_session_and_the_next_one(bench, script) -> None:
     bench.hear(1)
     bench.stepped(1)
-    bench.engine.submit(Configure(Options(temp=0.5)))
+    bench.order(Configure(Options(temp=0.5)))
     bench.hear(1)
     bench.stepped(2)
     assert script.made[0].options.temp == 0.5
-    bench.engine.submit(End())
+    bench.order(End())
     bench.hear(1)
     bench.stepped(3)
     assert script.made[1].options.temp == 0.5
@@ -240,7 +247,7 @@ def test_new_options_reach_the_open_session_and_the_next_one(bench, script) -> N
 def test_a_restart_with_models_uses_them_from_the_next_session(bench, script) -> None:
     bench.hear(1)
     bench.stepped(1)
-    bench.engine.submit(Restart("other"))
+    bench.order(Restart("other"))
     bench.hear(1)
     bench.stepped(2)
     assert [s.models for s in script.made] == ["models", "other"]

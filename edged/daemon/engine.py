@@ -163,8 +163,9 @@ class Engine:
     def _run(self) -> None:
         while not self._stopping.is_set():
             self.heartbeat = time.monotonic()
+            self._ring.take(0, timeout=_IDLE_S)  # only waits, for audio or a command
             self._do_commands()
-            self._work(self._ring.take(BATCH, timeout=_IDLE_S))
+            self._work(self._ring.take(BATCH))
         self._do_commands()
         while time.monotonic() < self._stop_by - 1.0:  # late: the last words matter more
             items = self._ring.take(BATCH)

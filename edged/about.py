@@ -6,15 +6,19 @@ import platform
 from importlib import metadata
 
 from edged import __version__
+from edged.errors import ModelError
+from edged.models.show import rows
+from edged.models.store import default_models_dir
 
 
 def about() -> str:
-    """A few lines; needs no model and imports nothing heavy."""
+    """A few lines; opens no model."""
     return "\n".join(
         [
             f"edged {__version__}",
             f"Python {platform.python_version()} on {platform.machine()}",
             f"onnxruntime {_version('onnxruntime')}",
+            f"models {_models()}",
         ]
     )
 
@@ -24,3 +28,13 @@ def _version(package: str) -> str:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return "not installed"
+
+
+def _models() -> str:
+    """Where the models are, the default ones and any other that is there, with their states."""
+    try:
+        listed = [row for row in rows() if row.default or row.state == "ready"]
+    except ModelError as error:
+        return f"unknown: {error}"
+    states = ", ".join(f"{row.name} {row.state}" for row in listed)
+    return f"in {default_models_dir()}: {states}"

@@ -16,7 +16,9 @@ from typing import Annotated, Any, Literal, TypeAlias
 import typer
 from typer.core import TyperGroup
 
+from edged import cli_daemon
 from edged.errors import EdgedError, RequestError
+from edged.models import commands as models
 from edged.options import Options, from_json_config
 from edged.writers import Format, TextFrom
 
@@ -62,7 +64,6 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
-    epilog="Settings come from EDGED_... variables and the env file too: see edged config.",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
@@ -223,7 +224,7 @@ def transcribe(
         typer.Option(metavar="N", help="Default 1.", rich_help_panel=RAW),
     ] = None,
 ) -> None:
-    """Transcribe audio files: words as they are heard, then text, subtitles or events.
+    """Transcribe audio files to text, subtitles or events.
 
     Reads wav, flac, ogg, opus, mp3, aiff, au and more, at any rate and channel count; for -
     raw PCM from standard input, 24 kHz 16-bit mono unless said otherwise.
@@ -289,7 +290,9 @@ def bench(
     models_dir: ModelsDirOption = None,
     threads: ThreadsOption = 1,
 ) -> None:
-    """Measure this machine: step times, cost, lag, memory and word errors on real speech.
+    """Measure this machine on real speech.
+
+    Step times, cost, lag from a word's end to its text, flush, memory, and word errors.
 
     Each clip goes through a session of its own, frame by frame, as fast as it can.
 
@@ -332,16 +335,21 @@ def _options(delay: int, language: str, temp: float, padding_bonus: float, seed:
     return from_json_config(asked, Options(seed=seed))
 
 
-def _mount() -> None:
-    """Commands with sub-commands come from the modules that they are about."""
-    from edged import cli_daemon
-    from edged.models import commands as models
+@app.command()
+def devices(
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """List the microphones, under names that survive a reboot."""
+    from rich.console import Console
 
-    cli_daemon.add_to(app)
-    app.add_typer(models.app, name="models")
+    from edged.config_sources import load
+    from edged.devices import show_devices
+
+    show_devices(Console(), as_json, load().settings.alsa_device)
 
 
-_mount()
+cli_daemon.add_to(app)
+app.add_typer(models.app, name="models")
 
 
 def _debug() -> bool:

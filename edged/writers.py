@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal, Protocol, TextIO, TypeAlias, get_args
 
 from edged import subtitles
+from edged.errors import ConfigError
 from edged.events import EndOfStream, EndText, Event, Text, Turn, Word, to_json
 
 Format: TypeAlias = Literal["text", "srt", "vtt", "events"]
@@ -114,5 +115,11 @@ def _spread(turn: Turn) -> tuple[Word, ...]:
 
 
 def _write(out: TextIO, text: str) -> None:
-    out.write(text)
-    out.flush()
+    """Raises ConfigError when there is no room; BrokenPipeError when the reader has gone."""
+    try:
+        out.write(text)
+        out.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as problem:
+        raise ConfigError(f"the result cannot be written: {problem.strerror}") from problem

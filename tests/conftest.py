@@ -15,7 +15,7 @@ SAMPLES = Path(__file__).parents[1] / "models" / "samples"
 @pytest.fixture(scope="session")
 def speech() -> Path:
     """A sentence read aloud, FLAC, 16 kHz mono."""
-    return SAMPLES / "mister-hale.flac"
+    return SAMPLES / "good-influence.flac"
 
 
 @pytest.fixture(autouse=True)

@@ -63,7 +63,7 @@ def words(text: str) -> list[str]:
     """The words of a text in the form that is compared."""
     text = text.lower().translate(_SYMBOLS)
     text = re.sub(r"\$(\d+)", r"\1 dollars", text)
-    text = re.sub(r"(\d),(\d{3})", r"\1\2", text)
+    text = re.sub(r"(?<=\d),(?=\d{3})", "", text)
     text = _CLOCK.sub(lambda m: f"{number(int(m[1]))} {number(int(m[2]))}", text)
     text = _YEAR.sub(lambda m: _year(m[1], m[2]), text)
     text = re.sub(r"(\d+)\.(\d+)", lambda m: f"{number(int(m[1]))} point {_digits(m[2])}", text)

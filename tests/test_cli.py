@@ -1,0 +1,227 @@
+"""The `edged` command as a process: exit codes, streams, signals."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import select
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import typer
+from typer.testing import CliRunner
+
+from edged import __version__, cli
+
+RUN = [sys.executable, "-c", "from edged.cli import main; main()"]
+
+
+def edged(
+    *words: str, stdin: bytes = b"", env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(
+        [*RUN, *words],
+        input=stdin,
+        capture_output=True,
+        env={**os.environ, **(env or {})},
+        timeout=120,
+        check=False,
+    )
+
+
+def seconds_of_silence(path: Path, seconds: float) -> str:
+    soundfile.write(path, np.zeros(int(24_000 * seconds)), 24_000)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    "command", ["transcribe", "bench", "devices", "run", "listen", "doctor", "models", "config"]
+)
+def test_every_command_explains_itself(command: str) -> None:
+    shown = CliRunner().invoke(cli.app, [command, "--help"])
+    assert shown.exit_code == 0
+    assert "Usage:" in shown.output
+
+
+def test_help_loads_nothing_heavy() -> None:
+    """`edged --help` must answer at once, also on a board."""
+    code = (
+        "import sys, edged.cli\n"
+        "heavy = {'numpy', 'onnxruntime', 'onnx', 'soundfile', 'paho', 'pydantic', 'alsaaudio'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
+    assert shown.stdout == "[]\n"
+
+
+def test_the_version_names_what_matters_for_a_report() -> None:
+    shown = edged("--version")
+    assert shown.returncode == 0
+    for words in (f"edged {__version__}", "Python 3.", "onnxruntime ", "tiny-en"):
+        assert words in shown.stdout.decode()
+
+
+def test_speech_becomes_text_and_nothing_else_on_stdout(speech: Path) -> None:
+    done = edged("transcribe", str(speech), "--stats")
+    assert done.returncode == 0
+    assert "influence over her" in done.stdout.decode()
+    assert done.stdout.count(b"\n") == 1
+    assert b"s of CPU" in done.stderr
+    assert b"\x1b" not in done.stdout + done.stderr
+
+
+def test_raw_pcm_on_standard_input_gives_the_same_events(speech: Path, tmp_path: Path) -> None:
+    samples, rate = soundfile.read(speech, dtype="int16")
+    told = edged(
+        *("transcribe", "-", "--rate", str(rate), "--format", "events"), stdin=samples.tobytes()
+    )
+    assert told.returncode == 0
+    by_name = edged("transcribe", str(speech), "--format", "events")
+
+    def said(out: bytes) -> list[object]:
+        lines = [json.loads(line) for line in out.splitlines()]
+        return [{**line, "file": ""} for line in lines if line["type"] != "ready"]
+
+    assert said(told.stdout) == said(by_name.stdout)
+    assert {line["type"] for line in map(json.loads, told.stdout.splitlines())} == {
+        "ready", "text", "end_text", "step", "turn", "end_of_stream"
+    }  # fmt: skip
+
+
+def test_a_file_on_standard_input_is_recognised_and_refused(speech: Path) -> None:
+    done = edged("transcribe", "-", stdin=speech.read_bytes())
+    assert done.returncode == 3
+    assert b"holds a FLAC file" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        (["transcribe", "none.wav"], 3, "none.wav cannot be opened: no such file"),
+        (["transcribe", "none.wav", "--delay", "9"], 2, "delay_in_frames must be one of 7, 8, 10"),
+        (["transcribe", "none.wav", "--temp", "2"], 2, "temp must be from 0 to 1"),
+        (["transcribe", "none.wav", "--language", "xx"], 2, "language must be one of en"),
+        (["transcribe", "none.wav", "--format", "srt", "b.wav"], 2, "--output-dir"),
+        (["transcribe", "none.wav", "--rate", "8000"], 2, "--input-format"),
+        (["transcribe", "-", "--channels", "0"], 3, "1 to 64 are accepted"),
+        (["transcribe", "none.wav", "--models-dir", "/nowhere"], 4, "edged models fetch"),
+        (["bench", "--manifest", "none.jsonl"], 5, "none.jsonl cannot be read"),
+        (["bench", "--delay", "x"], 2, "--delay must be numbers"),
+    ],
+)
+def test_an_error_is_one_sentence_and_a_documented_exit_code(
+    words: list[str], code: int, says: str
+) -> None:
+    done = CliRunner().invoke(cli.app, words)
+    assert done.exit_code == code
+    assert done.stdout == ""
+    assert says in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("words", [["transcribe"], ["transcribe", "--dalay", "3"], ["transcrib"]])
+def test_a_mistyped_command_line_ends_with_2(words: list[str]) -> None:
+    assert CliRunner().invoke(cli.app, words).exit_code == 2
+
+
+def test_a_bug_is_one_line_with_70_and_its_traceback_on_request(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    app = typer.Typer(cls=cli.Guarded, pretty_exceptions_enable=False)
+    app.command("other")(lambda: None)
+
+    @app.command()
+    def broken() -> None:
+        raise KeyError("the bug")
+
+    shown = CliRunner().invoke(app, ["broken"])
+    assert shown.exit_code == 70
+    assert shown.output.count("\n") == 1
+    assert "EDGED_DEBUG=1" in shown.output
+    monkeypatch.setenv("EDGED_DEBUG", "1")
+    assert "Traceback" in CliRunner().invoke(app, ["broken"]).output
+
+
+def start(*words: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([*RUN, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def test_events_leave_as_they_happen_and_ctrl_c_ends_with_130(tmp_path: Path) -> None:
+    clip = seconds_of_silence(tmp_path / "a.wav", 60)
+    process = start("transcribe", clip, "--realtime", "--format", "events")
+    assert process.stdout is not None
+    kinds = [json.loads(process.stdout.readline())["type"] for _ in range(3)]  # not after a minute
+    assert kinds == ["ready", "step", "step"]
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert err == b""
+
+
+def test_a_reader_that_leaves_ends_the_run_quietly(tmp_path: Path) -> None:
+    clip = seconds_of_silence(tmp_path / "a.wav", 300)
+    process = start("transcribe", clip, "--format", "events")
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.wait(timeout=60) == 141
+    assert process.stderr is not None
+    assert process.stderr.read() == b""
+    process.stderr.close()
+
+
+def test_a_full_disk_is_told_in_a_sentence(speech: Path) -> None:
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [*RUN, "transcribe", str(speech)],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            timeout=60,
+            check=False,
+        )
+    assert done.returncode == 5
+    assert b"cannot be written: no space left on device" in done.stderr.lower()
+    assert done.stderr.count(b"\n") == 1
+
+
+def test_on_a_terminal_words_appear_while_the_speech_goes_on(speech: Path) -> None:
+    """Standard input stays open until they are on the screen: the end did not bring them."""
+    samples, rate = soundfile.read(speech, dtype="int16")
+    screen, terminal = pty.openpty()
+    process = subprocess.Popen(
+        [*RUN, "transcribe", "-", "--rate", str(rate)],
+        stdin=subprocess.PIPE,
+        stdout=terminal,
+        stderr=terminal,
+        env={**os.environ, "TERM": "xterm", "COLUMNS": "80"},
+    )
+    os.close(terminal)
+    assert process.stdin is not None
+    process.stdin.write(samples[: 3 * rate].tobytes())
+    process.stdin.flush()
+    assert b"known" in read_until(screen, b"known")
+    process.stdin.write(samples[3 * rate :].tobytes())
+    process.stdin.close()
+    rest = read_until(screen, None)
+    os.close(screen)
+    assert process.wait(60) == 0
+    assert b"influence over her." in rest
+
+
+def read_until(terminal: int, words: bytes | None) -> bytes:
+    """What is written to the terminal, until `words` are there; None: until it is closed."""
+    seen = b""
+    while words is None or words not in seen:
+        ready, _, _ = select.select([terminal], [], [], 60)
+        assert ready, f"nothing more came after {seen!r}"
+        try:
+            seen += os.read(terminal, 4096)
+        except OSError:  # the other end is closed
+            break
+    return seen

@@ -66,9 +66,9 @@ def _state(store: Store, catalogue: Catalogue, entry: Entry) -> str:
 def table(listed: list[Row]) -> Table:
     shown = Table(box=None, pad_edge=False, header_style="bold")
     shown.add_column("model", no_wrap=True)
-    shown.add_column("what")
+    shown.add_column("what", min_width=14)
     shown.add_column("lang", no_wrap=True)
-    shown.add_column("licence", overflow="fold")
+    shown.add_column("licence", min_width=14)
     shown.add_column("size", justify="right", no_wrap=True)
     shown.add_column("state", no_wrap=True)
     colours = {"ready": "green", "damaged": "red"}
@@ -76,7 +76,7 @@ def table(listed: list[Row]) -> Table:
         colour = colours.get(row.state, "yellow" if row.default else "dim")
         shown.add_row(
             row.name,
-            row.title if row.tried else f"{row.title} (untried)",
+            row.title if row.tried else f"{row.title}, untried",
             row.language,
             _licence(row),
             f"{row.size / 1e6:.1f} MB",
@@ -86,5 +86,7 @@ def table(listed: list[Row]) -> Table:
 
 
 def _licence(row: Row) -> str:
-    name = row.licence.removeprefix("LicenseRef-")
-    return f"{name} (non-commercial)" if row.non_commercial else name
+    name = row.licence
+    if name.startswith("LicenseRef-"):  # SPDX's form of a licence that it has no name for
+        name = name.removeprefix("LicenseRef-").replace("-", " ")
+    return f"{name}, non-commercial" if row.non_commercial else name

@@ -204,7 +204,7 @@ def not_written(path: Path, error: OSError) -> DiskError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return DiskError(
             f"the disk is full: {path} could not be written; free some space"
-            " (the default set needs about 250 MB while it is fetched) and run it again"
+            " (the default set needs about 200 MB while it is fetched) and run it again"
         )
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return DiskError(

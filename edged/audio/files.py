@@ -19,7 +19,7 @@ import numpy as np
 import soundfile
 
 from edged.audio.pcm import RawAudio, RawFormat, check_shape
-from edged.audio.resample import FrameMaker
+from edged.audio.resample import QUIET_PEAK, FrameMaker
 from edged.audio.source import Block, Frame, Source
 from edged.errors import InputError
 
@@ -28,6 +28,7 @@ UNSUPPORTED = ("AAC", "MP4", "WebM")  # libsndfile has no decoder for them
 STDIN = "-"
 
 BLOCK_S = 0.08  # short: damage costs the block that it is in
+LISTEN_S = 30.0  # how far ahead a file's level is looked at; speech at once ends the look
 HEAD_BYTES = 16
 
 
@@ -82,8 +83,8 @@ class AudioFile:
     def frames(self) -> Iterator[Frame]:
         """Raises InputError at damage, after all frames that stand before it."""
         rate, channels = self._file.samplerate, self._file.channels
-        maker = FrameMaker(rate, channels)
         buffer = np.empty((round(BLOCK_S * rate), channels), np.float32)
+        maker = FrameMaker(rate, channels, self._is_quiet(buffer))
         good = 0
         damage: soundfile.LibsndfileError | None = None
         try:
@@ -102,6 +103,20 @@ class AudioFile:
 
     def close(self) -> None:
         self._file.close()
+
+    def _is_quiet(self, buffer: Block) -> bool:
+        """Whether nothing in the first LISTEN_S is louder than QUIET_PEAK, though not silent."""
+        peak = 0.0
+        try:  # opened anew: libsndfile's seek(0) in GSM loses half a second
+            with _mute_mpg123(self._kind), soundfile.SoundFile(self.name) as ahead:
+                for _ in range(round(LISTEN_S / BLOCK_S)):
+                    block = ahead.read(out=buffer)
+                    if not len(block) or peak > QUIET_PEAK:
+                        break
+                    peak = max(peak, float(np.nan_to_num(np.abs(block)).max()))
+        except (soundfile.LibsndfileError, OSError):  # reading will meet it again, and tell
+            return False
+        return 0.0 < peak <= QUIET_PEAK
 
     def _read(self, buffer: Block) -> Block:
         with _mute_mpg123(self._kind):

@@ -108,8 +108,8 @@ class OffsetRemover:
 class QuietGain:
     """Raises a recording that is so quiet that a voice detector takes it for silence.
 
-    Below a peak of QUIET_PEAK in the last seconds the gain lifts it to there, by MOST_GAIN at
-    most; anything louder passes as it is. The gain falls at once and rises slowly.
+    Its peaks of the last seconds are lifted to QUIET_PEAK, by MOST_GAIN at most; anything louder
+    passes as it is. The gain falls at once and rises slowly.
     """
 
     def __init__(self, rate: int) -> None:
@@ -137,12 +137,12 @@ class FrameMaker:
     is clipped, never wrapped. Output time equals input time: the filter's delay is taken out.
     """
 
-    def __init__(self, rate: int, channels: int) -> None:
-        """rate in Hz, 1 or more; channels 1 or more."""
+    def __init__(self, rate: int, channels: int, quiet: bool = False) -> None:
+        """rate in Hz, 1 or more; channels 1 or more; `quiet`: far too quiet, to be raised."""
         self.bad_samples = 0
         self._downmix = Downmix(rate, channels)
         self._offset = OffsetRemover(rate)
-        self._gain = QuietGain(rate)
+        self._gain = QuietGain(rate) if quiet else None
         self._resampler = (
             None
             if rate == SAMPLE_RATE
@@ -157,8 +157,10 @@ class FrameMaker:
             self.bad_samples += int(block.size - np.count_nonzero(finite))
             block = np.where(finite, block, np.float32(0))
         # A float file may hold anything: the resampler must not overflow to infinity.
-        mono = self._downmix.push(np.clip(block, -64, 64))
-        return self._cut(self._resample(self._gain.push(self._offset.push(mono))))
+        mono = self._offset.push(self._downmix.push(np.clip(block, -64, 64)))
+        if self._gain is not None:
+            mono = self._gain.push(mono)
+        return self._cut(self._resample(mono))
 
     def finish(self) -> list[Frame]:
         """What is left. The maker cannot be used again."""

@@ -190,7 +190,9 @@ def folder_of(env_file: Path) -> Path:
 
 def _put_files(layers: _Layers, env_file: Path | None) -> tuple[SettingsFile, ...]:
     read: list[SettingsFile] = []
-    for path in _files(layers, env_file):
+    paths, notes = files_of(env_file)
+    layers.notes += notes
+    for path in paths:
         try:
             text = envfile.read(path)
         except ConfigError as problem:
@@ -208,21 +210,23 @@ def _put_files(layers: _Layers, env_file: Path | None) -> tuple[SettingsFile, ..
     return tuple(read)
 
 
-def _files(layers: _Layers, env_file: Path | None) -> list[Path]:
+def files_of(env_file: Path | None) -> tuple[list[Path], list[str]]:
+    """The files that are read, in their order, and notes about those beside them that are not."""
     if env_file is None:
-        return []
+        return [], []
     files = [env_file]
+    notes: list[str] = []
     folder = folder_of(env_file)
     if not folder.is_dir():
-        return files
+        return files, notes
     for path in sorted(folder.iterdir()):
         if path.name.startswith("."):
             continue  # a half-written copy: rsync and editors name theirs so
         if path.suffix == ".env":
             files.append(path)
         else:
-            layers.notes.append(f"{path} is not read: its name does not end in .env")
-    return files
+            notes.append(f"{path} is not read: its name does not end in .env")
+    return files, notes
 
 
 def _put_line(layers: _Layers, item: envfile.Assignment, origin: Origin) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any
 
 from edged import __version__, logs
@@ -16,6 +15,7 @@ from edged.config import Live, Settings, live_class
 from edged.config_sources import SettingsError
 from edged.daemon import about
 from edged.daemon.engine import Configure, Engine, Restart
+from edged.daemon.first import check_files
 from edged.daemon.hearing import Hearing
 from edged.daemon.keeper import Keeper
 from edged.daemon.notify import Notifier
@@ -58,6 +58,10 @@ class Control:
         self._publisher.step_every(settings.step_every)
         self._publisher.homeassistant(self._homeassistant(settings))
         self._publish_settings()
+        if self._keeper.refused is not None:
+            self._refused(self._keeper.refused)
+            return
+        self._keeper.keep_files()
         accepted = about.accepted(self._keeper.loaded, (), ())
         self._publisher.state("config", accepted)
 
@@ -169,16 +173,3 @@ class Control:
             version=__version__,
             model=f"edged {settings.model}",
         )
-
-
-def check_files(settings: Settings) -> None:
-    """Raises ConfigError for a file that the settings name and that cannot be read."""
-    for name in ("mqtt_ca_file", "mqtt_cert_file", "mqtt_key_file"):
-        path: Path | None = getattr(settings, name)
-        if path is None:
-            continue
-        try:
-            path.open("rb").close()
-        except OSError as problem:
-            text = f"EDGED_{name.upper()}: {path} cannot be read: {problem.strerror}"
-            raise ConfigError(text) from None

@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from edged.config import Live, Settings, changed_fields, live_class, mqtt_may_change
+from edged.config_history import History
 from edged.config_sources import Loaded, allowed_text, changed_live, load
 from edged.daemon.state import StateFile
-from edged.errors import RequestError
+from edged.daemon.watch import FilesWatch
+from edged.errors import EdgedError, RequestError
 
 ALIASES = {"temperature": "temp", "delay_in_tokens": "delay_in_frames"}
 
@@ -34,13 +36,22 @@ class Keeper:
     """Owned by the main thread."""
 
     def __init__(
-        self, loaded: Loaded, env_file: Path | None, flags: Mapping[str, Any], state: StateFile
+        self,
+        loaded: Loaded,
+        env_file: Path | None,
+        flags: Mapping[str, Any],
+        state: StateFile,
+        refused: EdgedError | None = None,
     ) -> None:
+        """`refused`: why the files as they are could not be taken, if `loaded` stands in."""
         self.loaded = loaded
+        self.refused = refused
+        self.files = FilesWatch(env_file)
         self.pending: tuple[str, ...] = ()
         self._env_file = env_file
         self._flags = flags
         self._state = state
+        self._history = History(loaded.settings.state_dir)
 
     @property
     def settings(self) -> Settings:
@@ -48,7 +59,15 @@ class Keeper:
 
     def reload(self, apply: Apply) -> Outcome:
         """All sources again. Raises EdgedError; then nothing has changed."""
-        return self._take(load(self._env_file, self._flags, self.loaded.remembered), apply)
+        self.files.note()
+        outcome = self._take(load(self._env_file, self._flags, self.loaded.remembered), apply)
+        self.keep_files()
+        return outcome
+
+    def keep_files(self) -> None:
+        """The files in force are good: they can be gone back to by name."""
+        if self._env_file is not None:
+            self._history.keep(self._env_file, self.loaded.files)
 
     def change(self, changes: Mapping[str, Any], apply: Apply) -> Outcome:
         """Live settings by MQTT; None goes back to what the files say. Raises EdgedError with

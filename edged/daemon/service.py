@@ -24,15 +24,14 @@ from rich.console import Console
 from edged import SAMPLE_RATE, logs
 from edged.audio.capture import Mic, MicState
 from edged.config import Settings
-from edged.config_sources import load
 from edged.daemon import about
-from edged.daemon.control import Control, check_files
+from edged.daemon.control import Control
 from edged.daemon.engine import End, Engine, Flush
+from edged.daemon.first import first_settings
 from edged.daemon.health import Heartbeats, cpu_temp_c, rss_mb
 from edged.daemon.hearing import Hearing
 from edged.daemon.keeper import Keeper
 from edged.daemon.notify import Notifier, watchdog_interval_s
-from edged.daemon.state import StateFile
 from edged.events import Error, Event, Turn
 from edged.listen import listen
 from edged.logs import say
@@ -95,7 +94,6 @@ class Daemon:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, self._on_signal)
         settings = self._keeper.settings
-        check_files(settings)
         self._notifier.status(f"loading the model {settings.model}")
         models = loader.load(settings.models_dir, settings.model, settings.threads)
         self._beside = ThreadPoolExecutor(1, "beside")
@@ -208,6 +206,8 @@ class Daemon:
             self._ready = True
             self._notifier.ready()
             say(_log, logging.INFO, "ready", f"ready: {mic.sentence}")
+        if self._keeper.files.changed(now):
+            self._control.reload_quietly()
         self._notifier.status(self._sentence(mic))
         if now >= self._next_health:
             self._next_health = now + self._keeper.settings.health_every_s
@@ -272,16 +272,16 @@ def run(
     """`edged run`. `captions` shows here what is heard, as `edged listen` would, and keeps the log
     to warnings. Raises an EdgedError if it cannot begin; else the exit code."""
     flags = dict(flags or {})
-    state = StateFile(load(env_file, flags).settings.state_dir)
-    loaded = load(env_file, flags, state.read())
-    settings = loaded.settings
+    begin = first_settings(env_file, flags)
+    loaded, settings = begin.loaded, begin.loaded.settings
     logs.setup("warning" if captions else settings.log_level)
     for note in loaded.notes:
         say(_log, logging.WARNING, "settings-note", note)
     if settings.mqtt_insecure:
         message = "EDGED_MQTT_INSECURE is on: anybody on the way can read and change what is sent"
         say(_log, logging.WARNING, "mqtt-insecure", message)
-    daemon = Daemon(Keeper(loaded, env_file, flags, state), resources() / "samples")
+    keeper = Keeper(loaded, env_file, flags, begin.state, begin.refused)
+    daemon = Daemon(keeper, resources() / "samples")
     if not captions:
         return daemon.run()
     stop = threading.Event()

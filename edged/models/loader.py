@@ -9,11 +9,12 @@ import onnxruntime as ort
 
 from edged.errors import ModelError
 from edged.models import built
-from edged.models.catalogue import Entry, shipped
+from edged.models.catalogue import Entry, resources, shipped
 from edged.models.store import MEND, State, Store, default_models_dir
 from edged.stt.graphs import Graphs
 from edged.stt.ortsession import open_session
 from edged.stt.vocabulary import Vocabulary
+from edged.vad.inactivity import Weights
 
 _SHORT_MODELS_THREADS = 1  # Silero and Smart Turn: too small to gain from a second thread
 
@@ -35,6 +36,7 @@ class Models:
     silero: ort.InferenceSession
     smart_turn: ort.InferenceSession | None
     missing: tuple[str, ...]
+    inactivity: Weights
 
 
 def load(models_dir: Path | None = None, model: str = "tiny-en", threads: int = 1) -> Models:
@@ -46,9 +48,7 @@ def load(models_dir: Path | None = None, model: str = "tiny-en", threads: int = 
     catalogue = shipped()
     store = Store(models_dir or default_models_dir())
     entry = catalogue.recogniser(model)
-    _look(store, entry)
-    if problem := built.glance(store, catalogue, entry):
-        raise ModelError(f"{problem}: {_mend(entry)}")
+    glance(models_dir, model)
     turn = catalogue.of_kind("turn")
     turn_path = _turn(store, turn)
     return Models(
@@ -61,7 +61,18 @@ def load(models_dir: Path | None = None, model: str = "tiny-en", threads: int = 
         silero=open_session(_only_file(store, catalogue.of_kind("vad")), _SHORT_MODELS_THREADS),
         smart_turn=open_session(turn_path, _SHORT_MODELS_THREADS) if turn_path else None,
         missing=() if turn_path else (turn.name,),
+        inactivity=Weights.load(resources() / "inactivity.json"),
     )
+
+
+def glance(models_dir: Path | None = None, model: str = "tiny-en") -> None:
+    """Raises ModelError where `load` would for want of a file. Opens none of them."""
+    catalogue = shipped()
+    store = Store(models_dir or default_models_dir())
+    entry = catalogue.recogniser(model)
+    _look(store, entry)
+    if problem := built.glance(store, catalogue, entry):
+        raise ModelError(f"{problem}: {_mend(entry)}")
 
 
 def _only_file(store: Store, entry: Entry) -> Path:

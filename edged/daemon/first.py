@@ -1,0 +1,66 @@
+"""The settings to begin with.
+
+A box whose settings files are wrong and that loses its power must not come back deaf, waiting for
+somebody with a keyboard: it begins with the last files that it took, and says so.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edged.config import Settings
+from edged.config_history import History, find_state_dir, unpack
+from edged.config_sources import Loaded, load
+from edged.daemon.state import StateFile
+from edged.errors import ConfigError, EdgedError
+from edged.models import loader
+
+
+@dataclass(frozen=True, slots=True)
+class Beginning:
+    """`refused`: what is wrong with the files as they are, where older ones stand in for them."""
+
+    loaded: Loaded
+    state: StateFile
+    refused: EdgedError | None = None
+
+
+def first_settings(env_file: Path | None, flags: Mapping[str, Any]) -> Beginning:
+    """Raises EdgedError if the files cannot be used and there is nothing to fall back to."""
+    try:
+        return _begin(env_file, flags)
+    except EdgedError as problem:
+        if env_file is not None:
+            for kept in History(find_state_dir(env_file)).all():
+                with tempfile.TemporaryDirectory(prefix="edged-") as folder:
+                    try:
+                        begin = _begin(unpack(kept, Path(folder)), flags)
+                    except EdgedError:
+                        continue
+                return Beginning(begin.loaded, begin.state, problem)
+        raise
+
+
+def _begin(env_file: Path | None, flags: Mapping[str, Any]) -> Beginning:
+    state = StateFile(load(env_file, flags).settings.state_dir)
+    loaded = load(env_file, flags, state.read())
+    check_files(loaded.settings)
+    loader.glance(loaded.settings.models_dir, loaded.settings.model)
+    return Beginning(loaded, state)
+
+
+def check_files(settings: Settings) -> None:
+    """Raises ConfigError for a file that the settings name and that cannot be read."""
+    for name in ("mqtt_ca_file", "mqtt_cert_file", "mqtt_key_file"):
+        path: Path | None = getattr(settings, name)
+        if path is None:
+            continue
+        try:
+            path.open("rb").close()
+        except OSError as problem:
+            text = f"EDGED_{name.upper()}: {path} cannot be read: {problem.strerror}"
+            raise ConfigError(text) from None

@@ -18,13 +18,14 @@ def send(message: str) -> None:
     address = os.environ.get("NOTIFY_SOCKET")
     if not address:
         return
-    if _systemd_notify is not None:
-        _systemd_notify(message)
-        return
-    if address.startswith("@"):  # the abstract namespace
-        address = "\0" + address[1:]
-    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
-        sock.sendto(message.encode(), address)
+    with contextlib.suppress(OSError):  # whoever listened there is gone
+        if _systemd_notify is not None:
+            _systemd_notify(message)
+            return
+        if address.startswith("@"):  # the abstract namespace
+            address = "\0" + address[1:]
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+            sock.sendto(message.encode(), address)
 
 
 def watchdog_interval_s() -> float | None:

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 
 FINAL = (".", "?", "!")
 # Words that an English sentence hardly ends with: something is still to come.
-_DANGLING = frozenset(
-    "a an the and or but so because if when while that which who than as of to in on at for from "
-    "with by about into my your his her its our their i we he she they it's i'm we're they're is "
-    "are was were am be been can could will would shall should may might must do does did have has "
-    "had not very um uh er like and then".split()
+_DANGLING = frozenset(  # noqa: SIM905 (a list of one word a line helps nobody)
+    """
+    a an the and or but so because if when while that which who than as of to in on at for from
+    with by about into my your his her its our their i we he she they it's i'm we're they're is
+    are was were am be been can could will would shall should may might must do does did have has
+    had not very um uh er like then
+    """.split()
 )
 
 
@@ -19,19 +21,19 @@ _DANGLING = frozenset(
 class Belief:
     """What the recogniser makes of the words before the pause.
 
-    p_end: probability that the text ends where it stopped, None if it was not asked.
+    p_end: probability that the text ends where it stopped.
     final: the text ends like a sentence. dangling: its last word calls for another.
     """
 
-    p_end: float | None
+    p_end: float
     final: bool
     dangling: bool
 
 
 def belief_of(text: str, p_end: float | None) -> Belief | None:
-    """None where no text was heard."""
+    """None where no text was heard, or it was not read to its end (p_end None)."""
     words = re.findall(r"[\w']+", text.lower())
-    if not words:
+    if not words or p_end is None:
         return None
     return Belief(p_end, text.rstrip("\"' ").endswith(FINAL), words[-1] in _DANGLING)
 

@@ -23,8 +23,11 @@ HORIZONS = 3
 WARM_UP_S = 1.0  # silence at the very start is no evidence before this much was heard
 FEATURES = (
     "bias",
-    "log_silence",  # log(0.1 s + silence)
-    "silence",  # s, at most 4
+    "silence_0.3",  # seconds of silence, at most 0.3: the hazard bends at these durations
+    "silence_0.6",
+    "silence_1",
+    "silence_2",
+    "silence_4",
     "speaking",  # 1 while Silero hears speech
     "nobody_yet",  # 1 before the first speech of the stream
     "voice_now",  # log odds of the step's mean probability of speech
@@ -32,12 +35,14 @@ FEATURES = (
     "log_speech",  # log(0.3 s + speech in this turn)
     "turn_known",  # 1 if Smart Turn has answered in this pause; the next two are 0 if not
     "turn",  # log odds of its answer
-    "turn_early",  # the same, fading within the first second of silence
-    "text_known",  # 1 if the recogniser has words; the next three are 0 if not
+    "turn_early",  # the same, fading as the silence lasts
+    "text_known",  # 1 if the recogniser has read the words to their end; the rest is 0 if not
     "text_final",  # they end like a sentence
+    "text_final_early",  # the same, fading
     "text_dangling",  # their last word calls for another
     "text_end",  # log odds of the decoder's end of text
 )
+_BENDS_S = (0.3, 0.6, 1.0, 2.0, 4.0)
 
 
 class Features:
@@ -50,15 +55,16 @@ class Features:
         """float64[len(FEATURES)] of one step."""
         voice = sum(e.probabilities) / len(e.probabilities) if e.probabilities else self._recent
         self._recent += 0.15 * (voice - self._recent)
-        silence = min(e.heard_s if e.silence_s is None else e.silence_s, 4.0)
+        silence = e.heard_s if e.silence_s is None else e.silence_s
+        early = math.exp(-silence)
         complete = 0.0 if e.complete is None else _log_odds(e.complete, 0.02)
         belief = e.belief
-        p_end = 0.5 if belief is None or belief.p_end is None else belief.p_end
+        final = float(belief is not None and belief.final)
+        p_end = 0.5 if belief is None else belief.p_end
         return np.array(
             [
                 1.0,
-                math.log(0.1 + silence),
-                silence,
+                *(min(silence, bend) for bend in _BENDS_S),
                 e.silence_s == 0.0,
                 e.silence_s is None,
                 _log_odds(voice, 0.01),
@@ -66,9 +72,10 @@ class Features:
                 math.log(0.3 + min(e.speech_s, 10.0)),
                 e.complete is not None,
                 complete,
-                complete * math.exp(-silence),
+                complete * early,
                 belief is not None,
-                belief is not None and belief.final,
+                final,
+                final * early,
                 belief is not None and belief.dangling,
                 _log_odds(p_end, 0.02),
             ]
@@ -77,29 +84,38 @@ class Features:
 
 @dataclass(frozen=True)
 class Weights:
-    """float64[3, len(FEATURES)]: one row a hazard. `fitted_on`: the speakers it has seen."""
+    """hazards: float64[3, len(FEATURES)], one row a hazard.
+
+    For the bench: fitted_on, the speakers the weights have seen; silence_only_2s, the baseline
+    fitted on the same steps (edged/bench/turn_scores.py).
+    """
 
     hazards: NDArray[np.float64]
     fitted_on: tuple[str, ...] = ()
+    silence_only_2s: tuple[float, ...] = ()
 
     @classmethod
     def load(cls, path: Path) -> Weights:
         """Raises ModelError for a file that is missing or fits other features."""
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-            return cls.of(content["hazards"], content["fitted_on"])
+            return cls(
+                _rows(content["hazards"]),
+                tuple(content["fitted_on"]),
+                tuple(content.get("silence_only_2s", ())),
+            )
         except (OSError, ValueError, KeyError, TypeError) as problem:
             raise ModelError(f"the turn model's weights {path} are unusable: {problem!r}") from None
 
-    @classmethod
-    def of(cls, hazards: Sequence[Mapping[str, float]], fitted_on: Sequence[str] = ()) -> Weights:
-        """Weights by the names of the features, none missing and none besides."""
-        if len(hazards) != HORIZONS or any(set(h) != set(FEATURES) for h in hazards):
-            raise ValueError(f"{HORIZONS} hazards with the weights {', '.join(FEATURES)} are due")
-        rows = np.array([[float(h[name]) for name in FEATURES] for h in hazards])
-        if not np.isfinite(rows).all():
-            raise ValueError("a weight is not a number")
-        return cls(rows, tuple(fitted_on))
+
+def _rows(hazards: Sequence[Mapping[str, float]]) -> NDArray[np.float64]:
+    """Weights by the names of the features, none missing and none besides."""
+    if len(hazards) != HORIZONS or any(set(h) != set(FEATURES) for h in hazards):
+        raise ValueError(f"{HORIZONS} hazards with the weights {', '.join(FEATURES)} are due")
+    rows = np.array([[float(h[name]) for name in FEATURES] for h in hazards])
+    if not np.isfinite(rows).all():
+        raise ValueError("a weight is not a number")
+    return rows
 
 
 class Inactivity:
@@ -120,9 +136,8 @@ class Inactivity:
 
 def probabilities(hazards: NDArray[np.float64], x: NDArray[np.float64]) -> NDArray[np.float64]:
     """x: float64[..., features] -> float64[..., 3], not increasing along the last axis."""
-    survival: NDArray[np.float64] = 1 / (1 + np.exp(-np.clip(x @ hazards.T, -30, 30)))
-    product: NDArray[np.float64] = np.cumprod(survival, -1)
-    return product
+    survival = 1 / (1 + np.exp(-np.clip(x @ hazards.T, -30, 30)))
+    return np.asarray(np.cumprod(survival, -1), np.float64)
 
 
 def _log_odds(p: float, margin: float) -> float:

@@ -68,6 +68,11 @@ class Judge:
         self._clock.turn_over()
 
     @property
+    def asked(self) -> int:
+        """How often Smart Turn was asked."""
+        return self._asker.asked
+
+    @property
     def asking_failed(self) -> int:
         """How often Smart Turn gave an error instead of an answer."""
         return self._asker.failures

@@ -57,40 +57,44 @@ class Asker:
     def __init__(self, smart_turn: SmartTurn | None, beside: Executor) -> None:
         self._smart_turn, self._beside = smart_turn, beside
         self._open: Future[float] | None = None
-        self._answer: float | None = None
-        self._asked = 0  # questions about this pause
-        self.failures = 0
+        self._answers: list[float] = []
+        self._due_at = 0  # which of ASK_AFTER_S comes next
+        self.asked = self.failures = 0
 
     def push(
         self, silence_s: float | None, speech_s: float, audio: Callable[[], NDArray[np.float32]]
     ) -> float | None:
-        """One step -> the newest answer of this pause, None while there is none.
+        """One step -> the mean of the answers in this pause, None while there is none.
 
+        The mean, for the quantised network's answers scatter: a change of 1e-6 in its input can
+        move one by 0.3.
         `audio` gives the turn so far (float32[n], 16 kHz); it is called only to ask.
         """
         if not silence_s:
             self._forget()
         elif self._open is None and self._due(silence_s, speech_s) and self._smart_turn:
-            self._asked += 1
+            self._due_at += 1
+            self.asked += 1
             self._open = self._beside.submit(self._smart_turn.probability, audio().copy())
         return self._collected()
 
     def _due(self, silence_s: float, speech_s: float) -> bool:
-        if self._asked >= len(ASK_AFTER_S) or speech_s < MIN_SPEECH_S:
+        if self._due_at >= len(ASK_AFTER_S) or speech_s < MIN_SPEECH_S:
             return False
-        return silence_s >= ASK_AFTER_S[self._asked]
+        return silence_s >= ASK_AFTER_S[self._due_at]
 
     def _collected(self) -> float | None:
         if self._open is not None and self._open.done():
             if self._open.exception() is None:
-                self._answer = self._open.result()
+                self._answers.append(self._open.result())
             else:
                 self.failures += 1
             self._open = None
-        return self._answer
+        return sum(self._answers) / len(self._answers) if self._answers else None
 
     def _forget(self) -> None:
         if self._open is not None:
             self._open.cancel()
-        self._open = self._answer = None
-        self._asked = 0
+        self._open = None
+        self._answers = []
+        self._due_at = 0

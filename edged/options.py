@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -39,18 +38,19 @@ class Options:
 
 
 def _number(key: str, value: object, low: float, high: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float):
         raise RequestError(f"{key} must be a number from {low:g} to {high:g}, not {value!r}")
-    if not low <= value <= high:
+    if not low <= value <= high:  # NaN is in no range; an int may be too large for a float
         raise RequestError(f"{key} must be from {low:g} to {high:g}, not {value!r}")
     return float(value)
 
 
 def _delay(key: str, value: object) -> int:
-    if isinstance(value, bool) or value not in DELAYS:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or value not in DELAYS:
         allowed = ", ".join(map(str, DELAYS))
         raise RequestError(f"{key} must be one of {allowed}, not {value!r}")
-    return int(value)  # type: ignore[call-overload,no-any-return]
+    return DELAYS[DELAYS.index(value)]
 
 
 def _language(key: str, value: object, known: tuple[str, ...]) -> str:
@@ -73,7 +73,7 @@ def from_json_config(
     if isinstance(config, str):
         try:
             config = json.loads(config)
-        except ValueError as problem:
+        except (ValueError, RecursionError) as problem:
             raise RequestError(f"json_config is not valid JSON: {problem}") from None
     if not isinstance(config, Mapping):
         raise RequestError("json_config must be a JSON object or a string holding one")

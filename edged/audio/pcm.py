@@ -14,7 +14,16 @@ from edged.audio.resample import FrameMaker
 from edged.audio.source import Block, Frame
 from edged.errors import InputError
 
-WIDTHS = {"pcm": 2, "s16": 2, "u8": 1, "s32": 4, "f32": 4, "ulaw": 1, "alaw": 1}  # bytes a sample
+WIDTHS = {  # bytes a sample
+    "pcm": 2,
+    "s16": 2,
+    "u8": 1,
+    "s24": 3,
+    "s32": 4,
+    "f32": 4,
+    "ulaw": 1,
+    "alaw": 1,
+}
 MIN_RATE, MAX_RATE = 2_000, 768_000  # Hz
 MAX_CHANNELS = 64
 READ_S = 0.08
@@ -102,6 +111,10 @@ def _samples(data: bytes, encoding: str) -> NDArray[np.floating]:
     match encoding:
         case "pcm" | "s16":
             return np.frombuffer(data, "<i2") / np.float32(2**15)
+        case "s24":
+            padded = np.zeros((len(data) // 3, 4), np.uint8)
+            padded[:, 1:] = np.frombuffer(data, np.uint8).reshape(-1, 3)
+            return padded.view("<i4")[:, 0] / 2.0**31
         case "s32":
             return np.frombuffer(data, "<i4") / 2.0**31
         case "f32":

@@ -132,3 +132,34 @@ def example() -> None:
     from edged.config_show import example as work
 
     print(work(), end="")
+
+
+@config.command()
+def history(
+    env_file: EnvFile = None,
+    as_json: Json = False,
+) -> None:
+    """Settings files that worked, newest first: what rollback can go back to."""
+    from rich.console import Console
+
+    from edged.config_rollback import DEFAULT_ENV_FILE
+    from edged.config_rollback import history as work
+
+    work(env_file or DEFAULT_ENV_FILE, Console(), as_json)
+
+
+@config.command()
+def rollback(
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="[NAME]", help="From edged config history; the last other one."),
+    ] = None,
+    env_file: EnvFile = None,
+) -> None:
+    """Put settings files back that worked. The running daemon takes them by itself."""
+    from rich.console import Console
+
+    from edged.config_rollback import DEFAULT_ENV_FILE
+    from edged.config_rollback import rollback as work
+
+    work(name, env_file or DEFAULT_ENV_FILE, Console())

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from edged.audio import alsa
-from edged.audio.cards import PROC, Card, read_cards
+from edged.audio.cards import Card, read_cards
 from edged.errors import DeviceError
 
 # Plugins that every installation defines and that hear nothing, or need arguments.
@@ -39,7 +39,7 @@ class Device:
     usb: str | None = None
 
 
-def list_devices(proc: Path = PROC) -> list[Device]:
+def list_devices(proc: Path | None = None) -> list[Device]:
     """Cards first, in the kernel's order; then `default`; then what the ALSA configuration adds.
 
     Only `default` is opened, for a moment, to learn where it leads. Raises DeviceError if

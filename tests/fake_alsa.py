@@ -38,6 +38,7 @@ class FakeCard:
         """None: whatever is asked for. `sound(first, count)` int16[count] of the first channel."""
         self.rate, self.channels, self.formats, self.sound = rate, channels, formats, sound
         self.problem: str | None = None  # what every call fails with, as libasound words it
+        self.only: str | None = None  # the one name that can record
         self.hanging = False
         self.lost_s = 0.0  # the next read is an overrun that loses so much
         self.read_most = 10**9  # frames a read gives at most
@@ -125,5 +126,7 @@ class FakePcm:
         return wide.astype("<i2").tobytes()
 
     def _check(self) -> None:
+        if self.card.only and self.device != self.card.only:
+            raise alsaaudio.ALSAAudioError(f"No such file or directory [{self.device}]")
         if self.card.problem:
             raise alsaaudio.ALSAAudioError(f"{self.card.problem} [{self.device}]")

@@ -164,6 +164,16 @@ def test_a_usb_id_that_leads_nowhere_says_so(name, says, proc):
         cards.resolve(name, proc)
 
 
+def test_where_default_cannot_record_the_card_that_can_is_taken(proc, monkeypatch):
+    """On a Raspberry Pi `default` is the HDMI socket: a new box with a USB microphone was deaf."""
+    monkeypatch.setattr(cards, "PROC", proc)
+    card = FakeCard().install(monkeypatch)
+    card.only = "plughw:CARD=Device,DEV=0"
+    microphone = open_microphone("default")
+    assert microphone.name == "plughw:CARD=Device,DEV=0"
+    microphone.close()
+
+
 def test_who_has_the_microphone_open_is_known(proc):
     (proc / "card2/pcm0c/sub0/status").write_text(f"state: RUNNING\nowner_pid   : {os.getpid()}\n")
     (busy,) = cards.read_cards(proc)[1].inputs

@@ -38,6 +38,7 @@ MIN_BUFFER_S = 0.5
 OTHER_FORMATS = ("S32_LE", "S24_3LE", "S24_LE", "FLOAT_LE")
 POOR_FORMATS = ("U8", "S8")
 OVERRUN = -32  # -EPIPE, which read() returns rather than raises
+MISSING = ("No such file or directory", "No such device", "No such device or address")
 DEV_SND = Path("/dev/snd")
 
 
@@ -63,8 +64,9 @@ class Realised:
 class Microphone:
     """An open capture device. Used, and closed, by one thread only."""
 
-    def __init__(self, pcm: Any, realised: Realised, wake_fd: int | None = None) -> None:
+    def __init__(self, pcm: Any, name: str, realised: Realised, wake_fd: int | None = None) -> None:
         """`wake_fd`: a descriptor that also ends a wait when it becomes readable."""
+        self.name = name  # what ALSA knows it by
         self.realised = realised
         self._pcm = pcm
         self._frame_bytes = FORMATS[realised.format][0] * realised.channels
@@ -132,13 +134,22 @@ def open_microphone(device: str, wake_fd: int | None = None) -> Microphone:
     try:
         pcm, realised = _negotiate(name)
     except alsaaudio.ALSAAudioError as problem:
-        raise DeviceError(explain(device, _reason(problem))) from None
+        reason = _reason(problem)
+        if device == "default" and reason in MISSING and (card := _any_card()):
+            return open_microphone(card, wake_fd)
+        raise DeviceError(explain(device, reason)) from None
     if realised.format not in FORMATS:
         pcm.close()
         raise DeviceError(
             f"{device} gives {realised.format} samples only; edged reads {', '.join(FORMATS)}"
         )
-    return Microphone(pcm, realised, wake_fd)
+    return Microphone(pcm, name, realised, wake_fd)
+
+
+def _any_card() -> str | None:
+    """The first card that can record. ALSA's `default` is the first card whatever it is: on a
+    Raspberry Pi an HDMI socket, beside which a USB microphone would never be heard."""
+    return next((card.device() for card in cards.read_cards() or [] if card.inputs), None)
 
 
 def capture_names() -> list[str]:
@@ -197,7 +208,7 @@ def explain(device: str, reason: str) -> str:
             "add the user to the group audio (sudo usermod -aG audio USER) and restart, "
             "or give the unit SupplementaryGroups=audio and DeviceAllow=char-alsa rw"
         )
-    if reason in ("No such file or directory", "No such device", "No such device or address"):
+    if reason in MISSING:
         return f"{device} is not there: plug it in, or choose one from `edged devices`"
     if reason == "Device or resource busy":
         return f"{device} is in use by {_owner(device)}: stop it, or choose another microphone"

@@ -242,11 +242,11 @@ class Capture:
         realised = microphone.realised
         if converter.zeros < SILENT_S * converter.rate:
             self._lost_at = None
-            self._report(Mic.RUNNING, f"listening to {self._current} ({realised})", realised)
+            self._report(Mic.RUNNING, f"listening to {microphone.name} ({realised})", realised)
         else:
             self._report(
                 Mic.SILENT,
-                f"{self._current} gives nothing but digital silence: look for a mute switch on "
+                f"{microphone.name} gives nothing but digital silence: look for a mute switch on "
                 "it, or a capture volume of zero (alsamixer)",
                 realised,
             )

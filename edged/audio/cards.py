@@ -45,8 +45,9 @@ class Card:
         return f"plughw:CARD={self.id},DEV={first if number is None else number}"
 
 
-def read_cards(proc: Path = PROC) -> list[Card] | None:
+def read_cards(proc: Path | None = None) -> list[Card] | None:
     """All cards in the kernel's order; None if the kernel does not show them (no sound core)."""
+    proc = proc or PROC
     try:
         lines = (proc / "cards").read_text(errors="replace").splitlines()
     except OSError:
@@ -62,7 +63,7 @@ def read_cards(proc: Path = PROC) -> list[Card] | None:
     return cards
 
 
-def resolve(device: str, proc: Path = PROC) -> str:
+def resolve(device: str, proc: Path | None = None) -> str:
     """The ALSA name to open for what the setting says.
 
     Raises DeviceError for a card number, for a malformed `usb:` name, and for a card that is
@@ -84,7 +85,7 @@ def resolve(device: str, proc: Path = PROC) -> str:
     return device
 
 
-def card_of(device: str, proc: Path = PROC) -> Card | None:
+def card_of(device: str, proc: Path | None = None) -> Card | None:
     """The card that a device name names; None if it names none or it is not there."""
     cards = read_cards(proc) or []
     if usb := _USB.match(device):

@@ -7,13 +7,11 @@ from dataclasses import dataclass
 
 FINAL = (".", "?", "!")
 # Words that an English sentence hardly ends with: something is still to come.
-_DANGLING = frozenset(  # noqa: SIM905 (a list of one word a line helps nobody)
-    """
-    a an the and or but so because if when while that which who than as of to in on at for from
-    with by about into my your his her its our their i we he she they it's i'm we're they're is
-    are was were am be been can could will would shall should may might must do does did have has
-    had not very um uh er like then
-    """.split()
+_DANGLING = re.compile(
+    r"(?:a|an|the|and|or|but|so|because|if|when|while|that|which|who|than|as|of|to|in|on|at|for|from|"
+    r"with|by|about|into|my|your|his|her|its|our|their|i|we|he|she|they|it's|i'm|we're|they're|is|"
+    r"are|was|were|am|be|been|can|could|will|would|shall|should|may|might|must|do|does|did|have|has|"
+    r"had|not|very|um|uh|er|like|then)"
 )
 
 
@@ -35,7 +33,9 @@ def belief_of(text: str, p_end: float | None) -> Belief | None:
     words = re.findall(r"[\w']+", text.lower())
     if not words or p_end is None:
         return None
-    return Belief(p_end, text.rstrip("\"' ").endswith(FINAL), words[-1] in _DANGLING)
+    return Belief(
+        p_end, text.rstrip("\"' ").endswith(FINAL), _DANGLING.fullmatch(words[-1]) is not None
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,6 @@ too long for a step (the second pass, Smart Turn) goes to an executor that the c
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from concurrent.futures import Executor
 from functools import partial
@@ -24,8 +23,12 @@ from edged.stt.recognizer import RATE, Recognizer
 from edged.stt.second_pass import transcribe
 from edged.stt.segment import Tuning
 from edged.turns import Inline, Turns
+from edged.vad.endpoint import Endpoint
+from edged.vad.evidence import Belief, belief_of
 from edged.vad.gate import Gate
+from edged.vad.judge import Judge
 from edged.vad.silero import WINDOW, Silero
+from edged.vad.turn import SmartTurn
 
 HISTORY_S = 26  # the longest segment, its pre-roll and some margin
 PRE_ROLL_S = 0.4  # audio before the first window with speech that a segment begins with
@@ -53,7 +56,10 @@ class Session:
         self._silero = Silero(models.silero)
         self._gate = Gate(self.options.vad_threshold)
         self._recognizer = Recognizer(models.graphs, models.vocabulary, self.options, tuning)
-        self._turns = Turns(beside or Inline())
+        beside = beside or Inline()
+        self._turns = Turns(beside)
+        smart_turn = SmartTurn(models.smart_turn) if models.smart_turn else None
+        self.judge = Judge(models.inactivity, smart_turn, beside)
         self._heard = 0  # windows that Silero has judged
         self._floor = 0  # no segment starts before this place (16 kHz)
         self._speech_end = 0  # where the last window with speech ended
@@ -89,13 +95,14 @@ class Session:
             raise ValueError(f"a frame has {STEP_SAMPLES} samples, not {len(frame)}")
         audio = self._resampler.resample_chunk(frame.astype(np.float32) / 32768)
         self._history.append(audio)
+        probabilities = self._silero.push(audio)
         words = []
-        for probability in self._silero.push(audio):
+        for probability in probabilities:
             words += self._window(probability)
         words += self._listen(behind)
         self._second_pass()
-        inactivity = self._inactivity()
-        if self._turn_is_over(inactivity[2]):
+        inactivity = self.judge.push(probabilities, self._belief(), self._turn_audio)
+        if self._turn_is_over():
             words += self._end_turn()
         events = _said(words)
         events.append(Step(self.step_idx, inactivity))
@@ -187,25 +194,32 @@ class Session:
                 span.start, partial(transcribe, models.graphs, models.vocabulary, samples)
             )
 
-    def _inactivity(self) -> tuple[float, float, float]:
-        """From the voice detector alone: the longer the silence, the longer it will last."""
-        silence = self._gate.silence_s
-        if silence is None:
-            return (0.0, 0.0, 0.0)
-        a, b, c = (1 / (1 + math.exp(-(silence - m) / 0.15)) for m in (0.35, 0.5, 0.7))
-        return (a, b, c)
+    def _belief(self) -> Belief | None:
+        """What the recogniser makes of the words before a pause."""
+        hypothesis = self._recognizer.hypothesis
+        if hypothesis is None or not self._gate.silence_s:
+            return None
+        return belief_of(self._models.vocabulary.text(hypothesis.tokens), hypothesis.p_end)
 
-    def _turn_is_over(self, p_silent: float) -> bool:
+    def _turn_audio(self) -> NDArray[np.float32]:
+        """The open turn so far, as far as it is still here."""
+        start = self._history.end if self._turn_start is None else self._turn_start
+        return self._history.read(start, self._history.end)
+
+    def _turn_is_over(self) -> bool:
         if self._turn_start is None:
             return False
         if self._history.end - self._turn_start > LONGEST_TURN_S * RATE:
             return True
-        return p_silent > self.options.turn_threshold
+        options = self.options
+        endpoint = Endpoint(options.turn_threshold, options.turn_silence_ms / 1000)
+        return self.judge.is_over(endpoint)
 
     def _end_turn(self) -> list[Word]:
         words = self._end_segment()
         self._turns.close()
         self._turn_start = None
+        self.judge.turn_over()
         return words
 
     def _ready_turns(self, wait: bool = False) -> list[Event]:

@@ -287,8 +287,11 @@ def _split_rotary(weight: Linear) -> Linear:
     (q, scale, zero), bias = weight
     head = [*range(0, ROTARY, 2), *range(1, ROTARY, 2), *range(ROTARY, HEAD_DIM)]
     order = np.concatenate([np.array(head) + h * HEAD_DIM for h in range(HEADS)])
-    pick = lambda a: a[order] if np.ndim(a) and np.size(a) == HEADS * HEAD_DIM else a  # noqa: E731
-    return (q[:, order], pick(scale), pick(zero)), None if bias is None else bias[order]
+
+    def reordered(a: Array) -> Array:  # one value a channel, or one for all
+        return a[order] if a.size == HEADS * HEAD_DIM else a
+
+    return (q[:, order], reordered(scale), reordered(zero)), None if bias is None else bias[order]
 
 
 def _caches(prefix: str, length: str) -> dict[str, Any]:

@@ -148,3 +148,10 @@ def test_a_microphone_that_cannot_be_opened_is_one_finding_with_a_remedy(monkeyp
     (finding,) = check_microphone("mic")
     assert finding.level == "fail"
     assert finding.remedy
+
+
+def test_the_running_daemon_is_no_fault_of_the_microphone(monkeypatch):
+    monkeypatch.setattr(alsa, "_owner", lambda device: "edged (pid 1)")
+    FakeCard().install(monkeypatch).problem = "Device or resource busy"
+    (finding,) = check_microphone("plughw:CARD=Mic")
+    assert (finding.level, "systemctl stop edged" in finding.remedy) == ("warn", True)

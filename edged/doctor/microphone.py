@@ -55,6 +55,9 @@ def check_microphone(device: str, seconds: float = 3.0) -> list[Finding]:
 
 def _unusable(sentence: str) -> Finding:
     """The device's own sentence ends with the remedy, after a colon."""
+    if "in use by edged (" in sentence:
+        remedy = "to have it measured, stop the service first (sudo systemctl stop edged)"
+        return Finding("warn", WHAT, "the running edged has it, so it was not measured", remedy)
     sentence, _, remedy = sentence.partition(": ")
     return Finding("fail", WHAT, sentence, remedy or "`edged devices` lists what there is")
 

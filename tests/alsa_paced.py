@@ -90,7 +90,7 @@ class PacedMicrophone:
         for left in (socket, self._dir / "pipe"):  # by a crash
             left.unlink(missing_ok=True)
         native = f"module-native-protocol-unix auth-anonymous=1 socket={socket}"
-        command = ["pulseaudio", "-n", "--daemonize=no", "--exit-idle-time=-1"]
+        command = ["pulseaudio", "-n", "--daemonize=no", "--exit-idle-time=120"]
         command += ["--use-pid-file=no", "--log-target=stderr", "-L", native]
         quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
         self._server = subprocess.Popen(command, env=self._env, stderr=subprocess.DEVNULL, **quiet)

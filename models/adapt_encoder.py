@@ -303,7 +303,8 @@ def train(folder: Path, audio: Path, out: Path, minutes: float, rate: float, see
         if step % 50 == 0:
             mean = np.mean(log[-50:], 0)
             print(f"{step}: KL {mean[0]:.4f}, relative error {mean[1]:.4f}", flush=True)
-    np.savez(out, **{name: t.detach().numpy().astype(np.float16) for name, t in student.items()})
+    arrays = {name: t.detach().numpy().astype(np.float16) for name, t in student.items()}
+    np.savez_compressed(out, **arrays)
 
 
 def main() -> None:

@@ -1,0 +1,199 @@
+"""What the door serves under which path, and who may have it.
+
+aiohttp serves both HTTP (a body that is read as it comes) and WebSockets on one port, which
+`websockets` alone does not; the `gradium` SDK is built on it too.
+"""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from aiohttp import web
+
+from edged.errors import RequestError
+from edged.events import Ready
+from edged.server.follow import Followers
+from edged.server.guard import Origins, Rate, key_fits, key_of
+from edged.server.messages import Setup
+from edged.server.metrics import Metrics
+from edged.server.socket import Connection
+from edged.server.streams import Streams
+from edged.server.upload import Upload
+
+MAX_MESSAGE = 4 << 20  # bytes: 65 s of 24 kHz PCM in base64
+HEARTBEAT_S = 60.0  # a client that answers no ping for half of that is gone
+CLOSE_S = 5.0  # for the client's half of the closing handshake
+
+_log = logging.getLogger(__name__)
+_Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+@dataclass(frozen=True)
+class Access:
+    """`api_key` None: nobody is asked for one. `origins`: of pages that may connect."""
+
+    api_key: str | None
+    origins: Origins
+
+
+class App:
+    """The handlers. Owned by the door's loop."""
+
+    def __init__(
+        self,
+        access: Access,
+        streams: Streams,
+        metrics: Metrics,
+        problems: Callable[[], list[str]],
+        follow: bool,
+    ) -> None:
+        """`problems`: why /healthz should not say ok. `follow`: there is a microphone."""
+        self.followers = Followers()
+        self.busy: set[Any] = set()  # aiohttp's connections whose request is being answered
+        self._access = access
+        self._streams = streams
+        self._metrics = metrics
+        self._problems = problems
+        self._follow = follow
+        self._rate = Rate()
+        self._connections: set[Connection] = set()
+
+    def application(self) -> web.Application:
+        app = web.Application(middlewares=[self._guard])
+        for prefix in ("/api", ""):  # the SDK's base URL is given with and without /api
+            app.router.add_get(f"{prefix}/speech/asr", self._speech)
+            app.router.add_post(f"{prefix}/post/speech/asr", self._post)
+        app.router.add_get("/api/events", self._events)
+        app.router.add_get("/healthz", self._healthz)
+        app.router.add_get("/metrics", self._scrape)
+        return app
+
+    def stop(self) -> None:
+        """Everybody is told; nothing new is taken."""
+        self.followers.stop()
+        for connection in list(self._connections):
+            connection.stop()
+
+    @web.middleware
+    async def _guard(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
+        self.busy.add(request.protocol)
+        try:
+            return await self._answer(request, handler)
+        finally:
+            self.busy.discard(request.protocol)
+
+    async def _answer(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
+        if not self._access.origins.may(request.headers.get("Origin"), request.host):
+            self._metrics.refused.labels("origin").inc()
+            sentence = "this web page may not connect: EDGED_LISTEN_ORIGINS lists those that may\n"
+            return web.Response(status=403, text=sentence)
+        try:
+            return await handler(request)
+        except web.HTTPException:
+            raise
+        except ConnectionError:
+            raise  # the client went: aiohttp knows
+        except Exception:
+            _log.exception("a request failed", extra={"EDGED_CODE": "door-request-failed"})
+            return web.Response(status=500, text="error from server 1011: a bug in edged\n")
+
+    # -- speech
+
+    async def _speech(self, request: web.Request) -> web.StreamResponse:
+        socket = await _accept(request)
+        connection = Connection(
+            socket,
+            self._streams,
+            self._metrics,
+            lambda: self._admit(request),
+            lambda: _abort(request),
+        )
+        self._connections.add(connection)
+        try:
+            if not self._knows(request):
+                connection.refuse("the x-api-key is missing or wrong")
+            await connection.serve()
+        finally:
+            self._connections.discard(connection)
+        return socket
+
+    async def _post(self, request: web.Request) -> web.StreamResponse:
+        if refusal := self._refusal(request):
+            return refusal
+        if not self._admit(request):
+            return web.Response(status=429, text="too many new sessions in a short time\n")
+        return await Upload(request, self._streams).serve()
+
+    async def _events(self, request: web.Request) -> web.StreamResponse:
+        if refusal := self._refusal(request):
+            return refusal
+        if not self._follow:
+            return web.Response(status=404, text="this edged has no microphone to follow\n")
+        try:
+            delay = self._streams.options(Setup()).delay_in_frames
+        except RequestError as problem:
+            return web.Response(status=500, text=f"{problem}\n")
+        ready = Ready(str(uuid.uuid4()), self._streams.model_name, delay)
+        socket = await _accept(request)
+        await self.followers.serve(socket, ready, lambda: _abort(request))
+        return socket
+
+    # -- the state of things
+
+    async def _healthz(self, request: web.Request) -> web.StreamResponse:
+        problems = self._problems()
+        text = "\n".join(problems) if problems else "ok"
+        return web.Response(status=503 if problems else 200, text=text + "\n")
+
+    async def _scrape(self, request: web.Request) -> web.StreamResponse:
+        if refusal := self._refusal(request):
+            return refusal
+        return web.Response(
+            body=self._metrics.text(),
+            headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"},
+        )
+
+    def gauges(self) -> Mapping[str, Any]:
+        return {
+            "door_streams": self._streams.count,
+            "door_streams_max": self._streams.max_streams,
+            "door_waiting_seconds": self._streams.waiting_s,
+            "door_followers": self.followers.count,
+        }
+
+    # -- who may
+
+    def _knows(self, request: web.Request) -> bool:
+        knows = key_fits(self._access.api_key, key_of(request.headers, request.query))
+        if not knows:
+            self._metrics.refused.labels("key").inc()
+        return knows
+
+    def _refusal(self, request: web.Request) -> web.Response | None:
+        if self._knows(request):
+            return None
+        return web.Response(status=401, text="the x-api-key is missing or wrong\n")
+
+    def _admit(self, request: web.Request) -> bool:
+        admitted = self._rate.take(request.remote or "")
+        if not admitted:
+            self._metrics.refused.labels("rate").inc()
+        return admitted
+
+
+async def _accept(request: web.Request) -> web.WebSocketResponse:
+    """Without compression: a small message must not unpack to a large one."""
+    socket = web.WebSocketResponse(
+        max_msg_size=MAX_MESSAGE, heartbeat=HEARTBEAT_S, timeout=CLOSE_S, compress=False
+    )
+    await socket.prepare(request)
+    return socket
+
+
+def _abort(request: web.Request) -> None:
+    if request.transport is not None:
+        request.transport.abort()

@@ -1,0 +1,131 @@
+"""`input_format`: bytes of any chunk size in, the session's frames out.
+
+Audio is taken in blocks of 80 ms from its first sample on, as files are read (audio/files.py), so
+that the same audio gives the same frames whichever way it comes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+from edged.audio.pcm import READ_S, RawFormat, decode
+from edged.audio.resample import FrameMaker
+from edged.audio.source import Frame
+from edged.errors import RequestError
+from edged.server.opus import RATE as OPUS_RATE
+from edged.server.opus import OpusReader
+from edged.server.wav import WavHeader
+
+PCM_RATES = (8000, 16_000, 22_050, 24_000, 44_100, 48_000)
+RAW = {f"pcm_{rate}": RawFormat("s16", rate) for rate in PCM_RATES} | {
+    "pcm": RawFormat("s16"),
+    "ulaw_8000": RawFormat("ulaw", 8000),
+    "mulaw_8000": RawFormat("ulaw", 8000),
+    "alaw_8000": RawFormat("alaw", 8000),
+}
+FORMATS = ("wav", "opus", *sorted(RAW))
+
+
+class Decoder(Protocol):
+    """Bytes of one stream to frames. Both methods decode lazily, so that a small message that
+    unpacks to much audio never has to be held as audio. They raise RequestError."""
+
+    seconds_per_byte: float
+    """Of audio, as far as it is known: 0 before that."""
+
+    def push(self, data: bytes) -> Iterator[Frame]: ...
+
+    def finish(self) -> Iterator[Frame]:
+        """What is left, padded with silence to a whole frame."""
+
+
+def decoder(input_format: object) -> Decoder:
+    """Raises RequestError that names what is allowed."""
+    if input_format == "wav":
+        return Wav()
+    if input_format == "opus":
+        return Opus()
+    if isinstance(input_format, str) and input_format in RAW:
+        return Raw(RAW[input_format])
+    shown = f"{input_format!r:.60}"
+    raise RequestError(f"input_format must be one of {', '.join(FORMATS)}, not {shown}")
+
+
+class Raw:
+    """Samples without a header. A cut sample at the end is dropped."""
+
+    def __init__(self, raw: RawFormat) -> None:
+        self.seconds_per_byte = 1 / (raw.rate * raw.frame_bytes)
+        self._raw = raw
+        self._block = max(1, round(READ_S * raw.rate)) * raw.frame_bytes
+        self._maker = FrameMaker(raw.rate, raw.channels)
+        self._bytes = bytearray()
+
+    def push(self, data: bytes) -> Iterator[Frame]:
+        self._bytes += data
+        while len(self._bytes) >= self._block:
+            block = bytes(self._bytes[: self._block])
+            del self._bytes[: self._block]
+            yield from self._maker.push(decode(block, self._raw))
+
+    def finish(self) -> Iterator[Frame]:
+        whole = len(self._bytes) // self._raw.frame_bytes * self._raw.frame_bytes
+        if whole:
+            yield from self._maker.push(decode(bytes(self._bytes[:whole]), self._raw))
+        yield from self._maker.finish()
+
+
+class Wav:
+    """A header, then what it says. Audio ends where the header says it does."""
+
+    def __init__(self) -> None:
+        self.seconds_per_byte = 0.0
+        self._header = WavHeader()
+        self._samples: Raw | None = None
+        self._empty = True
+
+    def push(self, data: bytes) -> Iterator[Frame]:
+        self._empty = self._empty and not data
+        if self._samples is None:
+            data = self._header.push(data)
+            if self._header.raw is None:
+                return
+            self._samples = Raw(self._header.raw)
+            self.seconds_per_byte = self._samples.seconds_per_byte
+        if self._header.left is not None:
+            data = data[: self._header.left]
+            self._header.left -= len(data)
+        yield from self._samples.push(data)
+
+    def finish(self) -> Iterator[Frame]:
+        if self._samples is not None:
+            yield from self._samples.finish()
+        elif not self._empty:
+            raise RequestError("the WAV ended within its header")
+
+
+class Opus:
+    """Ogg Opus, each page as it arrives."""
+
+    def __init__(self) -> None:
+        self.seconds_per_byte = 0.0
+        self._reader = OpusReader()
+        self._maker: FrameMaker | None = None
+        self._received = 0
+        self._decoded = 0  # samples
+
+    def push(self, data: bytes) -> Iterator[Frame]:
+        self._received += len(data)
+        for block in self._reader.push(data):
+            self._decoded += len(block)
+            self.seconds_per_byte = self._decoded / OPUS_RATE / self._received
+            if self._maker is None:
+                self._maker = FrameMaker(OPUS_RATE, self._reader.channels)
+            yield from self._maker.push(block)
+
+    def finish(self) -> Iterator[Frame]:
+        if self._maker is not None:
+            yield from self._maker.finish()
+        elif self._received:
+            raise RequestError("the opus input ended before any audio")

@@ -1,0 +1,218 @@
+"""One stream of audio through the door: a client's bytes in, a Session's events out.
+
+The loop puts commands in, the crew's threads take them out. What waits is counted in bytes, and
+whoever feeds a stream stops while it is full: nothing is dropped, the client is held back.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, Future
+from typing import Any, Protocol, TypeAlias
+
+from edged import STEP_S
+from edged.audio.source import Frame
+from edged.errors import RequestError
+from edged.events import EndOfStream, Error, Event
+from edged.server.formats import Decoder
+from edged.server.messages import Audio, End, Flush
+from edged.session import Session
+from edged.turns import Inline
+
+MAX_WAITING = 1 << 20  # bytes of audio that wait; one message may go beyond
+MAX_WAITING_S = 10.0  # and what they last, as far as that is known
+AHEAD_S = 1.0  # audio that came this much sooner than it can have been spoken is from a file
+BEHIND = 4  # steps of a live stream that wait: the recogniser then updates in larger chunks
+OURS = 1011  # the code of an `error` that the client did not cause
+
+Command: TypeAlias = Audio | Flush | End
+
+_log = logging.getLogger(__name__)
+
+
+class Client(Protocol):
+    """Who is at the other end. Called on the crew's threads; must not block."""
+
+    def events(self, events: Sequence[Event]) -> None:
+        """The last one of a stream is EndOfStream or Error."""
+
+    def is_full(self) -> bool:
+        """True while the client does not read: the stream rests until it is woken."""
+
+    def room(self) -> None:
+        """The stream takes audio again."""
+
+
+class Stream:
+    """Goes from `submit` to `submit` until `done`."""
+
+    def __init__(
+        self,
+        make_session: Callable[[Executor], Session],
+        decoder: Decoder,
+        client: Client,
+        wake: Callable[[Stream], None],
+        beside: Executor,
+        on_step: Callable[[float], None],
+    ) -> None:
+        """`make_session` is called on the first step, with an executor for long work. `wake` tells
+        the crew that there is something to do. `on_step` hears how many seconds a step took."""
+        self.done = False
+        self._make_session = make_session
+        self._decoder = decoder
+        self._client = client
+        self._wake = wake
+        self._beside = _Beside(beside, self._is_file)
+        self._on_step = on_step
+        self._session: Session | None = None
+        self._lock = threading.Lock()
+        self._waiting: deque[Command] = deque()
+        self._waiting_bytes = 0
+        self._was_full = False
+        self._began: float | None = None  # when the first audio came
+        self._frames: Iterator[Frame] = iter(())
+        self._next: deque[Frame | Flush | End] = deque()  # decoded: a few steps at most
+        self._decoded_s = 0.0
+
+    # -- from the loop
+
+    def submit(self, command: Command) -> None:
+        with self._lock:
+            if self.done:
+                return
+            if isinstance(command, Audio):
+                self._waiting_bytes += len(command.data)
+                if self._began is None:
+                    self._began = time.monotonic()
+            self._waiting.append(command)
+        self._wake(self)
+
+    @property
+    def is_full(self) -> bool:
+        """No more should be submitted until `Client.room`."""
+        with self._lock:
+            self._was_full = not self.done and self._load() > 1
+            return self._was_full
+
+    @property
+    def waiting_s(self) -> float:
+        """Audio that was received and not yet heard, as far as it is known."""
+        return self._waiting_bytes * self._decoder.seconds_per_byte + len(self._next) * STEP_S
+
+    def abandon(self) -> None:
+        """The client is gone: nothing more is done or said."""
+        self.done = True
+
+    # -- on a thread of the crew
+
+    def work(self) -> bool:
+        """At most one step."""
+        if self.done or self._client.is_full():
+            return False
+        try:
+            return self._step()
+        except RequestError as problem:
+            self._fail(str(problem), problem.code)
+        except Exception as problem:
+            _log.exception("a stream failed", extra={"EDGED_CODE": "door-stream-failed"})
+            self._fail(f"the recogniser failed ({type(problem).__name__})", OURS)
+        return False
+
+    def _step(self) -> bool:
+        self._decode()
+        if not self._next:
+            return False
+        if self._session is None:
+            self._session = self._make_session(self._beside)
+        item = self._next.popleft()
+        match item:
+            case Flush(flush_id):
+                self._tell(self._session.flush(flush_id))
+            case End():
+                self._tell(self._session.end())
+            case frame:
+                behind = len(self._next) >= BEHIND and not self._is_file()
+                started = time.perf_counter()
+                events = self._session.push(frame, behind)
+                self._on_step(time.perf_counter() - started)
+                self._tell(events)
+        return not self.done
+
+    def _decode(self) -> None:
+        """Keeps a few frames ready, so that it is known whether more wait."""
+        while len(self._next) <= BEHIND:
+            frame = next(self._frames, None)
+            if frame is not None:
+                self._decoded_s += STEP_S
+                self._next.append(frame)
+                continue
+            match self._take():
+                case None:
+                    return
+                case Audio(data):
+                    self._frames = self._decoder.push(data)
+                case End() as end:
+                    self._next.extend(self._decoder.finish())
+                    self._next.append(end)
+                case flush:
+                    self._next.append(flush)
+
+    def _take(self) -> Command | None:
+        with self._lock:
+            if not self._waiting:
+                return None
+            command = self._waiting.popleft()
+            if isinstance(command, Audio):
+                self._waiting_bytes -= len(command.data)
+            room = self._was_full and self._load() < 0.5
+            if room:
+                self._was_full = False
+        if room:
+            self._client.room()
+        return command
+
+    def _load(self) -> float:
+        """1: as much waits as may."""
+        seconds = self._waiting_bytes * self._decoder.seconds_per_byte
+        return max(self._waiting_bytes / MAX_WAITING, seconds / MAX_WAITING_S)
+
+    def _is_file(self) -> bool:
+        """More audio has come than time has passed: nobody waits for each word as it is said."""
+        if self._began is None:
+            return False
+        received_s = self._decoded_s + self._waiting_bytes * self._decoder.seconds_per_byte
+        return received_s > time.monotonic() - self._began + AHEAD_S
+
+    def _tell(self, events: list[Event]) -> None:
+        if self.done or not events:
+            return
+        if isinstance(events[-1], EndOfStream):
+            self._close()
+        self._client.events(events)
+
+    def _fail(self, sentence: str, code: int) -> None:
+        if not self.done:
+            self._close()
+            self._client.events([Error(sentence, code)])
+
+    def _close(self) -> None:
+        self.done = True
+        self._session = None
+
+
+class _Beside(Executor):
+    """Where long work (second pass, Smart Turn) goes: aside while somebody speaks live, at once
+    for a file, whose text is then the same at each run and the same as `edged transcribe` gives."""
+
+    def __init__(self, aside: Executor, is_file: Callable[[], bool]) -> None:
+        self._aside = aside
+        self._inline = Inline()
+        self._is_file = is_file
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        to = self._inline if self._is_file() else self._aside
+        return to.submit(fn, *args, **kwargs)

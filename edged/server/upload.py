@@ -1,0 +1,145 @@
+"""`POST /api/post/speech/asr`: a whole file in, its words out as lines of JSON."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from aiohttp import web
+
+from edged.errors import RequestError
+from edged.events import EndOfStream, EndText, Error, Event, Text, Turn, to_json
+from edged.server.messages import Audio, End, Setup
+from edged.server.stream import Stream
+from edged.server.streams import Streams
+
+READ_S = 30.0  # in which SLOWEST bytes must arrive
+SLOWEST = 1024  # no speech is coded in fewer
+MAX_LINES = 200_000  # that wait for a client which sends all before it reads: 30 MB, 20 h of speech
+MAX_SENTENCE = 300
+_FORMATS = {"audio/wav": "wav", "audio/pcm": "pcm", "audio/ogg": "opus", "audio/opus": "opus"}
+_SAID = (Text, EndText, Turn)
+
+_log = logging.getLogger(__name__)
+
+
+class Upload:
+    """One request. Many clients send the whole body before they read a line of the answer, so
+    lines wait here meanwhile, and the body is never held back for them."""
+
+    def __init__(self, request: web.Request, streams: Streams) -> None:
+        self._request = request
+        self._streams = streams
+        self._loop = asyncio.get_running_loop()
+        self._lines: deque[str] = deque()
+        self._failure: Error | None = None
+        self._over = False
+        self._news = asyncio.Event()
+        self._room = asyncio.Event()
+
+    async def serve(self) -> web.StreamResponse:
+        """Whatever is wrong before the first line is an HTTP 500 in plain text, as in the cloud;
+        after that it is an `error` line."""
+        try:
+            stream, _ = self._streams.open(self._setup(), self, "post")
+        except RequestError as problem:
+            return _failed(Error(str(problem), problem.code))
+        body = asyncio.create_task(self._read(stream))
+        try:
+            return await self._answer()
+        finally:
+            self._over = True
+            self._room.set()
+            body.cancel()
+            self._streams.release(stream)
+
+    def _setup(self) -> Setup:
+        query = self._request.query
+        kind = self._request.headers.get("Content-Type", "audio/wav").partition(";")[0].strip()
+        return Setup(
+            model_name=query.get("model", "default"),
+            input_format=query.get("input_format") or _FORMATS.get(kind.lower(), "wav"),
+            json_config=query.get("json_config"),
+        )
+
+    # -- edged.server.stream.Client, on a thread of the crew
+
+    def events(self, events: Sequence[Event]) -> None:
+        lines = [to_json(event.wire()) + "\n" for event in events if isinstance(event, _SAID)]
+        self._lines.extend(lines)
+        if lines or isinstance(events[-1], EndOfStream | Error):
+            self._soon(partial(self._told, events[-1]))
+
+    def is_full(self) -> bool:
+        return len(self._lines) >= MAX_LINES
+
+    def room(self) -> None:
+        self._soon(self._room.set)
+
+    # -- on the loop
+
+    def _soon(self, call: Callable[[], None]) -> None:
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(call)
+
+    def _told(self, last: Event) -> None:
+        if isinstance(last, EndOfStream | Error):
+            self._over = True
+            self._failure = last if isinstance(last, Error) else None
+            self._room.set()
+        self._news.set()
+
+    async def _read(self, stream: Stream) -> None:
+        """The body into the stream, as fast as the stream takes it."""
+        try:
+            while not self._over and (data := await self._chunk()):
+                stream.submit(Audio(data))
+                while stream.is_full and not self._over:
+                    self._room.clear()
+                    if stream.is_full:
+                        await self._room.wait()
+        except TimeoutError:
+            self._told(Error(f"the body stalled for {READ_S:.0f} s", 1008))
+        except Exception as problem:  # aiohttp has many ways to say it
+            _log.debug("a body broke off: %r", problem)
+            self._told(Error("the body broke off", 1008))
+        else:
+            stream.submit(End())
+
+    async def _chunk(self) -> bytes:
+        """SLOWEST bytes or more; fewer at the end, none after it. Raises TimeoutError for a
+        trickle."""
+        data = bytearray()
+        async with asyncio.timeout(READ_S):
+            while len(data) < SLOWEST and (more := await self._request.content.readany()):
+                data += more
+        return bytes(data)
+
+    async def _answer(self) -> web.StreamResponse:
+        await self._wait()
+        if self._failure is not None and not self._lines:
+            return _failed(self._failure)
+        response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
+        await response.prepare(self._request)
+        while self._lines or not self._over:
+            while self._lines:
+                await response.write(self._lines.popleft().encode())
+            await self._wait()
+        if self._failure is not None:
+            await response.write((to_json(self._failure.wire()) + "\n").encode())
+        await response.write_eof()
+        return response
+
+    async def _wait(self) -> None:
+        """Until there are lines, or there will be no more."""
+        while not self._lines and not self._over:
+            self._news.clear()
+            await self._news.wait()
+
+
+def _failed(error: Error) -> web.Response:
+    sentence = error.message[:MAX_SENTENCE]
+    return web.Response(status=500, text=f"error from server {error.code}: {sentence}\n")

@@ -200,6 +200,7 @@ def test_a_failure_inside_is_an_error_and_the_next_session_goes_on_in_stream_tim
     assert bench.of(Error)[0].code == 1011
     assert bench.engine.failures == 1
     assert [s.step_idx for s in bench.of(Step)] == list(range(15))
+    assert len(bench.of(Text)) == 4 + 5
     assert bench.of(Text)[-1].start_s == pytest.approx(14 * 0.08)
     assert not bench.of(EndOfStream)
 
@@ -282,8 +283,9 @@ def test_commands_beyond_the_bound_are_refused_not_queued(bench, script) -> None
     script.hold = threading.Event()
     bench.hear(1)
     until(lambda: script.made, "the engine is busy")
-    taken = [bench.engine.submit(End()) for _ in range(100)]
-    assert taken.count(True) == module.MAX_COMMANDS
+    taken = [bench.engine.submit(Flush(n, list)) for n in range(100)]
+    assert taken.count(True) == module.MAX_FLUSHES
+    assert bench.engine.submit(End())  # the daemon's own always find room
 
 
 def test_an_idle_engine_beats(bench: Bench) -> None:

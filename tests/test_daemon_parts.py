@@ -221,7 +221,8 @@ def control(folder: Path, text: str = "") -> tuple[Control, Keeper, Parts]:
         parts,
         parts,
         Notifier(),
-        lambda settings: settings.mqtt_url,  # type: ignore[arg-type]
+        lambda settings: settings.mqtt_url,
+        list,  # type: ignore[arg-type]
     )
     return made, keeper, parts
 

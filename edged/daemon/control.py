@@ -42,8 +42,10 @@ class Control:
         publisher: Publisher,
         notifier: Notifier,
         broker_url: Callable[[Settings], str],
+        on_change: Callable[[], None],
     ) -> None:
-        """`broker_url` gives the address behind `embedded`, starting that broker if need be."""
+        """`broker_url` gives the address behind `embedded`, starting that broker if need be.
+        `on_change` is called when other settings are in force."""
         self.problem = ""  # why the last reload changed nothing, for the status line
         self._keeper = keeper
         self._hearing = hearing
@@ -51,6 +53,7 @@ class Control:
         self._publisher = publisher
         self._notifier = notifier
         self._broker_url = broker_url
+        self._on_change = on_change
 
     def announce(self) -> None:
         """At the start: the settings in force, for all who look."""
@@ -150,6 +153,7 @@ class Control:
     def _changed(self, fields: tuple[str, ...], why: str) -> None:
         if fields:
             say(_log, logging.INFO, "settings-changed", f"{why}: {', '.join(sorted(fields))}")
+            self._on_change()
         self._publish_settings()
 
     def _publish_settings(self) -> None:

@@ -2,7 +2,8 @@
 
 A Session lasts as long as the microphone hears without a break: muting it, losing it or a failure
 inside ends it (what was said is finished first), and the next audio starts a new one. To those who
-follow, the stream is one: times and step numbers go on, and `end_of_stream` comes when we stop.
+follow, the stream is one: times and step numbers go on, also while the recogniser cannot be had,
+and `end_of_stream` comes when we stop.
 
 Commands come through one bounded queue and are done in order between two steps. A flush first
 pushes the audio that was heard before it, so that its answer stands after all of its texts.
@@ -35,7 +36,7 @@ from edged.session import Session
 
 BATCH = 25  # steps taken at once: 2 s of audio, so that commands wait no longer when late
 BEHIND = 4  # steps that wait: from here on the recogniser updates in larger chunks
-MAX_COMMANDS = 64
+MAX_FLUSHES = 64  # that wait; the daemon's own commands always find room behind them
 _IDLE_S = 1.0  # longest wait for audio: the heartbeat
 _BACK_OFF_S = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)  # after failures in a row
 _SETTLED_S = 30.0  # without a failure, after which the next one is a first one again
@@ -101,8 +102,7 @@ class Engine:
         self._session: Session | None = None
         self._first_step = 0  # of the session, in the stream
         self._steps = 0  # of the stream
-        self._skipped = 0  # steps that passed while the recogniser could not be had
-        self._commands: queue.Queue[Command] = queue.Queue(MAX_COMMANDS)
+        self._commands: queue.Queue[Command] = queue.Queue(MAX_FLUSHES + 64)
         self._stopping = threading.Event()
         self._stop_by = 0.0
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
@@ -122,7 +122,9 @@ class Engine:
         self._thread.start()
 
     def submit(self, command: Command) -> bool:
-        """False if the queue is full: the command is not done, and its sender must be told."""
+        """False if too many wait: the command is not done, and its sender must be told."""
+        if isinstance(command, Flush) and self._commands.qsize() >= MAX_FLUSHES:
+            return False
         try:
             self._commands.put_nowait(command)
         except queue.Full:
@@ -151,7 +153,8 @@ class Engine:
     def rejected(self) -> Counter[str]:
         """Texts that the recogniser's guards withheld, by reason."""
         session = self._session
-        return self._rejected + (session.dropped if session is not None else Counter())
+        # Copied in one go: the engine's thread counts on meanwhile.
+        return self._rejected + Counter(dict(session.dropped) if session is not None else {})
 
     @property
     def heard_s(self) -> float:
@@ -166,6 +169,7 @@ class Engine:
             self._ring.take(0, timeout=_IDLE_S)  # only waits, for audio or a command
             self._do_commands()
             self._work(self._ring.take(BATCH))
+            self._tell_dropped()
         self._do_commands()
         while time.monotonic() < self._stop_by - 1.0:  # late: the last words matter more
             items = self._ring.take(BATCH)
@@ -179,27 +183,22 @@ class Engine:
         waiting = self._ring.depth
         for done, item in enumerate(items, 1):
             self.heartbeat = started = time.monotonic()
-            steps = item.samples // STEP_SAMPLES if isinstance(item, Gap) else 1
+            due = self._steps + (item.samples // STEP_SAMPLES if isinstance(item, Gap) else 1)
             if started < self._retry_at:
-                self._skipped += steps
-                continue
-            self._make_up()
-            failures = self.failures
-            if isinstance(item, Gap):
+                pass  # the recogniser rests after a failure
+            elif isinstance(item, Gap):
                 self._do(partial(Session.gap, samples=item.samples))
-                self._tell_dropped()
             else:
                 behind = len(items) - done + waiting > BEHIND
                 self._do(partial(Session.push, frame=item, behind=behind))
                 self._speed.worked(time.monotonic() - started, STEP_S)
-            if self.failures > failures:
-                self._skipped += steps
+            if self._session is None and self._steps < due:
+                self._pass(due - self._steps)
 
-    def _make_up(self) -> None:
-        """Stream time went on while the recogniser could not be had."""
-        skipped, self._skipped = self._skipped, 0
-        if skipped:
-            self._do(partial(Session.gap, samples=skipped * STEP_SAMPLES))
+    def _pass(self, steps: int) -> None:
+        """Time goes by and nobody listens: steps without an opinion."""
+        self._hand_on([Step(self._steps + n) for n in range(steps)])
+        self._steps += steps
 
     def _tell_dropped(self) -> None:
         lost = self._ring.dropped - self._dropped_told
@@ -276,7 +275,7 @@ class Engine:
 
     def _forget(self) -> None:
         if self._session is not None:
-            self._rejected += self._session.dropped
+            self._rejected = self._rejected + self._session.dropped
         self._session = None
         self._tell_speaking()
 

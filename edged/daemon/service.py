@@ -8,6 +8,7 @@ everybody's health.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 import signal
@@ -32,6 +33,7 @@ from edged.daemon.health import Heartbeats, cpu_temp_c, rss_mb
 from edged.daemon.hearing import Hearing
 from edged.daemon.keeper import Keeper
 from edged.daemon.notify import Notifier, watchdog_interval_s
+from edged.errors import EdgedError
 from edged.events import Error, Event, Turn
 from edged.listen import listen
 from edged.logs import say
@@ -118,6 +120,7 @@ class Daemon:
             self._publisher,
             self._notifier,
             self._broker_url,
+            self._say_info,
         )
         self._control.announce()
         self._on_speaking(False)
@@ -191,12 +194,16 @@ class Daemon:
         hears = about.hears(mic)
         self._publisher.state("mic", about.microphone(mic))
         self._publisher.state("listening", "on" if hears else "off")
-        self._publisher.info(about.info(self._keeper.loaded, mic, self._engine.models))
+        self._say_info()
         if not hears:
             self._engine.submit(End())
         if mic.problem and mic.state is not self._mic_before:
             self._publisher.event(Error(f"microphone: {mic.sentence}"))
         self._mic_before = mic.state
+
+    def _say_info(self) -> None:
+        models, mic = self._engine.models, self._hearing.state
+        self._publisher.info(about.info(self._keeper.loaded, mic, models))
 
     def _look_after(self, now: float) -> None:
         mic = self._hearing.state
@@ -287,10 +294,16 @@ def run(
     stop = threading.Event()
     url = EmbeddedBroker().url if settings.mqtt_url == "embedded" else settings.mqtt_url
     watch = partial(listen, settings.broker(url), Console(), settings.device, stop=stop)
-    watcher = threading.Thread(target=watch, name="captions", daemon=True)
+    watcher = threading.Thread(target=_quietly, args=(watch,), name="captions", daemon=True)
     watcher.start()
     try:
         return daemon.run()
     finally:
         stop.set()
         watcher.join(2)
+
+
+def _quietly(work: Callable[[], None]) -> None:
+    """The daemon itself says what is wrong with the broker."""
+    with contextlib.suppress(EdgedError):
+        work()

@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
 EDGED := $(VENV)/bin/edged
-PIP := $(PY) -m pip install --quiet --disable-pip-version-check
+PIP := $(PY) -m pip install --quiet --disable-pip-version-check --use-pep517
 EXTRAS := daemon,door,embedded
 
 export PYTHON

@@ -61,10 +61,10 @@ def transcribe(files: Sequence[str], job: Job) -> int:
     models = load(job.models_dir, job.model, job.threads)
     exit_code = 0
     for number, (file, target) in enumerate(zip(files, targets, strict=True), 1):
-        if target is None and job.form == "text" and len(files) > 1:
-            _headline(file, first=number == 1)
+        ready = Ready(str(number), models.name, job.options.delay_in_frames)
+        titled = target is None and job.form == "text" and len(files) > 1
         try:
-            _one(file, target, models, job, Ready(str(number), models.name, _delay(job)))
+            _one(file, target, models, job, ready, titled)
         except InputError as error:
             _say(f"error: {error}")
             exit_code = error.exit_code
@@ -93,13 +93,17 @@ def raw_format(
     )
 
 
-def _one(file: str, target: Path | None, models: Models, job: Job, ready: Ready) -> None:
+def _one(
+    file: str, target: Path | None, models: Models, job: Job, ready: Ready, titled: bool
+) -> None:
     try:
         source = open_audio(file, job.raw)
     except InputError as error:
         if job.form == "events" and target is None:
             EventsWriter(sys.stdout, file).event(Error(str(error), CALLERS_FAULT))
         raise
+    if titled:  # as head(1) tells files apart
+        print(("" if ready.request_id == "1" else "\n") + f"==> {file} <==", flush=True)
     stats = RunStats()
     with contextlib.ExitStack() as stack:
         stack.callback(source.close)
@@ -165,10 +169,6 @@ def _deliver(events: Sequence[Event], sinks: Sequence[Writer | View]) -> None:
             sink.event(event)
 
 
-def _delay(job: Job) -> int:
-    return job.options.delay_in_frames
-
-
 def _shows_text(job: Job, target: Path | None) -> bool:
     """Whether the terminal itself is where the text goes."""
     return job.form == "text" and target is None and sys.stdout.isatty()
@@ -229,11 +229,6 @@ def _output(target: Path | None) -> Iterator[TextIO]:
         raise
     finally:
         part.replace(target) if keep else part.unlink(missing_ok=True)
-
-
-def _headline(file: str, first: bool) -> None:
-    """As head(1) tells files apart."""
-    print(("" if first else "\n") + f"==> {file} <==", flush=True)
 
 
 def _tell_stats(source: Source, session: Session, stats: RunStats) -> None:

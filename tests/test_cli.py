@@ -100,6 +100,17 @@ def test_a_file_on_standard_input_is_recognised_and_refused(speech: Path) -> Non
     assert b"holds a FLAC file" in done.stderr
 
 
+def test_a_terminal_as_standard_input_is_not_waited_for() -> None:
+    screen, terminal = pty.openpty()
+    done = subprocess.run(
+        [*RUN, "transcribe", "-"], stdin=terminal, capture_output=True, timeout=60, check=False
+    )
+    os.close(screen)
+    os.close(terminal)
+    assert done.returncode == 3
+    assert b"is no pipe" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("words", "code", "says"),
     [

@@ -124,6 +124,8 @@ class AudioFile:
 
 
 def _standard_input(raw: RawFormat) -> Source:
+    if sys.stdin is None or sys.stdin.isatty():  # None: it was closed by the caller
+        raise InputError("standard input is no pipe: send raw PCM into it, or name a file")
     stream = sys.stdin.buffer
     if isinstance(stream, io.BufferedReader):
         kind = _kind(stream.peek(HEAD_BYTES)[:HEAD_BYTES])

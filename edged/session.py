@@ -190,9 +190,8 @@ class Session:
             span = self._recognizer.finished.pop(0)
             samples = self._history.read(span.start, span.stop).copy()
             models = self._models
-            self._turns.add(
-                span.start, partial(transcribe, models.graphs, models.vocabulary, samples)
-            )
+            work = partial(transcribe, models.graphs, models.vocabulary, samples, span.tokens)
+            self._turns.add(span.start, work)
 
     def _belief(self) -> Belief | None:
         """What the recogniser makes of the words before a pause."""

@@ -16,6 +16,7 @@ from edged.stt.vocabulary import Vocabulary
 
 MATCHED_WORDS = 8  # said words that take part in the matching
 TOKENS_PER_S = 6.5  # upstream's bound on how fast people speak
+LONGEST_LOOP = 8  # tokens
 ATTENTION_LATE_S = 0.03
 STOP_FRAMES = 4
 CLOSE_S = 0.4  # a word that starts this soon after another follows it without a pause
@@ -63,14 +64,25 @@ def words_of(
     return words
 
 
-def loops(tokens: Sequence[int]) -> bool:
-    """True if the last 1 to 8 tokens are the third repetition of themselves."""
+def without_loop(tokens: Sequence[int]) -> int:
+    """How many of the tokens to believe: where the end is the third repetition (or more) of 1 to
+    8 tokens, only up to the end of their first occurrence."""
     end = len(tokens)
-    return any(
-        end >= 3 * n
-        and tokens[end - n :] == tokens[end - 2 * n : end - n] == tokens[end - 3 * n : end - 2 * n]
-        for n in range(1, 9)
-    )
+    while period := _period(tokens[:end]):
+        end -= period
+        while tokens[end - period : end] == tokens[end - 2 * period : end - period] != []:
+            end -= period
+    return end
+
+
+def _period(tokens: Sequence[int]) -> int:
+    """Length of what the end repeats for the third time; 0 if it does not."""
+    end = len(tokens)
+    for n in range(min(LONGEST_LOOP, end // 3), 0, -1):  # a loop may itself end in a smaller one
+        block = list(tokens[end - n :])
+        if list(tokens[end - 3 * n :]) == 3 * block:
+            return next(d for d in range(1, n + 1) if block[:d] * (n // d) == block)
+    return 0
 
 
 def token_limit(seconds: float) -> int:

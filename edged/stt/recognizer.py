@@ -26,6 +26,7 @@ class Span:
 
     start: int
     stop: int
+    tokens: tuple[int, ...] = ()  # what the first pass believed
 
 
 class Recognizer:
@@ -115,7 +116,7 @@ class Recognizer:
 
     def _close(self, segment: Segment, stop: int) -> None:
         self.runs += segment.runs
-        self.finished.append(Span(self._start, stop))
+        self.finished.append(Span(self._start, stop, tuple(segment.hypothesis.tokens)))
         self._segment = None
 
     def _again(self, history: History, until: int) -> None:

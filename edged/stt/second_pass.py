@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from edged.stt.commit import HeardWord, loops, token_limit, words_of
-from edged.stt.decoder import Decoder
+from edged.stt.commit import HeardWord, token_limit, without_loop, words_of
+from edged.stt.decoder import Decoder, Hypothesis
 from edged.stt.frontend import KERNEL, STRIDE
 from edged.stt.graphs import FRAME_S, HEAD_DIM, HEADS, KV, PAST, Floats, Graphs, feeds
 from edged.stt.vocabulary import Vocabulary
@@ -25,10 +26,13 @@ class Transcript:
     tokens: int = 0
 
 
-def transcribe(graphs: Graphs, vocabulary: Vocabulary, samples: Floats) -> Transcript:
+def transcribe(
+    graphs: Graphs, vocabulary: Vocabulary, samples: Floats, draft: Sequence[int] = ()
+) -> Transcript:
     """samples: float32[n] at 16 kHz, speech of up to about 20 s -> its words.
 
-    Pure but for its cost: about 0.03 CPU seconds a second of audio.
+    `draft`: tokens that are probably right (the first pass's); they make it faster and change
+    nothing. About 0.02 CPU seconds a second of audio.
     """
     if len(samples) < _SHORTEST:
         return Transcript([])
@@ -36,13 +40,11 @@ def transcribe(graphs: Graphs, vocabulary: Vocabulary, samples: Floats) -> Trans
     cross = graphs.cross.run(list(KV), {"h": states})
     limit = token_limit(len(states) * FRAME_S)
     decoder = Decoder(graphs, limit + 1)
+    decoder.hypothesis = Hypothesis(list(draft[:limit]))
     hypothesis = decoder.update(cross, limit, None)
-    tokens = hypothesis.tokens
-    while loops(tokens):
-        tokens = tokens[:-1]
-    n = len(tokens)
+    n = without_loop(hypothesis.tokens)
     probability = hypothesis.probability[:n]
-    words = words_of(tokens, hypothesis.heard[:n], probability, vocabulary)
+    words = words_of(hypothesis.tokens[:n], hypothesis.heard[:n], probability, vocabulary)
     return Transcript(words, math.fsum(math.log(max(p, 1e-9)) for p in probability), n)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from edged import STEP_S
 from edged.options import Options
-from edged.stt.commit import HeardWord, loops, ready, token_limit, unsaid, words_of
+from edged.stt.commit import HeardWord, ready, token_limit, unsaid, without_loop, words_of
 from edged.stt.decoder import Decoder, Hypothesis
 from edged.stt.encoder import Encoder
 from edged.stt.graphs import FRAME_S, Floats, Graphs
@@ -115,22 +115,21 @@ class Segment:
         delay = self._options.delay_in_frames * STEP_S
         horizon = None if last or pause else int((now - delay + self._tuning.tail_s) / FRAME_S)
         hypothesis = self._decoder.update(cross, token_limit(now), horizon)
+        sane = without_loop(hypothesis.tokens)
+        self._looping = self._looping + 1 if sane < len(hypothesis.tokens) else 0
         words = words_of(
-            hypothesis.tokens, hypothesis.heard, hypothesis.probability, self._vocabulary
+            hypothesis.tokens[:sane],
+            hypothesis.heard[:sane],
+            hypothesis.probability[:sane],
+            self._vocabulary,
         )
-        looping = loops(hypothesis.tokens)
-        self._looping = self._looping + 1 if looping else 0
         first = unsaid(self._said, words)
+        end = len(words)
         if last:
-            end = len(words)
-        elif looping:
-            end = first
+            self._dropped["loop"] += sane < len(hypothesis.tokens)
         else:
             end = ready(words, first, lambda word: self._settled(word, hypothesis, now - delay))
         fresh = words[first:end]
-        if last and looping and fresh:
-            self._dropped["loop"] += len(fresh)
-            fresh = []
         self._said += fresh
         before = now - delay - self._tuning.lock_s
         self._decoder.lock(max((w.last for w in words[:end] if w.stop_s < before), default=0))

@@ -1,0 +1,213 @@
+"""The recogniser's parts without a model: cache, history, vocabulary, commit rules, gate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edged.audio.history import History
+from edged.errors import ModelError
+from edged.stt.cache import Cache
+from edged.stt.commit import HeardWord, token_limit, unsaid, without_loop, words_of
+from edged.stt.decoder import _resumed
+from edged.stt.graphs import HEAD_DIM, HEADS, KV
+from edged.stt.vocabulary import Vocabulary
+from edged.vad.gate import Gate
+
+SPACE = "\u2581"
+
+
+# ---- cache and history --------------------------------------------------------------------------
+@settings(deadline=None, max_examples=40)
+@given(st.lists(st.tuples(st.integers(0, 40), st.integers(0, 12), st.integers(0, 3)), max_size=12))
+def test_a_cache_holds_what_plain_joining_would(splices: list[tuple[int, int, int]]) -> None:
+    cache, random = Cache(200), np.random.default_rng(0)
+    expected = [np.empty((HEADS, 0, HEAD_DIM), np.float32) for _ in KV]
+    for keep, count, unused in splices:
+        keep = min(keep, cache.length)
+        new = [random.standard_normal((HEADS, count + unused, HEAD_DIM), np.float32) for _ in KV]
+        cache.splice(keep, new, count)
+        expected = [
+            np.concatenate((old[:, :keep], add[:, :count]), 1)
+            for old, add in zip(expected, new, strict=True)
+        ]
+        assert cache.length == keep + count
+        for view, wanted in zip(cache.arrays(), expected, strict=True):
+            assert view.flags.c_contiguous
+            np.testing.assert_array_equal(view, wanted)
+
+
+@given(st.lists(st.integers(0, 50), max_size=30), st.integers(-5, 700), st.integers(-5, 700))
+def test_history_gives_the_place_that_was_asked_for(
+    sizes: list[int], start: int, stop: int
+) -> None:
+    history, total = History(100), 0
+    for size in sizes:
+        history.append(np.arange(total, total + size, dtype=np.float32))
+        total += size
+    assert history.end == total
+    assert history.start <= max(0, total - 100)
+    wanted = np.arange(max(start, history.start), min(stop, total), dtype=np.float32)
+    np.testing.assert_array_equal(history.read(start, stop), wanted)
+
+
+# ---- vocabulary ---------------------------------------------------------------------------------
+def _stored(*pieces: str) -> bytes:
+    return b"".join(bytes([len(p.encode())]) + p.encode() for p in pieces)
+
+
+def test_pieces_join_to_words(tmp_path: Path) -> None:
+    path = tmp_path / "tokenizer.bin"
+    long = "x" * 300
+    path.write_bytes(
+        _stored("<s>", SPACE + "good", "ness", ".")
+        + bytes([300 % 128 + 128, 300 // 128])
+        + long.encode()
+    )
+    vocabulary = Vocabulary.load(path)
+    assert vocabulary.text([1, 2, 3]) == "goodness."
+    assert [vocabulary.starts_word(i) for i in range(4)] == [False, True, False, False]
+    assert vocabulary.text([4]) == long
+
+
+@pytest.mark.parametrize("content", [b"\x05ab", b"\x81"])
+def test_a_vocabulary_that_is_cut_off_is_named(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "tokenizer.bin"
+    path.write_bytes(content)
+    with pytest.raises(ModelError, match=r"tokenizer\.bin is damaged.*edged models fetch"):
+        Vocabulary.load(path)
+    with pytest.raises(ModelError, match=r"none\.bin cannot be read"):
+        Vocabulary.load(tmp_path / "none.bin")
+
+
+# ---- words and their times ----------------------------------------------------------------------
+VOCABULARY = Vocabulary([(SPACE + c).encode() for c in "abcd"] + [b"s", b"."])
+
+tokens_heard = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 800)), max_size=40)
+
+
+@given(tokens_heard)
+def test_words_cover_all_tokens_and_have_length(pairs: list[tuple[int, int]]) -> None:
+    tokens, heard = [p[0] for p in pairs], [p[1] for p in pairs]
+    words = words_of(tokens, heard, [0.5] * len(tokens), VOCABULARY)
+    assert " ".join(w.text for w in words) == VOCABULARY.text(tokens)
+    assert all(w.stop_s > w.start_s >= 0 for w in words)
+    assert [w.last for w in words] == sorted({w.last for w in words})
+
+
+def test_a_word_stops_where_the_next_one_begins_but_not_across_a_pause() -> None:
+    words = words_of([0, 1, 2], [10, 20, 100], [1.0] * 3, VOCABULARY)
+    assert words[0].stop_s == words[1].start_s
+    assert words[1].stop_s == pytest.approx(24 * 0.024)
+
+
+# ---- loops --------------------------------------------------------------------------------------
+@given(
+    st.lists(st.integers(0, 4), max_size=12),
+    st.lists(st.integers(0, 4), min_size=1, max_size=8),
+    st.integers(3, 6),
+)
+def test_a_loop_is_cut_to_its_first_occurrence_at_most(
+    head: list[int], loop: list[int], times: int
+) -> None:
+    tokens = head + loop * times
+    kept = without_loop(tokens)
+    assert kept <= len(head) + len(loop)
+    assert without_loop(tokens[:kept]) == kept
+
+
+@given(st.lists(st.integers(0, 1000), max_size=50, unique=True))
+def test_plain_text_is_no_loop(tokens: list[int]) -> None:
+    assert without_loop(tokens) == len(tokens)
+
+
+def test_a_word_said_twice_is_no_loop() -> None:
+    assert without_loop([1, 2, 3, 3]) == 4
+
+
+@given(st.lists(st.integers(0, 9), max_size=20), st.integers(0, 9))
+def test_a_resumed_draft_is_what_stood_behind_the_token(rest: list[int], token: int) -> None:
+    resumed = _resumed(rest, [token])
+    assert resumed == rest[len(rest) - len(resumed) :]
+    if token in rest[:5]:
+        assert rest[len(rest) - len(resumed) - 1] == token
+
+
+# ---- what was said and what is believed ---------------------------------------------------------
+def _line(text: str, start: float = 0.0, pace: float = 0.3) -> list[HeardWord]:
+    return [
+        HeardWord(w, start + i * pace, start + (i + 1) * pace, i + 1, 0.9)
+        for i, w in enumerate(text.split())
+    ]
+
+
+@given(
+    st.lists(st.sampled_from(["the", "a", "cat", "dog", "ran", "sat", "on", "mat"]), max_size=25),
+    st.data(),
+)
+def test_an_unchanged_hypothesis_goes_on_exactly_behind_what_was_said(
+    words: list[str], data: st.DataObject
+) -> None:
+    line = _line(" ".join(words))
+    said = data.draw(st.integers(0, len(line)))
+    assert unsaid(line[:said], line) == said
+
+
+@pytest.mark.parametrize(
+    ("said", "believed", "next_word"),
+    [
+        ("and so s not my", "and so ask not what your country", "your"),
+        ("i scream", "ice cream is good", "is"),
+        ("hello their", "hello there world", "world"),
+        ("yes", "yes yes yes", "yes"),
+    ],
+)
+def test_a_corrected_hypothesis_neither_repeats_nor_skips(
+    said: str, believed: str, next_word: str
+) -> None:
+    """A wrong early word is not revised, and must not drag the rest of the line with it."""
+    believed_words = _line(believed)
+    index = unsaid(_line(said), believed_words)
+    assert believed_words[index].text == next_word
+    assert index == len(said.split())
+
+
+def test_nothing_said_means_everything_is_unsaid() -> None:
+    assert unsaid([], _line("a b")) == 0
+    assert unsaid(_line("a b"), []) == 0
+
+
+def test_speech_is_at_most_six_and_a_half_tokens_a_second() -> None:
+    assert token_limit(10.0) == 68
+    assert token_limit(0.0) >= 1
+
+
+# ---- the voice gate -----------------------------------------------------------------------------
+def _run(gate: Gate, probabilities: list[float]) -> list[str]:
+    return [change for p in probabilities if (change := gate.push(p))]
+
+
+def test_the_gate_opens_on_speech_and_closes_after_silence() -> None:
+    gate = Gate()
+    assert gate.silence_s is None
+    assert _run(gate, [0.1] * 20 + [0.9] * 10 + [0.0] * 30) == ["open", "close"]
+    assert gate.silence_s is not None
+    assert gate.silence_s > 0.6
+
+
+def test_a_click_does_not_open_the_gate() -> None:
+    assert _run(Gate(), [0.0, 0.9, 0.9, 0.0] * 50) == []
+
+
+def test_a_dip_below_the_threshold_does_not_close_it() -> None:
+    assert _run(Gate(), [0.9] * 5 + [0.4] * 200) == ["open"]
+
+
+@given(st.lists(st.floats(0, 1), max_size=200), st.floats(0.1, 0.9))
+def test_openings_and_closings_alternate(probabilities: list[float], enter: float) -> None:
+    changes = _run(Gate(enter), probabilities)
+    assert changes == ["open", "close"] * (len(changes) // 2) + ["open"] * (len(changes) % 2)

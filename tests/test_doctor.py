@@ -40,6 +40,12 @@ def levels(findings: list[Finding]) -> list[str]:
     return [f.level for f in findings]
 
 
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fast machine: a test must not depend on what else this one does."""
+    monkeypatch.setattr(recogniser, "_run", lambda *_: (5, 0.2))
+
+
 def run(folder: Path, *lines: str, as_json: bool = False) -> tuple[int, str]:
     env_file = folder / "edged.env"
     env_file.write_text("\n".join([f"EDGED_STATE_DIR={folder}/state", *lines]))
@@ -50,6 +56,7 @@ def run(folder: Path, *lines: str, as_json: bool = False) -> tuple[int, str]:
 # -- the whole
 
 
+@pytest.mark.usefixtures("quick")
 def test_a_healthy_box_has_nothing_to_mend_and_every_line_stands_alone(tmp_path: Path) -> None:
     with Mosquitto(tmp_path / "broker") as broker:
         code, out = run(
@@ -86,6 +93,7 @@ def test_wrong_settings_are_told_line_by_line(tmp_path: Path) -> None:
     assert "did you mean EDGED_TEMP" in out
 
 
+@pytest.mark.usefixtures("quick")
 def test_while_edged_runs_its_own_word_about_the_microphone_counts(tmp_path: Path) -> None:
     """The daemon holds the device: opening it again would only say "busy"."""
     with Mosquitto(tmp_path / "broker") as broker, Ear(broker.port) as ear:

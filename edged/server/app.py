@@ -16,6 +16,7 @@ from aiohttp import web
 
 from edged.errors import RequestError
 from edged.events import Ready
+from edged.server import kiosk
 from edged.server.follow import Followers
 from edged.server.guard import Origins, Rate, key_fits, key_of
 from edged.server.messages import Setup
@@ -70,6 +71,7 @@ class App:
         app.router.add_get("/api/events", self._events)
         app.router.add_get("/healthz", self._healthz)
         app.router.add_get("/metrics", self._scrape)
+        kiosk.add_to(app)
         return app
 
     def stop(self) -> None:

@@ -170,5 +170,6 @@ def test_a_signal_at_the_rails_is_called_clipping():
 
 
 @given(st.floats(-90, 20))
+@settings(deadline=None)
 def test_decibels_go_both_ways(decibels):
     assert to_db(from_db(decibels)) == pytest.approx(decibels, abs=1e-6)

@@ -7,7 +7,7 @@ import time
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edged import STEP_SAMPLES
@@ -45,6 +45,7 @@ actions = st.lists(st.one_of(writes, gaps, takes), max_size=60)
 
 
 @given(actions)
+@settings(deadline=None)
 def test_every_sample_comes_out_at_its_own_stream_time_or_as_a_gap(plan):
     ring = Ring(CAPACITY)
     producer, out, lost_on_purpose = Producer(ring), [], 0
@@ -68,6 +69,7 @@ def test_every_sample_comes_out_at_its_own_stream_time_or_as_a_gap(plan):
 
 
 @given(st.lists(st.integers(0, 3 * STEP_SAMPLES), max_size=40))
+@settings(deadline=None)
 def test_nothing_is_lost_while_the_consumer_keeps_up(sizes):
     ring = Ring(CAPACITY)
     producer, out = Producer(ring), []

@@ -61,7 +61,7 @@ def _language(key: str, value: object, known: tuple[str, ...]) -> str:
 
 def from_json_config(
     config: Mapping[str, Any] | str | None,
-    base: Options = Options(),  # noqa: B008  (frozen)
+    base: Options = Options(),
     languages: tuple[str, ...] = LANGUAGES,
 ) -> Options:
     """Options from a `json_config`, an object or a string holding one; `base` gives the rest.

@@ -34,6 +34,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from edged.models.recipe import ADAPTED_SHARE
+
 LAYERS, HEADS, HEAD_DIM, WIDTH = 6, 8, 36, 288
 ROTARY = 32  # dimensions of a head that are rotated
 FFN = 1152
@@ -126,23 +128,24 @@ def quantise(weight: Array) -> Quantised:
     return q, scale.astype(np.float32), np.full(w.shape[1], 128, np.uint8)
 
 
-def adapt(encoder: Weights, adapted: Path) -> Weights:
-    """The encoder with the layers of an adapted set (.npz, names as in upstream's encoder)."""
+def adapt(encoder: Weights, adapted: Path, share: float) -> Weights:
+    """The encoder with its layers moved by `share` towards an adapted set (.npz, float16, names
+    as in upstream's encoder, weights [out, in])."""
     result = dict(encoder)
     with np.load(adapted) as arrays:
         for name in arrays.files:
             place, _, part = name.rpartition(".")
             if part == "bias":
                 continue
-            value = arrays[name].astype(np.float32)
-            if value.ndim == 1:
-                result[place] = value
-            else:
-                bias = f"{place}.bias"
-                result[place] = (
-                    quantise(value),
-                    arrays[bias].astype(np.float32) if bias in arrays.files else None,
-                )
+            new, old = arrays[name].astype(np.float32), encoder[place]
+            if new.ndim == 1:
+                result[place] = share * new + (1 - share) * old
+                continue
+            (q, scale, zero), bias = old
+            mixed = share * new + (1 - share) * ((q.astype(np.float32) - zero) * scale).T
+            if f"{place}.bias" in arrays.files:
+                bias = share * arrays[f"{place}.bias"].astype(np.float32) + (1 - share) * bias
+            result[place] = (quantise(mixed), bias)
     return result
 
 
@@ -407,7 +410,7 @@ def build(upstream: Path, out: Path, streaming_encoder: Path | None) -> None:
     """
     encoder, decoder = read_weights(upstream)
     out.mkdir(parents=True, exist_ok=True)
-    streaming = adapt(encoder, streaming_encoder) if streaming_encoder else encoder
+    streaming = adapt(encoder, streaming_encoder, ADAPTED_SHARE) if streaming_encoder else encoder
     _conv1(encoder, out / "conv1.onnx")
     _conv23(encoder, out / "conv23.onnx")
     _encoder(streaming, out / "encoder.onnx")

@@ -20,9 +20,11 @@ _CROSS_OUT = list(KV)
 class Encoder:
     """Encoder states of one segment, as the decoder wants them."""
 
-    def __init__(self, graphs: Graphs, capacity: int, revise: int) -> None:
-        """`capacity`: most frames; `revise`: how many of the last ones are read again."""
+    def __init__(self, graphs: Graphs, capacity: int, revise: int, adapted: bool = True) -> None:
+        """`capacity`: most frames; `revise`: how many of the last ones are read again;
+        `adapted`: with the weights for little lookahead, else with upstream's."""
         self._graphs = graphs
+        self._graph = graphs.encoder if adapted else graphs.encoder_full
         self._revise = revise
         self._frontend = Frontend(graphs, capacity)
         self._past = Cache(capacity)
@@ -43,7 +45,7 @@ class Encoder:
         if not len(features):
             return []
         feed = {"feat": features, "pos0": np.array(first), **feeds(PAST, self._past.arrays())}
-        states, *new = self._graphs.encoder.run(None, feed)
+        states, *new = self._graph.run(None, feed)
         final = max(0, len(features) - self._revise)
         self._past.splice(first, new, final)
         cross = self._graphs.cross.run(_CROSS_OUT, {"h": states})

@@ -13,7 +13,7 @@ from edged.options import Options
 from edged.stt.commit import HeardWord
 from edged.stt.decoder import Hypothesis
 from edged.stt.graphs import FRAME_S, Graphs
-from edged.stt.segment import Segment, Tuning
+from edged.stt.segment import Segment, Tuning, tuning_for
 from edged.stt.vocabulary import Vocabulary
 
 RATE = 16_000
@@ -39,9 +39,11 @@ class Recognizer:
         options: Options,
         tuning: Tuning | None = None,
     ) -> None:
+        """`tuning`: in place of what suits the delay (to measure)."""
         self._graphs, self._vocabulary = graphs, vocabulary
         self.options = options  # new ones count from the next segment on
-        self._tuning = tuning or Tuning()
+        self._forced = tuning
+        self._tuning = tuning_for(options.delay_in_frames)
         self._random = np.random.default_rng(options.seed)
         self._segment: Segment | None = None
         self._start = self._read = 0
@@ -61,6 +63,7 @@ class Recognizer:
 
     def begin(self, start: int) -> None:
         """A segment starts at `start`, a place in the stream at 16 kHz."""
+        self._tuning = self._forced or tuning_for(self.options.delay_in_frames)
         self._segment = Segment(
             self._graphs,
             self._vocabulary,

@@ -47,7 +47,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def until(true: Callable[[], Any], what: str, timeout_s: float = 10) -> Any:
+def until(true: Callable[[], Any], what: str, timeout_s: float = 30) -> Any:
     """Waits for `true()`; fails with `what` after `timeout_s`."""
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,11 @@ from edged.mqtt.reports import Kind, LinkState
 from edged.mqtt.settings import BrokerSettings, Timing
 from tests.mosquitto import until
 
+# Short where a test waits for it, long where a busy machine must not be taken for a dead broker.
 FAST = Timing(
-    connect_s=2,
-    unproven_s=0.2,
-    dead_s=0.8,
+    connect_s=5,
+    unproven_s=2,
+    dead_s=20,
     retry=(0.05, 0.2),
     retry_refused=(0.05, 0.2),
     steady_s=0.5,
@@ -25,6 +27,8 @@ FAST = Timing(
     will_delay_s=1,
     announce_s=0,
 )
+
+IMPATIENT = replace(FAST, unproven_s=0.2, dead_s=3)
 
 
 class Rig:

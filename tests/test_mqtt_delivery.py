@@ -13,7 +13,7 @@ from pathlib import Path
 from edged.events import EndOfStream, Error, Flushed, Step, Text, Turn
 from edged.mqtt.outbox import SpoolSettings
 from tests.mosquitto import Ear, Mosquitto, until
-from tests.mqtt_rig import FAST, Rig, assert_gapless, once, words
+from tests.mqtt_rig import IMPATIENT, Rig, assert_gapless, once, words
 
 
 def test_each_message_carries_session_a_gapless_number_and_the_time(tmp_path: Path) -> None:
@@ -79,7 +79,7 @@ def test_a_restarted_broker_gets_all_in_order_and_late_ones_are_marked(tmp_path:
 
 def test_a_healthy_broker_means_no_write_to_the_card(tmp_path: Path) -> None:
     """Steady writes kill SD cards: users lost theirs to peers' logs and databases."""
-    with Mosquitto(tmp_path) as broker, Rig(tmp_path, broker.port, timing=FAST) as rig:
+    with Mosquitto(tmp_path) as broker, Rig(tmp_path, broker.port) as rig:
         rig.connected()
         rig.say(0, 100)
         rig.drained()
@@ -89,24 +89,25 @@ def test_a_healthy_broker_means_no_write_to_the_card(tmp_path: Path) -> None:
 def test_a_frozen_broker_sends_everything_to_disk_then_the_link_is_given_up(
     tmp_path: Path,
 ) -> None:
-    with Mosquitto(tmp_path) as broker, Ear(broker.port) as ear, Rig(tmp_path, broker.port) as rig:
-        rig.connected()
-        rig.say(0, 5)
-        rig.drained()
-        broker.freeze(True)
-        rig.say(5, 30)
-        until(lambda: rig.publisher.stats().spooled == 50, "all on disk")
-        assert rig.publisher.stats().connected, "and that before the connection was given up"
-        until(lambda: not rig.publisher.stats().connected, "given up")
-        broker.freeze(False)
-        rig.drained()
-        until(lambda: words(ear.events())[-1:] == ["word29"], "the last word")
-        assert_gapless(ear.events())
+    with Mosquitto(tmp_path) as broker, Ear(broker.port) as ear:
+        with Rig(tmp_path, broker.port, timing=IMPATIENT) as rig:
+            rig.connected()
+            rig.say(0, 5)
+            rig.drained()
+            broker.freeze(True)
+            rig.say(5, 30)
+            until(lambda: rig.publisher.stats().spooled == 50, "all on disk")
+            assert rig.publisher.stats().connected, "and that before the connection was given up"
+            until(lambda: not rig.publisher.stats().connected, "given up")
+            broker.freeze(False)
+            rig.drained()
+            until(lambda: words(ear.events())[-1:] == ["word29"], "the last word")
+            assert_gapless(ear.events())
 
 
 def test_a_broker_that_answers_slowly_keeps_the_order(tmp_path: Path) -> None:
     """And gets nothing twice: what went to disk unanswered is not read back on the same link."""
-    patient = replace(FAST, dead_s=60)
+    patient = replace(IMPATIENT, dead_s=60)
     with Mosquitto(tmp_path) as broker, Ear(broker.port) as ear:
         with Rig(tmp_path, broker.port, timing=patient) as rig:
             rig.connected()

@@ -58,7 +58,7 @@ class Link:
         self.dropped = 0
         self._broker = broker
         self._v5 = protocol >= 5
-        self._subscriptions = subscriptions
+        self._subscriptions = deque(subscriptions)
         self._report = report
         self._timing = timing
         self._out: deque[Outgoing] = deque()
@@ -84,6 +84,11 @@ class Link:
 
     def send(self, message: Outgoing) -> None:
         self._out.append(message)
+        self._wake_up()
+
+    def subscribe(self, topic: str) -> None:
+        """One more topic to listen to."""
+        self._subscriptions.append(topic)
         self._wake_up()
 
     def close(self) -> None:
@@ -172,6 +177,7 @@ class Link:
             readable, writable = self._wait(client, sock, wake)
             rc = client.loop_read() if readable else MQTTErrorCode.MQTT_ERR_SUCCESS
             if self._up:
+                self._subscribe(client)
                 self._publish_queued(client)
             if rc == 0 and writable:
                 rc = client.loop_write()
@@ -200,6 +206,13 @@ class Link:
         events = found.get(sock.fileno(), 0)
         broken = events & (select.POLLERR | select.POLLHUP | select.POLLNVAL)
         return pending or bool(events & select.POLLIN or broken), bool(events & select.POLLOUT)
+
+    def _subscribe(self, client: Client) -> None:
+        while self._subscriptions:
+            topic = self._subscriptions.popleft()
+            # Retain as published: a retained command is then known even while we are connected.
+            options = SubscribeOptions(qos=1, retainAsPublished=True)
+            client.subscribe(topic, options=options) if self._v5 else client.subscribe(topic, 1)
 
     def _publish_queued(self, client: Client) -> None:
         while self._out:
@@ -244,10 +257,7 @@ class Link:
             self._why = (kind, f"{host}:{port} refused us{hint}: {str(reason).lower()}")
             return
         self._up = True
-        for topic in self._subscriptions:
-            # Retain as published: a retained command is then known even while we are connected.
-            options = SubscribeOptions(qos=1, retainAsPublished=True)
-            client.subscribe(topic, options=options) if self._v5 else client.subscribe(topic, 1)
+        self._subscribe(client)
         up = Up(
             5 if self._v5 else 4,
             getattr(props, "ReceiveMaximum", 65535),

@@ -91,8 +91,9 @@ class Courier:
             self._announce(before, b"")
         described = to_json(homeassistant.discovery(self.window.topics, settings)).encode()
         self._announce(settings, described if settings.enabled else b"")
-        if self._births(settings) != self._births(before) and self._link is not None:
-            self._link.abort()  # subscriptions are made when connecting; the Will waits meanwhile
+        births = self._births(settings)
+        if births is not None and births != self._births(before) and self._link is not None:
+            self._link.subscribe(births)
 
     def reconfigure(self, broker: BrokerSettings) -> None:
         """Connects anew; what the old broker has not answered goes to the new one."""

@@ -1,4 +1,4 @@
-"""The commands about the daemon: run, listen, doctor and config. The work is done elsewhere."""
+"""The commands about the daemon: run, serve, listen, doctor, config. The work is elsewhere."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ config = typer.Typer(help="Look at settings, check a file of them, or print an e
 def add_to(app: typer.Typer) -> None:
     """Puts these commands among those of `edged`."""
     app.command()(run)
+    app.command()(serve)
     app.command()(listen)
     app.command()(doctor)
     app.add_typer(config, name="config", no_args_is_help=True)
@@ -49,6 +50,13 @@ def run(
     captions: Annotated[
         bool, typer.Option("--captions", help="Show here what is heard, as edged listen does.")
     ] = False,
+    demo: Annotated[
+        bool,
+        typer.Option(
+            "--demo",
+            help="Try it: a broker inside, captions here, sample speech if there is no microphone.",
+        ),
+    ] = False,
 ) -> None:
     """Listen to the microphone and publish what it hears to MQTT, until stopped.
 
@@ -62,7 +70,36 @@ def run(
         "alsa_device": alsa_device,
         "log_level": log_level,
     }
-    raise typer.Exit(work(env_file, flags, captions=captions))
+    if demo:
+        from rich.console import Console
+
+        from edged.daemon.demo import demo_flags
+
+        flags = demo_flags(env_file, flags, Console())
+    raise typer.Exit(work(env_file, flags, captions=captions or demo))
+
+
+def serve(
+    env_file: EnvFile = None,
+    listen: Annotated[
+        str | None,
+        typer.Option(metavar="HOST:PORT", help="Default: EDGED_LISTEN, else 127.0.0.1:8765."),
+    ] = None,
+    max_streams: Annotated[
+        int | None, typer.Option(metavar="N", help="Most streams at once: EDGED_MAX_STREAMS.")
+    ] = None,
+    log_level: Annotated[
+        str | None, typer.Option(metavar="LEVEL", help="debug, info, warning or error.")
+    ] = None,
+) -> None:
+    """Serve Gradium's speech-to-text API, without microphone and broker, until stopped.
+
+    edged serve --listen 127.0.0.1:8765
+    """
+    from edged.server.serve import serve as work
+
+    flags = {"listen": listen, "max_streams": max_streams, "log_level": log_level}
+    raise typer.Exit(work(env_file, flags))
 
 
 def listen(

@@ -280,6 +280,16 @@ class Settings(BaseSettings):
     listen_without_key: bool = _setting(
         False, "Serve the door beyond this machine without a key.", Live.RESTART
     )
+    listen_origins: str = _setting(
+        "",
+        "Web pages that may use the door, as in https://kiosk.local (comma between them), beside "
+        "those that this machine serves itself.",
+        Live.RESTART,
+    )
+    tls_cert_file: Path | None = _setting(
+        None, "Certificate of the door: with it, the door speaks TLS only.", Live.RESTART
+    )
+    tls_key_file: Path | None = _setting(None, "The key of that certificate.", Live.RESTART)
     max_streams: int = _setting(
         2, "Most streams through the door at once.", Live.RESTART, ge=1, le=64
     )
@@ -359,6 +369,13 @@ def _conflicts(s: Settings) -> list[tuple[tuple[str, ...], str]]:
             (
                 ("mqtt_username", "mqtt_password"),
                 "EDGED_MQTT_PASSWORD needs an EDGED_MQTT_USERNAME",
+            )
+        )
+    if bool(s.tls_cert_file) != bool(s.tls_key_file):
+        found.append(
+            (
+                ("tls_cert_file", "tls_key_file"),
+                "EDGED_TLS_CERT_FILE and EDGED_TLS_KEY_FILE need each other",
             )
         )
     beyond = s.listen and not is_loopback(split_host_port(s.listen)[0])

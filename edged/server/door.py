@@ -93,6 +93,7 @@ class Door:
         self._stop_asked = False
         self._opened = threading.Event()
         self._problem: EdgedError | None = None
+        self._tls: ssl.SSLContext | None = None
         self._thread = threading.Thread(target=self._main, name="door", daemon=True)
 
     def start(self) -> None:

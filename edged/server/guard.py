@@ -49,7 +49,10 @@ class Origins:
         """`origin` and `host` as the headers have them."""
         if origin is None or origin in self.allowed:
             return True
-        parts = urlsplit(origin)
+        try:
+            parts = urlsplit(origin)
+        except ValueError:
+            return False
         return parts.netloc == host and self._is_own(parts.hostname or "")
 
     def _is_own(self, name: str) -> bool:

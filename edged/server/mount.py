@@ -1,0 +1,59 @@
+"""From settings to a door: what the daemon and `edged serve` have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+from edged.config import Settings, split_host_port
+from edged.errors import ConfigError
+
+if TYPE_CHECKING:
+    from edged.server.door import Door
+    from edged.server.streams import Source
+
+
+def source(
+    models: Callable[[], Any], settings: Callable[[], Settings], give_way: Callable[[], bool]
+) -> Source:
+    """Of sessions through the door: the daemon's models and settings of that moment."""
+    _need_packages()
+    from edged.server.streams import Source
+
+    return Source(models, lambda: settings().options(), give_way)
+
+
+def door(
+    settings: Settings,
+    lent: Source,
+    health: Callable[[], Mapping[str, Any]],
+    problems: Callable[[], list[str]] = list,
+    microphone: bool = False,
+) -> Door:
+    """Not yet open. Raises ConfigError where the door's packages are not installed."""
+    _need_packages()
+    from edged.server.app import Access
+    from edged.server.door import Address, Door
+    from edged.server.guard import Origins
+
+    host, port = split_host_port(settings.listen)
+    listed = (origin.strip().rstrip("/") for origin in settings.listen_origins.split(","))
+    key = settings.api_key.get_secret_value() if settings.api_key else None
+    return Door(
+        Address(host, port, settings.tls_cert_file, settings.tls_key_file),
+        Access(key, Origins(frozenset(filter(None, listed)))),
+        lent,
+        settings.max_streams,
+        health,
+        problems,
+        microphone,
+    )
+
+
+def _need_packages() -> None:
+    for package in ("aiohttp", "av", "prometheus_client"):
+        if find_spec(package) is None:
+            raise ConfigError(
+                f"EDGED_LISTEN needs the Python package {package}: pip install 'edged[door]'"
+            )

@@ -103,4 +103,5 @@ def _files(files: tuple[SettingsFile, ...]) -> list[dict[str, str]]:
 
 def now() -> str:
     """RFC 3339, UTC."""
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
+    stamp = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
+    return stamp.replace("+00:00", "Z")

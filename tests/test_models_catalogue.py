@@ -115,3 +115,13 @@ def test_an_installed_edged_uses_the_systems_directory_else_the_users(
     (tmp_path / "var").mkdir()
     assert default_models_dir() == tmp_path / "var"
     assert Path("/var/lib/edged/models") == SYSTEM_DIR
+
+
+def test_an_installed_edged_has_all_that_a_checkout_has() -> None:
+    """The wheel carries files of models/ one by one, as `built/` must stay out of it."""
+    project = resources().parent
+    build = tomllib.loads((project / "pyproject.toml").read_text())["tool"]["hatch"]["build"]
+    carried = build["targets"]["wheel"]["force-include"]
+    local = {f"models/{file.local}" for e in shipped().entries for file in e.files if file.local}
+    assert local | {"models/catalogue.toml", "models/samples", "models/licences"} <= set(carried)
+    assert all((project / source).exists() for source in carried)

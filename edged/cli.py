@@ -26,7 +26,7 @@ INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 PIPE_CLOSED = 141  # 128 + SIGPIPE
 BUG = EdgedError.exit_code
 
-RawEncoding: TypeAlias = Literal["pcm", "s16", "u8", "s32", "f32", "ulaw", "alaw"]
+RawEncoding: TypeAlias = Literal["pcm", "s16", "s24", "s32", "u8", "f32", "ulaw", "alaw"]
 
 
 class Guarded(TyperGroup):
@@ -211,7 +211,7 @@ def transcribe(
         RawEncoding | None,
         typer.Option(
             metavar="ENCODING",
-            help="pcm (which is s16), s16, u8, s32, f32, ulaw or alaw.",
+            help="pcm (which is s16), s24, s32, u8, f32, ulaw or alaw.",
             rich_help_panel=RAW,
         ),
     ] = None,

@@ -83,7 +83,7 @@ def _wrap(texts: Sequence[str], width: int = LINE_CHARS) -> list[str]:
 def _lines(texts: Sequence[str]) -> tuple[str, ...]:
     """As few lines as can be, and those as even as can be."""
     fewest = _wrap(texts)
-    for width in range(LINE_CHARS // 2, LINE_CHARS):
+    for width in range(max(LINE_CHARS // 2, *map(len, texts)), LINE_CHARS):
         lines = _wrap(texts, width)
         if len(lines) <= len(fewest):
             return tuple(lines)

@@ -237,7 +237,9 @@ def _tell_stats(source: Source, session: Session, stats: RunStats) -> None:
 
 
 def _dropped(session: Session) -> str:
-    return ", ".join(f"{reason} {count}" for reason, count in sorted(session.dropped.items()))
+    return ", ".join(
+        f"{reason} {count}" for reason, count in sorted(session.dropped.items()) if count
+    )
 
 
 def _say(line: str) -> None:

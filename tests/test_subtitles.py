@@ -45,7 +45,7 @@ def test_cues_are_short_ordered_and_lose_no_word(words: list[Word]) -> None:
 
 def test_a_word_longer_than_a_line_is_broken() -> None:
     (cue,) = cues([Word("a" * 60, 0, 2)])
-    assert [len(line) for line in cue.lines] == [30, 30]
+    assert [len(line) for line in cue.lines] == [42, 18]
 
 
 def test_words_that_do_not_fit_two_lines_start_the_next_cue() -> None:

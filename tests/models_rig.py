@@ -17,7 +17,7 @@ from pathlib import Path
 from edged.models.catalogue import Catalogue, read
 from edged.models.download import Transport
 
-QUICK = Transport(connect_s=2, read_s=0.5, attempts=3, backoff_s=0.01)
+QUICK = Transport(connect_s=10, read_s=2, attempts=3, backoff_s=0.01)
 
 
 @dataclass
@@ -105,7 +105,7 @@ def _send(call: BaseHTTPRequestHandler, site: Web, body: bytes, mishap: object) 
         if mishap in ("cut", "stall"):
             call.wfile.write(body[: len(body) // 2])
             call.wfile.flush()
-            time.sleep(1.0 if mishap == "stall" else 0)
+            time.sleep(5.0 if mishap == "stall" else 0)
             call.close_connection = True
             return
         for i in range(0, len(body), 1 << 16):

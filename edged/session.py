@@ -57,7 +57,7 @@ class Session:
         self._gate = Gate(self.options.vad_threshold)
         self._recognizer = Recognizer(models.graphs, models.vocabulary, self.options, tuning)
         beside = beside or Inline()
-        self._turns = Turns(beside)
+        self._turns = Turns(beside, self._recognizer.dropped)
         smart_turn = SmartTurn(models.smart_turn) if models.smart_turn else None
         self.judge = Judge(models.inactivity, smart_turn, beside)
         self._heard = 0  # windows that Silero has judged

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
 
 from edged.events import Turn, Word
+from edged.stt.commit import UNSURE, mean_probability
 from edged.stt.second_pass import Transcript
 
 RATE = 16_000
@@ -40,8 +40,10 @@ class _OpenTurn:
 class Turns:
     """Bounded: a turn has as many pieces as its cap allows, and few turns wait at a time."""
 
-    def __init__(self, beside: Executor) -> None:
+    def __init__(self, beside: Executor, dropped: Counter[str]) -> None:
+        """`dropped` counts words that were withheld, by reason; it is the caller's."""
         self._beside = beside
+        self._dropped = dropped
         self._open = _OpenTurn()
         self._ended: deque[_OpenTurn] = deque()
 
@@ -65,27 +67,24 @@ class Turns:
         while self._ended and (
             wait or all(piece.transcript.done() for piece in self._ended[0].pieces)
         ):
-            turn = _joined(self._ended.popleft())
+            turn = self._joined(self._ended.popleft())
             if turn is not None:
                 done.append(turn)
         return done
 
-
-def _joined(turn: _OpenTurn) -> Turn | None:
-    words: list[Word] = []
-    log_probability, tokens = 0.0, 0
-    for piece in turn.pieces:
-        origin = piece.start / RATE
-        transcript = piece.transcript.result()
-        words += [Word(w.text, origin + w.start_s, origin + w.stop_s) for w in transcript.words]
-        log_probability += transcript.log_probability
-        tokens += transcript.tokens
-    if not words:
-        return None
-    return Turn(
-        " ".join(word.text for word in words),
-        words[0].start_s,
-        words[-1].stop_s,
-        tuple(words),
-        math.exp(log_probability / tokens),
-    )
+    def _joined(self, turn: _OpenTurn) -> Turn | None:
+        words: list[Word] = []
+        probability: list[float] = []
+        for piece in turn.pieces:
+            transcript = piece.transcript.result()
+            if mean_probability(transcript.probability) < UNSURE:
+                self._dropped["unsure_in_turn"] += len(transcript.words)
+                continue
+            origin = piece.start / RATE
+            words += [Word(w.text, origin + w.start_s, origin + w.stop_s) for w in transcript.words]
+            probability += transcript.probability
+        if not words:
+            return None
+        text = " ".join(word.text for word in words)
+        confidence = mean_probability(probability)
+        return Turn(text, words[0].start_s, words[-1].stop_s, tuple(words), confidence)

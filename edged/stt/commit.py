@@ -7,6 +7,7 @@ spelling and by time, to find where to go on.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from edged.stt.vocabulary import Vocabulary
 
 MATCHED_WORDS = 8  # said words that take part in the matching
 TOKENS_PER_S = 6.5  # upstream's bound on how fast people speak
+UNSURE = 0.33  # mean token probability below which text is invented: music gave 0.18 to 0.32,
+# real speech 0.36 and more, even where it was misheard (61 clips)
 LONGEST_LOOP = 8  # tokens
 ATTENTION_LATE_S = 0.03
 STOP_FRAMES = 4
@@ -83,6 +86,13 @@ def _period(tokens: Sequence[int]) -> int:
         if list(tokens[end - 3 * n :]) == 3 * block:
             return next(d for d in range(1, n + 1) if block[:d] * (n // d) == block)
     return 0
+
+
+def mean_probability(probabilities: Sequence[float]) -> float:
+    """Geometric mean, 0..1; 1.0 of nothing."""
+    if not probabilities:
+        return 1.0
+    return math.exp(math.fsum(math.log(max(p, 1e-9)) for p in probabilities) / len(probabilities))
 
 
 def token_limit(seconds: float) -> int:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -19,11 +18,10 @@ _SHORTEST = 12 * STRIDE + KERNEL  # samples that give one encoder frame
 
 @dataclass(frozen=True, slots=True)
 class Transcript:
-    """Words of a segment (seconds from its start) and the log probability of their tokens."""
+    """Words of a segment (seconds from its start) and the probability of each token."""
 
     words: list[HeardWord]
-    log_probability: float = 0.0
-    tokens: int = 0
+    probability: list[float] = field(default_factory=list)
 
 
 def transcribe(
@@ -45,7 +43,7 @@ def transcribe(
     n = without_loop(hypothesis.tokens)
     probability = hypothesis.probability[:n]
     words = words_of(hypothesis.tokens[:n], hypothesis.heard[:n], probability, vocabulary)
-    return Transcript(words, math.fsum(math.log(max(p, 1e-9)) for p in probability), n)
+    return Transcript(words, probability)
 
 
 def encode(graphs: Graphs, samples: Floats) -> Floats:

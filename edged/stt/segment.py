@@ -9,7 +9,16 @@ import numpy as np
 
 from edged import STEP_S
 from edged.options import Options
-from edged.stt.commit import HeardWord, ready, token_limit, unsaid, without_loop, words_of
+from edged.stt.commit import (
+    UNSURE,
+    HeardWord,
+    mean_probability,
+    ready,
+    token_limit,
+    unsaid,
+    without_loop,
+    words_of,
+)
 from edged.stt.decoder import Decoder, Hypothesis
 from edged.stt.encoder import Encoder
 from edged.stt.graphs import FRAME_S, Floats, Graphs
@@ -137,10 +146,16 @@ class Segment:
         )
         first = unsaid(self._said, words)
         end = len(words)
+        unsure = mean_probability(hypothesis.probability[:sane]) < UNSURE
         if last:
-            self._dropped["loop"] += sane < len(hypothesis.tokens)
+            if sane < len(hypothesis.tokens):
+                self._dropped["loop"] += 1
+            if unsure and end > first:
+                self._dropped["unsure"] += end - first
         else:
             end = ready(words, first, lambda word: self._settled(word, hypothesis, now - delay))
+        if unsure:
+            end = first
         fresh = words[first:end]
         self._said += fresh
         before = now - delay - self._tuning.lock_s

@@ -131,7 +131,7 @@ def test_verify_finds_a_wrong_byte_and_ends_with_1(models: Path) -> None:
 
 
 def test_the_comparison_tells_other_weights_apart(models: Path) -> None:
-    """The adapted encoder in the place of upstream's: close enough to give nearly the same words,
+    """The streamed pass's encoder in the place of upstream's: close enough to give nearly the same words,
     and so what a comparison that is too kind would let pass."""
     graphs = models / "tiny-en/graphs"
     (graphs / "encoder_full.onnx").unlink()
@@ -139,7 +139,7 @@ def test_the_comparison_tells_other_weights_apart(models: Path) -> None:
     audio, _ = soundfile.read(samples()[0].path, dtype="float32")
     theirs = parity.upstream(models / "tiny-en", audio)
     ours = parity.rebuilt(graphs, audio)
-    assert parity.apart(theirs.states, ours.states) > 2 * STATES_MAY_DIFFER
+    assert parity.apart(theirs.states, ours.states) > 1.3 * STATES_MAY_DIFFER
 
 
 def test_states_of_another_length_are_infinitely_apart() -> None:

@@ -131,8 +131,8 @@ def test_verify_finds_a_wrong_byte_and_ends_with_1(models: Path) -> None:
 
 
 def test_the_comparison_tells_other_weights_apart(models: Path) -> None:
-    """The streamed pass's encoder in the place of upstream's: close enough to give nearly the same words,
-    and so what a comparison that is too kind would let pass."""
+    """The streamed pass's encoder in the place of upstream's gives nearly the same words: a
+    comparison that is too kind would let it pass."""
     graphs = models / "tiny-en/graphs"
     (graphs / "encoder_full.onnx").unlink()
     (graphs / "encoder_full.onnx").symlink_to(graphs / "encoder.onnx")

@@ -14,7 +14,7 @@ import numpy as np
 import soxr
 from numpy.typing import NDArray
 
-from edged import SAMPLE_RATE, STEP_SAMPLES
+from edged import SAMPLE_RATE, STEP_S, STEP_SAMPLES
 from edged.audio.history import History
 from edged.events import EndOfStream, EndText, Event, Flushed, Step, Text, Word
 from edged.models.loader import Models
@@ -128,6 +128,7 @@ class Session:
         """All words of the audio so far, then `flushed`. No later text is about that audio."""
         events = _said(self._end_segment())
         self._floor = self._history.end
+        self._recognizer.not_before(self.step_idx * STEP_S)
         return [*events, Flushed(flush_id)]
 
     def end(self) -> list[Event]:

@@ -106,6 +106,10 @@ class Recognizer:
         self._close(segment, max(self._read, self._start))
         return words
 
+    def not_before(self, seconds: float) -> None:
+        """Words that are still to come start at this stream time or later."""
+        self._floor_s = max(self._floor_s, seconds)
+
     def drop(self) -> None:
         """Forgets the open segment: it was not speech."""
         if self._segment is not None:

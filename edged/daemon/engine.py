@@ -102,6 +102,7 @@ class Engine:
         self._session: Session | None = None
         self._first_step = 0  # of the session, in the stream
         self._steps = 0  # of the stream
+        self._taken = 0  # items from the ring that are still to be done
         self._commands: queue.Queue[Command] = queue.Queue(MAX_FLUSHES + 64)
         self._stopping = threading.Event()
         self._stop_by = 0.0
@@ -161,6 +162,11 @@ class Engine:
         """Stream time: seconds of audio so far, gaps included."""
         return self._steps * STEP_S
 
+    @property
+    def waiting(self) -> int:
+        """Steps that wait to be heard, beside the one being worked on."""
+        return self._taken + self._ring.depth
+
     # -- the engine thread
 
     def _run(self) -> None:
@@ -183,6 +189,7 @@ class Engine:
         waiting = self._ring.depth
         for done, item in enumerate(items, 1):
             self.heartbeat = started = time.monotonic()
+            self._taken = len(items) - done
             due = self._steps + (item.samples // STEP_SAMPLES if isinstance(item, Gap) else 1)
             if started < self._retry_at:
                 pass  # the recogniser rests after a failure

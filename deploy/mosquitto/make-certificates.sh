@@ -19,7 +19,6 @@ fresh() { [ ! -e "$CERTS/$1" ] || die "$CERTS/$1 exists: move it away first"; }
 plain() { [[ $1 =~ ^[A-Za-z0-9.:_-]+$ ]] || die "'$1' is neither a host name nor an address"; }
 
 signed() { # signed FILE COMMON-NAME USE [ALTERNATIVE,...]
-    local work
     [ -e "$CERTS/ca.key" ] || die "there is no authority in $CERTS: make-certificates.sh ca"
     fresh "$1.crt" && fresh "$1.key"
     work=$(mktemp -d)

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
 import json
 import os
@@ -62,6 +63,7 @@ def until(true: Callable[[], Any], what: str, timeout_s: float = 30) -> Any:
 def certificates() -> Path:
     """A folder with ca.crt, server.crt/.key, client.crt/.key and the strange otherca.crt."""
     folder = Path(tempfile.mkdtemp(prefix="edged-test-tls-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
 
     def run(*args: str, extensions: str = "") -> None:
         command = ["openssl", *args]

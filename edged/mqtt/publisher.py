@@ -21,13 +21,12 @@ from typing import Any
 from edged.errors import RequestError
 from edged.events import Error, Event, Ready, Step, Turn, to_json
 from edged.mqtt import commands, homeassistant
-from edged.mqtt.client import Link
 from edged.mqtt.commands import Command
 from edged.mqtt.courier import Courier
 from edged.mqtt.homeassistant import HomeAssistantSettings
 from edged.mqtt.inbox import Answer, Batch, Inbox, Numbered
 from edged.mqtt.outbox import Outbox, SpoolSettings
-from edged.mqtt.reports import Incoming, Kind, LinkState, Report
+from edged.mqtt.reports import Incoming, Kind, LinkState
 from edged.mqtt.settings import BrokerSettings, Timing
 from edged.mqtt.spool import Message
 from edged.mqtt.topics import Topics
@@ -349,6 +348,3 @@ class Publisher:
 def _encode(value: Mapping[str, Any] | str) -> bytes:
     text = value if isinstance(value, str) else to_json(value)
     return text.encode(errors="replace")
-
-
-__all__ = ["BrokerSettings", "Command", "Link", "LinkState", "Publisher", "Report", "Stats"]

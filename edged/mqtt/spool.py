@@ -53,7 +53,7 @@ class Message:
 
 
 def default_journal_dir() -> Path | None:
-    """A private folder on a memory file system, if systemd or the login session gives one.
+    """A private folder on a memory file system, if systemd, the login session or root has one.
 
     The unit should say `RuntimeDirectoryPreserve=restart`, or systemd empties it in between.
     """
@@ -61,7 +61,9 @@ def default_journal_dir() -> Path | None:
     if given:
         return Path(given)
     session = os.environ.get("XDG_RUNTIME_DIR")
-    return Path(session) / "edged" if session else None
+    if session:
+        return Path(session) / "edged"
+    return Path("/run/edged") if os.geteuid() == 0 else None
 
 
 class Spool:

@@ -9,17 +9,16 @@ from __future__ import annotations
 import os
 import re
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field, SecretStr, ValidationInfo, model_validator
+from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from edged.errors import ConfigError
-from edged.mqtt.settings import BrokerSettings, address
-from edged.mqtt.topics import check_base, check_device
+from edged.config_rules import BROKER_URL, DEVICE, LISTEN, TOPIC, ConflictError, conflicts, one_of
+from edged.mqtt.settings import BrokerSettings
 from edged.options import DELAYS, LANGUAGES, Options
 
 PREFIX = "EDGED_"
@@ -34,14 +33,6 @@ class Live(StrEnum):
     BROKER = "live, reconnects to the broker"
     RECOGNISER = "live, loads the recogniser again"
     RESTART = "at the next start"
-
-
-class ConflictError(ValueError):
-    """Settings that do not go together: pairs of (the fields concerned, one sentence)."""
-
-    def __init__(self, conflicts: list[tuple[tuple[str, ...], str]]) -> None:
-        super().__init__("; ".join(message for _, message in conflicts))
-        self.conflicts = conflicts
 
 
 def env_name(field: str) -> str:
@@ -63,64 +54,6 @@ def default_state_dir() -> Path:
     return Path(home) / "edged"
 
 
-def split_host_port(value: str) -> tuple[str, int]:
-    """`host:port` or `[v6]:port` -> its parts. Raises ValueError."""
-    match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.%]+)\]|([^\s:/\[\]]+)):(\d{1,5})", value)
-    if not match or not 1 <= int(match[3]) <= 65535:
-        raise ValueError("must be host:port, as in 127.0.0.1:8080")
-    return match[1] or match[2], int(match[3])
-
-
-def is_loopback(host: str) -> bool:
-    return host == "localhost" or host == "::1" or host.startswith("127.")
-
-
-def _topic_part(check: Callable[[str], str], allowed: str) -> AfterValidator:
-    """A check of `edged.mqtt.topics`, told as the field's own rule."""
-
-    def checked(value: str) -> str:
-        try:
-            return check(value)
-        except ConfigError:
-            raise ValueError(f"must be {allowed}") from None
-
-    return AfterValidator(checked)
-
-
-_DEVICE = _topic_part(check_device, "1 to 63 of a-z, 0-9 and - (not at an end)")
-_TOPIC = _topic_part(
-    check_base, "1 to 128 bytes of topic levels such as home/edged, without + # or empty ones"
-)
-
-
-def _broker_url(value: str) -> str:
-    if value == "embedded":
-        return value
-    try:
-        address(value)
-    except ConfigError as problem:
-        rule = str(problem).removeprefix("EDGED_MQTT_URL ").partition(", not ")[0]
-        hint = "" if "password" in rule else ", or embedded"
-        raise ValueError(rule + hint) from None
-    return value
-
-
-def _listen(value: str) -> str:
-    if value in ("", "off"):
-        return ""
-    split_host_port(value)
-    return value
-
-
-def _one_of(*allowed: Any) -> AfterValidator:
-    def check(value: Any, info: ValidationInfo) -> Any:
-        if value not in allowed:
-            raise ValueError(f"must be one of {', '.join(map(str, allowed))}")
-        return value
-
-    return AfterValidator(check)
-
-
 def _setting(default: Any, description: str, live: Live, unit: str = "", **bounds: Any) -> Any:
     """A documented field; `default` may be a function without arguments."""
     key = "default_factory" if callable(default) else "default"
@@ -140,7 +73,7 @@ class Settings(BaseSettings):
         validate_default=False,
     )
 
-    device: Annotated[str, _DEVICE] = _setting(
+    device: Annotated[str, DEVICE] = _setting(
         default_device,
         "Name of this box: its part of every topic, and its id in Home Assistant.",
         Live.RESTART,
@@ -156,7 +89,7 @@ class Settings(BaseSettings):
     gain_db: float = _setting(
         0.0, "Digital gain.", Live.HOT, "dB", ge=-20, le=40, allow_inf_nan=False
     )
-    mqtt_url: Annotated[str, AfterValidator(_broker_url)] = _setting(
+    mqtt_url: Annotated[str, BROKER_URL] = _setting(
         "mqtt://localhost",
         "The broker: mqtt://host, mqtts://host (TLS), or embedded (one inside the daemon).",
         Live.BROKER,
@@ -175,14 +108,14 @@ class Settings(BaseSettings):
     mqtt_insecure: bool = _setting(
         False, "Do not check the broker's certificate (mqtts). For a test bench only.", Live.BROKER
     )
-    mqtt_base: Annotated[str, _TOPIC] = _setting("edged", "First part of every topic.", Live.BROKER)
+    mqtt_base: Annotated[str, TOPIC] = _setting("edged", "First part of every topic.", Live.BROKER)
     model: str = _setting(
         "tiny-en",
         "Speech model (`edged models list`).",
         Live.RECOGNISER,
         pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$",
     )
-    language: Annotated[str, _one_of(*LANGUAGES)] = _setting("en", "Language spoken.", Live.HOT)
+    language: Annotated[str, one_of(*LANGUAGES)] = _setting("en", "Language spoken.", Live.HOT)
     models_dir: Path | None = _setting(
         None,
         "Folder of the built models. Default: where `edged models fetch` puts them.",
@@ -195,7 +128,7 @@ class Settings(BaseSettings):
         ge=1,
         le=8,
     )
-    delay_in_frames: Annotated[int, _one_of(*DELAYS)] = _setting(
+    delay_in_frames: Annotated[int, one_of(*DELAYS)] = _setting(
         Options().delay_in_frames,
         "How long a word is waited for before it is published. More is more accurate.",
         Live.HOT,
@@ -245,7 +178,7 @@ class Settings(BaseSettings):
         False, "MQTT may mute, but only this box itself may unmute.", Live.HOT
     )
     homeassistant: bool = _setting(True, "Announce the device to Home Assistant.", Live.HOT)
-    homeassistant_prefix: Annotated[str, _TOPIC] = _setting(
+    homeassistant_prefix: Annotated[str, TOPIC] = _setting(
         "homeassistant", "Home Assistant's discovery prefix.", Live.HOT
     )
     health_every_s: int = _setting(
@@ -269,7 +202,7 @@ class Settings(BaseSettings):
         ge=1,
         le=4096,
     )
-    listen: Annotated[str, AfterValidator(_listen)] = _setting(
+    listen: Annotated[str, LISTEN] = _setting(
         "", "host:port of the WebSocket and HTTP door; empty is off.", Live.RESTART
     )
     api_key: SecretStr | None = _setting(
@@ -293,7 +226,7 @@ class Settings(BaseSettings):
     max_streams: int = _setting(
         2, "Most streams through the door at once.", Live.RESTART, ge=1, le=64
     )
-    log_level: Annotated[str, _one_of(*LOG_LEVELS)] = _setting(
+    log_level: Annotated[str, one_of(*LOG_LEVELS)] = _setting(
         "info", "Least serious log line that is written.", Live.HOT
     )
 
@@ -312,9 +245,9 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _go_together(self) -> Settings:
-        conflicts = list(_conflicts(self))
-        if conflicts:
-            raise ConflictError(conflicts)
+        found = conflicts(self)
+        if found:
+            raise ConflictError(found)
         return self
 
     @property
@@ -333,6 +266,7 @@ class Settings(BaseSettings):
             cert_file=self.mqtt_cert_file,
             key_file=self.mqtt_key_file,
             insecure=self.mqtt_insecure,
+            protocol=4 if self.mqtt_url == "embedded" else 5,  # amqtt never answers MQTT 5
         )
 
     def options(self) -> Options:
@@ -346,48 +280,6 @@ class Settings(BaseSettings):
             turn_threshold=self.turn_threshold,
             turn_silence_ms=self.turn_silence_ms,
         )
-
-
-def _conflicts(s: Settings) -> list[tuple[tuple[str, ...], str]]:
-    found: list[tuple[tuple[str, ...], str]] = []
-    if bool(s.mqtt_cert_file) != bool(s.mqtt_key_file):
-        found.append(
-            (
-                ("mqtt_cert_file", "mqtt_key_file"),
-                "EDGED_MQTT_CERT_FILE and EDGED_MQTT_KEY_FILE need each other",
-            )
-        )
-    if not s.mqtt_url.startswith("mqtts:") and (s.mqtt_ca_file or s.mqtt_cert_file):
-        found.append(
-            (
-                ("mqtt_url", "mqtt_ca_file", "mqtt_cert_file"),
-                "EDGED_MQTT_CA_FILE and EDGED_MQTT_CERT_FILE need an mqtts:// EDGED_MQTT_URL",
-            )
-        )
-    if s.mqtt_password and not s.mqtt_username:
-        found.append(
-            (
-                ("mqtt_username", "mqtt_password"),
-                "EDGED_MQTT_PASSWORD needs an EDGED_MQTT_USERNAME",
-            )
-        )
-    if bool(s.tls_cert_file) != bool(s.tls_key_file):
-        found.append(
-            (
-                ("tls_cert_file", "tls_key_file"),
-                "EDGED_TLS_CERT_FILE and EDGED_TLS_KEY_FILE need each other",
-            )
-        )
-    beyond = s.listen and not is_loopback(split_host_port(s.listen)[0])
-    if beyond and not (s.api_key or s.listen_without_key):
-        found.append(
-            (
-                ("listen", "api_key", "listen_without_key"),
-                "EDGED_LISTEN beyond this machine needs an EDGED_API_KEY "
-                "(or EDGED_LISTEN_WITHOUT_KEY=on)",
-            )
-        )
-    return found
 
 
 def live_class(field: str) -> Live:

@@ -36,13 +36,13 @@ class Guarded(TyperGroup):
         try:
             return super().invoke(ctx)
         except EdgedError as error:
+            _let_go_of_stdout()
             _complain(str(error))
             code = error.exit_code
         except KeyboardInterrupt:
             code = INTERRUPTED
         except BrokenPipeError:
-            # Python would complain once more when it flushes standard output at exit.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _let_go_of_stdout()
             code = PIPE_CLOSED
         except (typer.TyperException, typer.Exit, typer.Abort):  # typer's own, with its own codes
             raise
@@ -354,6 +354,14 @@ app.add_typer(models.app, name="models")
 
 def _debug() -> bool:
     return os.environ.get("EDGED_DEBUG", "") not in ("", "0")
+
+
+def _let_go_of_stdout() -> None:
+    """What standard output cannot take is given up: Python would complain again at exit."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _complain(message: str) -> None:

@@ -199,7 +199,8 @@ class Session:
         hypothesis = self._recognizer.hypothesis
         if hypothesis is None or not self._gate.silence_s:
             return None
-        return belief_of(self._models.vocabulary.text(hypothesis.tokens), hypothesis.p_end)
+        text = self._models.vocabulary.text(hypothesis.tokens)
+        return belief_of(text, hypothesis.p_end, (hypothesis.probability or [0.0])[-1])
 
     def _turn_audio(self) -> NDArray[np.float32]:
         """The open turn so far, as far as it is still here."""

@@ -20,22 +20,25 @@ class Belief:
     """What the recogniser makes of the words before the pause.
 
     p_end: probability that the text ends where it stopped.
-    final: the text ends like a sentence. dangling: its last word calls for another.
+    final: probability of the mark that ends the text like a sentence, 0 if it has none.
+    dangling: its last word calls for another.
     """
 
     p_end: float
-    final: bool
+    final: float
     dangling: bool
 
 
-def belief_of(text: str, p_end: float | None) -> Belief | None:
-    """None where no text was heard, or it was not read to its end (p_end None)."""
+def belief_of(text: str, p_end: float | None, p_last: float) -> Belief | None:
+    """p_last: probability of the text's last token.
+
+    None where no text was heard, or it was not read to its end (p_end None).
+    """
     words = re.findall(r"[\w']+", text.lower())
     if not words or p_end is None:
         return None
-    return Belief(
-        p_end, text.rstrip("\"' ").endswith(FINAL), _DANGLING.fullmatch(words[-1]) is not None
-    )
+    final = p_last if text.rstrip("\"' ").endswith(FINAL) else 0.0
+    return Belief(p_end, final, _DANGLING.fullmatch(words[-1]) is not None)
 
 
 @dataclass(frozen=True, slots=True)

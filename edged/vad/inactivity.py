@@ -37,7 +37,7 @@ FEATURES = (
     "turn",  # log odds of its answer
     "turn_early",  # the same, fading as the silence lasts
     "text_known",  # 1 if the recogniser has read the words to their end; the rest is 0 if not
-    "text_final",  # they end like a sentence
+    "text_final",  # how surely they end like a sentence
     "text_final_early",  # the same, fading
     "text_dangling",  # their last word calls for another
     "text_end",  # log odds of the decoder's end of text
@@ -59,7 +59,7 @@ class Features:
         early = math.exp(-silence)
         complete = 0.0 if e.complete is None else _log_odds(e.complete, 0.02)
         belief = e.belief
-        final = float(belief is not None and belief.final)
+        final = 0.0 if belief is None else belief.final
         p_end = 0.5 if belief is None else belief.p_end
         return np.array(
             [

@@ -1,0 +1,117 @@
+"""Figures of merit of inactivity probabilities and of turn ends. Pure functions on arrays."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edged.bench.turn_evidence import Heard, next_speech_s
+
+Floats = NDArray[np.float64]
+
+_EDGES_S = (0.001, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0)
+EARLY_S = 0.3  # labels of speech ends reach further than the voice by up to this
+
+
+def brier(p: Floats, y: Floats) -> float:
+    """Mean squared error of probabilities against 0 and 1."""
+    return float(np.mean((p - y) ** 2)) if len(y) else math.nan
+
+
+def calibration(p: Floats, y: Floats, bins: int = 10) -> list[tuple[float, float, int]]:
+    """Mean probability, observed share and count of each tenth of the scale that is in use."""
+    place = np.minimum((p * bins).astype(int), bins - 1)
+    return [
+        (float(p[place == b].mean()), float(y[place == b].mean()), int((place == b).sum()))
+        for b in range(bins)
+        if (place == b).any()
+    ]
+
+
+def calibration_error(p: Floats, y: Floats) -> float:
+    """Expected calibration error over ten bins of equal width (Naeini et al., 2015)."""
+    curve = calibration(p, y)
+    return sum(n * abs(said - seen) for said, seen, n in curve) / len(y) if len(y) else math.nan
+
+
+def auc(p: Floats, y: Floats) -> float:
+    """Area under the ROC curve: how often a 1 is given more than a 0; ties count half."""
+    positives = int((y == 1).sum())
+    negatives = len(y) - positives
+    if not positives or not negatives:
+        return math.nan
+    _, inverse, counts = np.unique(p, return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
+    rank_sum = float(ranks[y == 1].sum())
+    return (rank_sum - positives * (positives + 1) / 2) / (positives * negatives)
+
+
+class SilenceHazard:
+    """The baseline: P(nobody speaks for 2 s) from how long it has been silent, and nothing else.
+
+    The observed share in each bin of silence duration, which no other function of the duration
+    beats on the data it was fitted on (but for the width of the bins).
+    """
+
+    def __init__(self, silence_s: Floats, y: Floats, weight: Floats) -> None:
+        place = self._place(silence_s)
+        bins = range(len(_EDGES_S) + 1)
+        overall = float(np.average(y, weights=weight))
+        self._shares = np.array(
+            [
+                float(np.average(y[place == b], weights=weight[place == b]))
+                if (place == b).any()
+                else overall
+                for b in bins
+            ]
+        )
+
+    @classmethod
+    def of(cls, shares: Sequence[float]) -> SilenceHazard:
+        """From shares that were fitted before."""
+        hazard = cls.__new__(cls)
+        hazard._shares = np.array(shares)
+        return hazard
+
+    @property
+    def shares(self) -> list[float]:
+        return [round(float(share), 4) for share in self._shares]
+
+    def __call__(self, silence_s: Floats) -> Floats:
+        return np.asarray(self._shares[self._place(silence_s)], np.float64)
+
+    @staticmethod
+    def _place(silence_s: Floats) -> NDArray[np.intp]:
+        return np.searchsorted(_EDGES_S, silence_s, side="right")
+
+
+@dataclass(frozen=True, slots=True)
+class TurnEnds:
+    """delays_s: from a turn's end to its `turn`. missed: ends that none followed before the next
+    speech. cut: pauses inside a turn in which one was given, of `inner`."""
+
+    delays_s: tuple[float, ...]
+    missed: int
+    cut: int
+    inner: int
+
+
+def turn_ends(heard: Sequence[Heard]) -> TurnEnds:
+    """What became of the labelled turn ends and inner pauses."""
+    delays: list[float] = []
+    missed = cut = inner = 0
+    for one in heard:
+        stream = one.stream
+        for end in stream.ends:
+            following = min(next_speech_s(stream.speech, end + 0.001), stream.known_s)
+            given = [c for c in one.closed_s if end - EARLY_S <= c < following]
+            delays += [max(0.0, given[0] - end)] if given else []
+            missed += not given
+        for start, stop in stream.inner:
+            inner += 1
+            cut += any(start <= closed <= stop for closed in one.closed_s)
+    return TurnEnds(tuple(delays), missed, cut, inner)

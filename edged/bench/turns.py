@@ -1,0 +1,207 @@
+"""`edged bench turns`: how far the turn model can be trusted, on labelled speech.
+
+Speakers that the weights have seen are told from the others, and real conversations from
+strings of clips with known silences.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from edged import SAMPLE_RATE
+from edged.bench.turn_evidence import Floats, Heard, hear, in_pause, listener, truth
+from edged.bench.turn_material import read_streams
+from edged.bench.turn_scores import (
+    SilenceHazard,
+    auc,
+    brier,
+    calibration_error,
+    turn_ends,
+)
+from edged.events import HORIZONS_S
+from edged.models.loader import Models
+from edged.options import Options
+from edged.runstats import percentile
+from edged.vad.inactivity import WARM_UP_S, Inactivity, Weights
+from edged.vad.silero import RATE, Silero
+from edged.vad.turn import SmartTurn
+
+Figures: TypeAlias = dict[str, Any]
+
+
+def measure(
+    models: Models,
+    weights: Weights,
+    manifest: Path,
+    options: Options | None = None,
+    progress: Callable[[int, int], None] = lambda done, of: None,
+) -> dict[str, Figures]:
+    """Figures by group of streams, each stream through a real session.
+
+    Raises ConfigError, InputError.
+    """
+    streams = read_streams(manifest, listener(models))
+    heard = []
+    for number, stream in enumerate(streams):
+        heard.append(hear(models, stream, options or Options()))
+        progress(number + 1, len(streams))
+    seen = set(weights.fitted_on)
+    groups = {
+        f"{kind}, {whose}": [
+            one
+            for one in heard
+            if one.stream.real == real and bool(seen & set(one.stream.speakers)) == fitted
+        ]
+        for whose, fitted in (("other speakers", False), ("speakers fitted on", True))
+        for kind, real in (("real", True), ("synthetic", False))
+    }
+    groups["all, other speakers"] = (
+        groups["real, other speakers"] + groups["synthetic, other speakers"]
+    )
+    baseline = SilenceHazard.of(weights.silence_only_2s)
+    cost = Cost.measured(models, weights, heard)
+    return {name: figures(some, baseline, cost) for name, some in groups.items() if some}
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """Of some streams: p and y float64[n, 3], silence_s float64[n], pause bool[n]."""
+
+    p: Floats
+    y: Floats
+    silence_s: Floats
+    pause: Floats
+
+    @classmethod
+    def of(cls, heard: Sequence[Heard]) -> Steps:
+        """Steps with an opinion and a known future (that of 0.5 s at least)."""
+        p = np.concatenate([one.inactivity for one in heard])
+        y = np.concatenate([truth(one.stream, len(one.evidence)) for one in heard])
+        pause = np.concatenate([in_pause(one.stream, len(one.evidence)) for one in heard])
+        evidence = [e for one in heard for e in one.evidence]
+        silence = np.array([e.silence_s or 0.0 for e in evidence])
+        opinion = [e.silence_s is not None or e.heard_s >= WARM_UP_S for e in evidence]
+        kept = np.isfinite(y[:, 0]) & np.array(opinion)
+        return cls(p[kept], y[kept], silence[kept], pause[kept])
+
+
+def figures(heard: Sequence[Heard], baseline: SilenceHazard, cost: Cost) -> Figures:
+    """Everything the issue asks of the turn model. nan: nothing to measure it on."""
+    steps = Steps.of(heard)
+    known = np.isfinite(steps.y)
+    paused = steps.pause & known[:, 2]
+    p, y = steps.p[paused, 2], steps.y[paused, 2]
+    ours, timer = brier(p, y), brier(baseline(steps.silence_s[paused]), y)
+    ends = turn_ends(heard)
+    return {
+        "streams": len(heard),
+        "audio_s": round(sum(one.stream.known_s for one in heard), 1),
+        "pause_steps": len(y),
+        "brier_2s": ours,
+        "brier_2s_silence_only": timer,
+        "brier_gain": 1 - ours / timer if len(y) else math.nan,
+        "auc_2s": auc(p, y),
+        "calibration_error": [
+            calibration_error(steps.p[known[:, c], c], steps.y[known[:, c], c])
+            for c in range(len(HORIZONS_S))
+        ],
+        "ends": len(ends.delays_s) + ends.missed,
+        "ends_missed": ends.missed,
+        "end_to_turn_s": [percentile(ends.delays_s, q) for q in (50, 90)],
+        "inner_pauses": ends.inner,
+        "inner_pauses_cut": ends.cut,
+        "cpu_s_per_audio_s": cost.of(heard),
+        "silero_cpu_s_per_audio_s": cost.silero,
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """CPU seconds: of one answer of Smart Turn, of one step's features and hazards, and of
+    Silero per second of audio (the voice gate needs that with or without a turn model)."""
+
+    answer: float
+    step: float
+    silero: float
+
+    @classmethod
+    def measured(cls, models: Models, weights: Weights, heard: Sequence[Heard]) -> Cost:
+        """Each part alone, on one of the streams."""
+        one = heard[0]
+        model = Inactivity(weights)
+        step = _cpu(lambda: [model.push(e) for e in one.evidence]) / max(1, len(one.evidence))
+        seconds = 10
+        noise = np.random.default_rng(0).standard_normal(seconds * RATE).astype(np.float32)
+        silero = _cpu(lambda: Silero(models.silero).push(noise * 0.01)) / seconds
+        answer = 0.0
+        if models.smart_turn is not None:
+            smart_turn = SmartTurn(models.smart_turn)
+            smart_turn.probability(noise)
+            answer = _cpu(lambda: [smart_turn.probability(noise) for _ in range(3)]) / 3
+        return cls(answer, step, silero)
+
+    def of(self, heard: Sequence[Heard]) -> float:
+        """Of the turn model, per second of audio."""
+        audio_s = sum(len(one.stream.audio) for one in heard) / SAMPLE_RATE
+        steps = sum(len(one.evidence) for one in heard)
+        return (sum(one.asked for one in heard) * self.answer + steps * self.step) / audio_s
+
+
+def _cpu(work: Callable[[], object]) -> float:
+    start = time.process_time()
+    work()
+    return time.process_time() - start
+
+
+def show(groups: dict[str, Figures], console: Console) -> None:
+    """One column a group, the bar in the first."""
+    table = Table(title="turns: how far inactivity_prob and the end of a turn can be trusted")
+    table.add_column("")
+    table.add_column("bar", justify="right")
+    for name in groups:
+        table.add_column(name, justify="right")
+    for label, bar, cell in _ROWS:
+        table.add_row(label, bar, *(cell(f) for f in groups.values()))
+    console.print(table)
+
+
+def _number(value: float | None, digits: int = 3) -> str:
+    return "-" if value is None or math.isnan(value) else f"{value:.{digits}f}"
+
+
+def _of(part: int, whole: int) -> str:
+    return f"{100 * part / whole:.1f} % ({part} of {whole})" if whole else "-"
+
+
+_ROWS: tuple[tuple[str, str, Callable[[Figures], str]], ...] = (
+    ("streams", "", lambda f: str(f["streams"])),
+    ("audio, s", "", lambda f: f"{f['audio_s']:.0f}"),
+    ("steps in pauses", "", lambda f: str(f["pause_steps"])),
+    ("Brier score at 2 s, in pauses", "", lambda f: _number(f["brier_2s"])),
+    ("  of silence duration alone", "", lambda f: _number(f["brier_2s_silence_only"])),
+    ("  lower by, %", ">= 15", lambda f: _number(100 * f["brier_gain"], 1)),
+    ("area under ROC at 2 s, in pauses", ">= 0.80", lambda f: _number(f["auc_2s"])),
+    (
+        "calibration error, 0.5 / 1 / 2 s",
+        "<= 0.08",
+        lambda f: " / ".join(_number(e) for e in f["calibration_error"]),
+    ),
+    (
+        "turn end to `turn`, median / p90, s",
+        "<= 0.7 / 1.5",
+        lambda f: " / ".join(_number(q, 2) for q in f["end_to_turn_s"]),
+    ),
+    ("  no `turn` before the next speech", "", lambda f: _of(f["ends_missed"], f["ends"])),
+    ("inner pauses cut", "<= 8 %", lambda f: _of(f["inner_pauses_cut"], f["inner_pauses"])),
+    ("CPU s per audio s", "<= 0.02", lambda f: _number(f["cpu_s_per_audio_s"], 4)),
+    ("  and Silero, for the gate", "", lambda f: _number(f["silero_cpu_s_per_audio_s"], 4)),
+)

@@ -1,0 +1,213 @@
+"""Fits the weights of the turn model (models/inactivity.json) and draws its calibration curve.
+
+    python models/fit_inactivity.py MANIFEST [--cache FILE] [--picture models/inactivity.png]
+
+MANIFEST lists labelled speech (edged/bench/turn_material.py says which fields count). Every
+stream goes through a real session, which takes about a sixth of its duration on one core, once:
+the evidence is kept in the cache file. Speakers are split in two halves, and the weights see
+one of them; `edged bench turns --manifest MANIFEST` prints the figures of both.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import pickle
+import sys
+import zlib
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edged.bench.turn_evidence import Heard, hear, in_pause, listener, truth
+from edged.bench.turn_material import read_streams
+from edged.bench.turn_scores import SilenceHazard
+from edged.events import HORIZONS_S
+from edged.models.loader import load
+from edged.options import Options
+from edged.vad.evidence import Evidence
+from edged.vad.inactivity import FEATURES, HORIZONS, WARM_UP_S, Features, probabilities
+
+Floats = NDArray[np.float64]
+
+# While evidence is collected, only a long silence ends a turn, so that both questions to Smart
+# Turn are asked, and the whole turn is seen, in every pause.
+COLLECTING = Options(turn_threshold=1.0, turn_silence_ms=500)
+RIDGE = 3.0  # pull of the weights to zero, in steps of audio
+REAL_SHARE = 0.5  # of the weight of all steps, that real conversations have together
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("manifest", type=Path)
+    parser.add_argument("--models-dir", type=Path)
+    parser.add_argument("--cache", type=Path, help="where the evidence of the sessions is kept")
+    parser.add_argument("--out", type=Path, default=Path(__file__).with_name("inactivity.json"))
+    parser.add_argument("--picture", type=Path)
+    arguments = parser.parse_args()
+    heard = collect(arguments.manifest, arguments.models_dir, arguments.cache)
+    fitted, unseen = split(heard)
+    hazards = fit(fitted)
+    write(arguments.out, hazards, fitted)
+    if arguments.picture:
+        draw(arguments.picture, hazards, fitted, unseen)
+    print(f"{len(fitted)} streams fitted, {len(unseen)} left to test: {arguments.out}")
+
+
+def collect(manifest: Path, models_dir: Path | None, cache: Path | None) -> list[Heard]:
+    """The evidence of every stream, from the cache where that exists."""
+    if cache and cache.exists():
+        return list(pickle.loads(cache.read_bytes()))
+    models = load(models_dir)
+    heard = []
+    streams = read_streams(manifest, listener(models))
+    for number, stream in enumerate(streams, 1):
+        print(f"\r{number} of {len(streams)} streams", end="", file=sys.stderr, flush=True)
+        heard.append(hear(models, stream, COLLECTING))
+    print(file=sys.stderr)
+    if cache:
+        cache.write_bytes(pickle.dumps(heard))
+    return heard
+
+
+def split(heard: Sequence[Heard]) -> tuple[list[Heard], list[Heard]]:
+    """Two halves that share no speaker. Who speaks together stays together; the groups with the
+    most real pauses are dealt out first, in turn, so that both halves have some."""
+    groups: list[tuple[set[str], list[Heard]]] = []
+    for one in heard:
+        mine, streams = set(one.stream.speakers), [one]
+        apart = []
+        for speakers, others in groups:
+            if mine & speakers:
+                mine, streams = mine | speakers, others + streams
+            else:
+                apart.append((speakers, others))
+        groups = [*apart, (mine, streams)]
+    groups.sort(key=lambda group: (-_real_pauses(group[1]), zlib.crc32(min(group[0]).encode())))
+    dealt = [[one for _, streams in groups[i::2] for one in streams] for i in (0, 1)]
+    return dealt[0], dealt[1]
+
+
+def _real_pauses(heard: Sequence[Heard]) -> int:
+    real = [one for one in heard if one.stream.real]
+    return sum(int(in_pause(one.stream, len(one.evidence)).sum()) for one in real)
+
+
+def rows(
+    heard: Sequence[Heard], turn: bool = True, text: bool = True
+) -> tuple[Floats, Floats, Floats]:
+    """Features [n, f], labels [n, 3] and weights [n] of all steps with a known future.
+
+    turn, text: with what Smart Turn and the recogniser say, or as on a board without.
+    """
+    xs, ys, ws = [], [], []
+    for real in (True, False):
+        some = [one for one in heard if one.stream.real == real]
+        steps = sum(len(one.evidence) for one in some)
+        for one in some:
+            features = Features()
+            x = np.array([features.push(_less(e, turn, text)) for e in one.evidence])
+            y = truth(one.stream, len(x))
+            late = np.array([e.heard_s >= WARM_UP_S for e in one.evidence])
+            known = np.isfinite(y[:, 0]) & late
+            xs.append(x[known])
+            ys.append(y[known])
+            share = REAL_SHARE if real else 1 - REAL_SHARE
+            ws.append(np.full(int(known.sum()), share / max(1, steps)))
+    weight = np.concatenate(ws)
+    return np.concatenate(xs), np.concatenate(ys), weight / weight.mean()
+
+
+def _less(e: Evidence, turn: bool, text: bool) -> Evidence:
+    return replace(e, complete=e.complete if turn else None, belief=e.belief if text else None)
+
+
+def fit(heard: Sequence[Heard]) -> Floats:
+    """float64[3, features]. The data come four times: with all evidence and without some, so
+    that the model is calibrated, too, where Smart Turn or the recogniser is silent."""
+    parts = [rows(heard, turn, text) for turn in (True, False) for text in (True, False)]
+    x, y, weight = (np.concatenate([part[i] for part in parts]) for i in range(3))
+    hazards = []
+    survived = np.ones(len(x), bool)
+    for column in range(HORIZONS):
+        known = survived & np.isfinite(y[:, column])
+        hazards.append(logistic(x[known], y[known, column], weight[known]))
+        survived = known & (y[:, column] == 1)
+    return np.array(hazards)
+
+
+def logistic(x: Floats, y: Floats, weight: Floats, rounds: int = 30) -> Floats:
+    """Ridge logistic regression by Newton's method; the bias is not pulled."""
+    scale = x.std(0)
+    scale[scale == 0] = 1.0
+    z = x / scale
+    pull = RIDGE * np.eye(x.shape[1])
+    pull[0, 0] = 1e-6
+    w = np.zeros(x.shape[1])
+    for _ in range(rounds):
+        p = 1 / (1 + np.exp(-z @ w))
+        gradient = z.T @ (weight * (p - y)) + pull @ w
+        curvature = (z * (weight * p * (1 - p))[:, None]).T @ z + pull
+        w -= np.linalg.solve(curvature, gradient)
+    return np.asarray(w / scale)
+
+
+def write(path: Path, hazards: Floats, fitted: Sequence[Heard]) -> None:
+    """The weights by name, whom they have seen, and the baseline fitted on the same steps."""
+    content = {
+        "made_by": "models/fit_inactivity.py",
+        "horizons_s": HORIZONS_S,
+        "hazards": [
+            {name: round(float(w), 4) for name, w in zip(FEATURES, row, strict=True)}
+            for row in hazards
+        ],
+        "silence_only_2s": baseline(fitted).shares,
+        "fitted_on": sorted({who for one in fitted for who in one.stream.speakers}),
+    }
+    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def baseline(heard: Sequence[Heard]) -> SilenceHazard:
+    """Fitted where it is scored: on the steps in pauses."""
+    silence, y, weight = [], [], []
+    for real in (True, False):
+        some = [one for one in heard if one.stream.real == real]
+        total = sum(int(in_pause(one.stream, len(one.evidence)).sum()) for one in some)
+        for one in some:
+            labels = truth(one.stream, len(one.evidence))[:, 2]
+            chosen = in_pause(one.stream, len(labels)) & np.isfinite(labels)
+            silence += [e.silence_s or 0.0 for e, c in zip(one.evidence, chosen, strict=True) if c]
+            y += list(labels[chosen])
+            weight += [1 / max(1, total)] * int(chosen.sum())
+    return SilenceHazard(np.array(silence), np.array(y), np.array(weight))
+
+
+def draw(path: Path, hazards: Floats, fitted: Sequence[Heard], unseen: Sequence[Heard]) -> None:
+    """The calibration curves of the three horizons, for both halves of the speakers."""
+    from matplotlib import pyplot as plt
+
+    from edged.bench.turn_scores import calibration, calibration_error
+
+    figure, axes = plt.subplots(1, HORIZONS, figsize=(11, 4), sharey=True)
+    for column, (axis, horizon) in enumerate(zip(axes, HORIZONS_S, strict=True)):
+        axis.plot([0, 1], [0, 1], color="0.8")
+        for name, heard in (("speakers fitted on", fitted), ("other speakers", unseen)):
+            x, y, _ = rows(heard)
+            known = np.isfinite(y[:, column])
+            p = probabilities(hazards, x[known])[:, column]
+            curve = calibration(p, y[known, column])
+            error = calibration_error(p, y[known, column])
+            said, seen = [c[0] for c in curve], [c[1] for c in curve]
+            axis.plot(said, seen, marker="o", label=f"{name}, ECE {error:.3f}")
+        axis.set(title=f"next {horizon} s", xlabel="inactivity_prob")
+        axis.legend(fontsize=8, loc="upper left")
+    axes[0].set_ylabel("share of steps after which nobody spoke")
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+
+
+if __name__ == "__main__":
+    main()

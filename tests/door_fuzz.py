@@ -7,8 +7,8 @@ import random
 from typing import Any
 
 _VALUES: list[Any] = [
-    None, True, 0, -1, 7, 2**31, 10**30, 1.5, "", "a", "\ud800", "\x00", "wav", "opus", "AAAA", "====",
-    [], {}, [[]], {"temp": 2}, '{"temp": "x"}', "{", "x" * 300, {"delay_in_frames": 9},
+    None, True, 0, -1, 7, 2**31, 10**30, 1.5, "", "a", "\ud800", "\x00", "wav", "opus", "AAAA",
+    "====", [], {}, [[]], {"temp": 2}, '{"temp": "x"}', "{", "x" * 300, {"delay_in_frames": 9},
     {"language": "xx"}, {"turns": 1}, {"padding_bonus": "1"},
 ]  # fmt: skip
 _KEYS = (

@@ -1,4 +1,4 @@
-"""An open door for tests: with real models, or with a scripted session where words do not matter."""
+"""An open door for tests: with real models, or with a scripted session."""
 
 from __future__ import annotations
 

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 from collections.abc import Iterator
 
 import pytest
 
-from edged.server import guard, stream, streams
+from edged.server import guard, outgoing, stream, streams
 from edged.server.door import Door
 from tests.door_rig import Scripted, client, open_door, scripted_source, silence
 from tests.mosquitto import until
@@ -244,7 +243,6 @@ def test_a_client_that_sends_faster_than_is_heard_is_held_back(
 
     def slow(self: Scripted, frame: object, behind: bool = False) -> object:
         waiting.append(door._streams.waiting_s)
-        time.sleep(0.0005)
         return push(self, frame, behind)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Scripted, "push", slow)
@@ -261,35 +259,33 @@ def test_a_client_that_sends_faster_than_is_heard_is_held_back(
 def test_a_client_that_does_not_read_stops_its_own_stream_and_no_other(
     door: Door, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Scripted, "word", "w" * 5000)  # 40 MB of answers: no kernel buffers that
+    monkeypatch.setattr(outgoing, "MAX_UNSENT", 1 << 16)
+    monkeypatch.setattr(Scripted, "word", "w" * 50_000)  # 50 MB of answers: no kernel buffers that
     with client(door, max_queue=1) as deaf, client(door) as c:
         deaf.setup()
 
         def send() -> None:
-            for _ in range(40):
-                deaf.audio(silence(200))
+            for _ in range(10):
+                deaf.audio(silence(100))
             deaf.say(type="end_of_stream")
 
         sender = threading.Thread(target=send)
         sender.start()
         (sleeping,) = until(lambda: door._streams._open, "the stream")
         until(lambda: sleeping._client.is_full(), "nothing more can be sent")
-        time.sleep(0.3)
-        reached = sleeping._session.step_idx
-        assert reached < 8000
         c.setup()
         c.audio(silence(5))
         c.say(type="end_of_stream")
         c.rest()
         assert c.types()["step"] == 5
-        assert sleeping._session.step_idx == reached
+        assert sleeping._session.step_idx < 500  # what the kernel's buffers take
         deaf.rest(60)  # now it reads, and lacks nothing
         sender.join()
-        assert deaf.types()["step"] == 8000
+        assert deaf.types()["step"] == 1000
 
 
 def test_live_events_go_on_while_another_stream_is_fed_a_file(door: Door) -> None:
-    with client(door) as file, client(door) as live:
+    with client(door, close_timeout=0.2) as file, client(door) as live:
         file.setup()
         for _ in range(10):
             file.audio(silence(100))

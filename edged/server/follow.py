@@ -35,7 +35,7 @@ class Followers:
         self, socket: web.WebSocketResponse, ready: Ready, abort: Callable[[], None]
     ) -> None:
         """Until the client goes or says something."""
-        outgoing = Outgoing(socket, abort, lambda: None)
+        outgoing = Outgoing(socket, abort)
         writer = asyncio.create_task(outgoing.run())
         if len(self._followers) >= MAX_FOLLOWERS:
             _send_away(outgoing, f"{MAX_FOLLOWERS} are following already", 1011)

@@ -143,6 +143,7 @@ class Connection:
                     f"nothing was received for {IDLE_S:.0f} s" if begun else "no setup was received"
                 )
                 return
+            self.outgoing.heard()
             if message.type is WSMsgType.TEXT:
                 await self._hear(message.data)
             elif message.type is WSMsgType.BINARY:

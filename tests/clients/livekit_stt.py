@@ -1,0 +1,45 @@
+"""LiveKit's own Gradium plug-in, pointed at edged: `livekit_stt.py WS_URL WAV` prints JSON."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import wave
+
+import aiohttp
+from livekit import rtc
+from livekit.agents import stt
+from livekit.plugins import gradium
+
+STEP = 1920
+
+
+def frames(path: str) -> list[rtc.AudioFrame]:
+    with wave.open(path) as file:
+        rate, data = file.getframerate(), file.readframes(file.getnframes())
+    data += bytes(2 * 2 * rate)  # 2 s of silence: the plug-in waits for the end of speech
+    return [
+        rtc.AudioFrame(part, rate, 1, len(part) // 2)
+        for part in (data[at : at + 2 * STEP] for at in range(0, len(data), 2 * STEP))
+    ]
+
+
+async def main(url: str, path: str) -> None:
+    heard: list[tuple[str, str]] = []
+    async with aiohttp.ClientSession() as session:
+        service = gradium.STT(api_key="any", model_endpoint=url, http_session=session)
+        stream = service.stream()
+        for frame in frames(path):
+            stream.push_frame(frame)
+        async with asyncio.timeout(60):
+            async for event in stream:
+                text = event.alternatives[0].text if event.alternatives else ""
+                heard.append((event.type.value, text))
+                if event.type is stt.SpeechEventType.END_OF_SPEECH:
+                    break
+        await stream.aclose()
+    print(json.dumps(heard))
+
+
+asyncio.run(main(*sys.argv[1:]))

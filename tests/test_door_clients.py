@@ -1,0 +1,274 @@
+"""Programs written for the cloud service, unmodified, against the door with real speech."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import gradium
+import numpy as np
+import pytest
+import requests
+import soundfile
+import soxr
+
+from edged.audio.files import open_audio
+from edged.bench import wer
+from edged.events import Text
+from edged.models.loader import Models, load
+from edged.models.samples import Sample, samples
+from edged.options import Options
+from edged.server import guard
+from edged.server.door import Door
+from edged.server.streams import Source
+from edged.session import Session
+from tests.door_rig import as_wav, client, open_door
+
+ROOT = Path(__file__).parents[1]
+CLIENTS = Path(os.environ.get("EDGED_TEST_CLIENTS", ROOT / ".venv-clients")) / "bin" / "python"
+CLIPS = samples()
+needs_clients = pytest.mark.skipif(
+    not CLIENTS.exists() and "CI" not in os.environ,
+    reason="LiveKit and Pipecat are 750 MB: `make clients` installs them",
+)
+
+
+@pytest.fixture(scope="module")
+def models() -> Models:
+    return load()
+
+
+@pytest.fixture(scope="module")
+def door(models: Models) -> Iterator[Door]:
+    guard.BURST, before = 1000, guard.BURST
+    with open_door(Source(lambda: models, Options)) as opened:
+        yield opened
+    guard.BURST = before
+
+
+@pytest.fixture
+def cloud(door: Door) -> gradium.client.GradiumClient:
+    """The vendor's client with the address changed."""
+    return gradium.client.GradiumClient(base_url=f"{door.url}/api/", api_key="any")
+
+
+def transcribed(models: Models, path: Path) -> str:
+    """What `edged transcribe --text-from words` makes of the file."""
+    session, source = Session(models, replace(Options(), turns=False)), open_audio(str(path))
+    events = [event for frame in source.frames() for event in session.push(frame)]
+    events += session.end()
+    return " ".join(event.text for event in events if isinstance(event, Text))
+
+
+def pcm(sample: Sample) -> np.ndarray:
+    """int16, 24 kHz."""
+    audio, rate = soundfile.read(sample.path, dtype="float32")
+    return np.rint(soxr.resample(audio, rate, 24_000) * 32767).astype(np.int16)
+
+
+# -- the vendor's SDK
+
+
+def test_the_sdks_stt_hears_every_clip_as_transcribe_does(
+    cloud: Any, models: Models, tmp_path: Path
+) -> None:
+    """The bar: the same file gives the identical text."""
+    for sample in CLIPS:
+        data = as_wav(sample.path)
+        path = tmp_path / "clip.wav"
+        path.write_bytes(data)
+        result = asyncio.run(cloud.stt({"model_name": "default", "input_format": "wav"}, data))
+        assert result.text == transcribed(models, path)
+        assert result.request_id
+        starts = [word.start_s for word in result.text_with_timestamps]
+        assert starts == sorted(starts)
+
+
+def test_the_sdks_stt_takes_arrays_and_json_config(cloud: Any) -> None:
+    sample = CLIPS[0]
+    setup = {"input_format": "pcm", "json_config": {"delay_in_frames": 16, "language": "en"}}
+    result = asyncio.run(cloud.stt(setup, pcm(sample), sample_rate=24_000))
+    assert wer.errors(sample.text, result.text).rate < 0.2
+
+
+def test_the_sdks_stt_stream_gives_words_one_by_one(cloud: Any) -> None:
+    sample = CLIPS[1]
+
+    async def audio() -> AsyncIterator[np.ndarray]:
+        samples = pcm(sample)
+        for at in range(0, len(samples), 1920):
+            yield samples[at : at + 1920]
+
+    async def run() -> tuple[int | None, list[str]]:
+        stream = await cloud.stt_stream({"model_name": "default", "input_format": "pcm"}, audio())
+        return stream.delay_in_frames, [word.text async for word in stream.iter_text()]
+
+    delay, words = asyncio.run(run())
+    assert delay == 10
+    assert wer.errors(sample.text, " ".join(words)).rate < 0.2
+
+
+def test_the_sdks_stt_realtime_flushes_and_ends(cloud: Any) -> None:
+    sample = CLIPS[0]
+
+    async def run() -> list[dict[str, Any]]:
+        samples = pcm(sample)
+        async with cloud.stt_realtime(model_name="default", input_format="pcm") as stt:
+            for at in range(0, len(samples), 1920):
+                await stt.send_audio(samples[at : at + 1920])
+            await stt.send_flush()
+            await stt.send_flush("a string")
+            await stt.send_flush(7)
+            await stt.send_eos()
+            heard = [message async for message in stt]
+            assert stt.ready["sample_rate"] == 24_000
+            return heard
+
+    heard = asyncio.run(run())
+    kinds = [m["type"] for m in heard]
+    assert kinds[0] == "ready"
+    assert kinds[-1] == "end_of_stream"
+    flushed = [m["flush_id"] for m in heard if m["type"] == "flushed"]
+    assert flushed == [0, "a string", 7]
+    first = kinds.index("flushed")
+    words = " ".join(m["text"] for m in heard[:first] if m["type"] == "text")
+    assert wer.errors(sample.text, words).rate < 0.2
+    assert "text" not in kinds[first:]  # a hard barrier
+    steps = [m for m in heard if m["type"] == "step"]
+    assert [m["step_idx"] for m in steps] == list(range(len(steps)))
+    assert all(len(m["vad"]) == 3 for m in steps)
+
+
+def test_the_sdk_raises_what_is_wrong(cloud: Any) -> None:
+    with pytest.raises(Exception, match=r"input_format must be one of .*1008"):
+        asyncio.run(cloud.stt({"input_format": "mp3"}, b"abc"))
+
+
+def test_the_sdks_command_line_transcribes(door: Door, tmp_path: Path) -> None:
+    path = tmp_path / "clip.wav"
+    path.write_bytes(as_wav(CLIPS[0].path))
+    options = ("--gradium-base-url", f"{door.url}/api/", "--api-key", "any")
+    ran = subprocess.run(
+        [sys.executable, "-m", "gradium.cli", *options, "stt", str(path)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert wer.errors(CLIPS[0].text, ran.stdout).rate < 0.2, ran.stderr
+
+
+# -- the others
+
+
+@needs_clients
+def test_livekits_plug_in_hears_speech_and_its_end(door: Door, tmp_path: Path) -> None:
+    """It does not wait for ready, never flushes, and takes a turn's end from vad[2] > 0.9."""
+    heard = _run("livekit_stt.py", door, tmp_path)
+    kinds = [kind for kind, _ in heard]
+    assert kinds[0] == "start_of_speech"
+    assert kinds[-2:] == ["final_transcript", "end_of_speech"]
+    assert wer.errors(CLIPS[0].text, heard[-2][1]).rate < 0.2
+
+
+@needs_clients
+def test_pipecats_service_flushes_and_gets_its_transcript(door: Door, tmp_path: Path) -> None:
+    heard = _run("pipecat_stt.py", door, tmp_path, "5")
+    kinds = [kind for kind, _ in heard]
+    assert kinds.count("InterimTranscriptionFrame") > 5
+    assert kinds[-1] == "TranscriptionFrame"
+    assert kinds.count("TranscriptionFrame") == 1
+    assert wer.errors(CLIPS[0].text, heard[-1][1]).rate < 0.2
+
+
+def test_requests_uploads_a_file_as_the_vendors_guide_does(door: Door, models: Models) -> None:
+    clip = CLIPS[0]
+    with requests.post(
+        f"{door.url}/api/post/speech/asr",
+        data=as_wav(clip.path),
+        headers={"x-api-key": "any", "Content-Type": "audio/wav"},
+        stream=True,
+        timeout=60,
+    ) as answer:
+        answer.raise_for_status()
+        told = [json.loads(line) for line in answer.iter_lines() if line]
+    words = " ".join(m["text"] for m in told if m["type"] == "text")
+    assert words == transcribed(models, clip.path)
+
+
+def test_websockets_alone_hears_turns_if_it_asks(door: Door) -> None:
+    clip = CLIPS[0]
+    with client(door) as c:
+        c.setup(input_format="wav", json_config='{"turns": true}')
+        data = as_wav(clip.path)
+        for at in range(0, len(data), 999):
+            c.audio(data[at : at + 999])
+        c.say(type="end_of_stream")
+        heard = c.rest(60)
+    (turn,) = [m for m in heard if m["type"] == "turn"]
+    assert wer.errors(clip.text, turn["text"]).rate < 0.2
+    assert turn["words"][0]["start_s"] < 1.5
+
+
+# -- formats, by their words
+
+
+def test_opus_at_24_kbit_costs_at_most_a_point_of_word_errors(cloud: Any, tmp_path: Path) -> None:
+    """Measured over all clips; `make door-bench` does it over a longer list."""
+    sums = {"wav": wer.Errors(), "opus": wer.Errors()}
+    for sample in CLIPS:
+        for form in sums:
+            data = as_wav(sample.path) if form == "wav" else opus(sample, 24_000)
+            text = asyncio.run(cloud.stt({"input_format": form}, data)).text
+            sums[form] += wer.errors(sample.text, text)
+    one_word = 1 / sums["wav"].reference_words  # so few words that one is more than a point
+    assert sums["opus"].rate <= sums["wav"].rate + max(0.01, one_word)
+
+
+@pytest.mark.parametrize("form", ["pcm_8000", "pcm_44100", "ulaw_8000", "alaw_8000"])
+def test_every_format_is_understood(cloud: Any, form: str) -> None:
+    sample = CLIPS[0]
+    kind, rate = form.split("_")
+    audio, native = soundfile.read(sample.path, dtype="float32")
+    buffer = io.BytesIO()
+    subtype = {"pcm": "PCM_16", "ulaw": "ULAW", "alaw": "ALAW"}[kind]
+    resampled = soxr.resample(audio, native, int(rate))
+    soundfile.write(buffer, resampled, int(rate), format="RAW", subtype=subtype)
+    result = asyncio.run(cloud.stt({"input_format": form}, buffer.getvalue()))
+    assert wer.errors(sample.text, result.text).rate < 0.3
+
+
+def opus(sample: Sample, bits_per_s: int) -> bytes:
+    audio, rate = soundfile.read(sample.path, dtype="float32")
+    buffer = io.BytesIO()
+    # libsndfile's scale from 0 (256 kbit/s a channel) to 1 (6 kbit/s).
+    level = (256_000 - bits_per_s) / (256_000 - 6000)
+    soundfile.write(
+        buffer, audio, rate, format="OGG", subtype="OPUS", compression_level=level,
+        bitrate_mode="CONSTANT",
+    )  # fmt: skip
+    data = buffer.getvalue()
+    seconds = len(audio) / rate
+    assert 0.7 * bits_per_s < 8 * len(data) / seconds < 1.3 * bits_per_s
+    return data
+
+
+def _run(script: str, door: Door, folder: Path, *more: str) -> list[tuple[str, str]]:
+    wav = folder / "clip.wav"
+    soundfile.write(wav, pcm(CLIPS[0]), 24_000)
+    url = door.url.replace("http", "ws", 1) + "/api/speech/asr"
+    ran = subprocess.run(
+        [str(CLIENTS), str(ROOT / "tests" / "clients" / script), url, str(wav), *more],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert ran.returncode == 0, ran.stderr
+    return [tuple(item) for item in json.loads(ran.stdout.splitlines()[-1])]

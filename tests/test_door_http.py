@@ -1,0 +1,412 @@
+"""The rest of the door: upload, health, metrics, the microphone's events, keys, pages, abuse."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import random
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+import requests
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import connect
+
+from edged.events import Step, Text
+from edged.server import app, guard, outgoing, streams, upload
+from edged.server import door as door_module
+from edged.server import socket as socket_module
+from edged.server.door import Address, Door
+from edged.server.guard import Origins
+from tests.door_fuzz import hostile_message
+from tests.door_rig import (
+    Scripted,
+    as_wav,
+    client,
+    open_door,
+    scripted_source,
+    silence,
+    socket_url,
+)
+from tests.mosquitto import until
+
+SPEECH = Path(__file__).parents[1] / "models" / "samples" / "good-influence.flac"
+KEY = "correct horse"
+
+
+@pytest.fixture(autouse=True)
+def _scripted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "Session", Scripted)
+
+
+@pytest.fixture
+def many(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No limit on new sessions."""
+    monkeypatch.setattr(guard, "BURST", 1_000_000)
+
+
+@pytest.fixture
+def door(many: None) -> Iterator[Door]:
+    with open_door(scripted_source(), microphone=True, health=lambda: {"rss_mb": 1.5}) as opened:
+        yield opened
+
+
+def post(door: Door, data: object, **given: object) -> requests.Response:
+    url = f"{door.url}/api/post/speech/asr"
+    return requests.post(url, data=data, timeout=30, **given)  # type: ignore[arg-type]
+
+
+def lines(answer: requests.Response) -> list[dict]:
+    return [json.loads(line) for line in answer.text.splitlines()]
+
+
+# -- upload
+
+
+def test_a_whole_file_goes_in_and_its_words_come_out_as_lines(door: Door) -> None:
+    answer = post(door, as_wav(SPEECH))
+    assert answer.status_code == 200
+    assert answer.headers["Content-Type"] == "application/x-ndjson"
+    heard = lines(answer)
+    assert {m["type"] for m in heard} == {"text", "end_text"}
+    assert [m["text"] for m in heard if m["type"] == "text"] == [f"w{n}" for n in range(57)]
+
+
+def test_the_format_of_an_upload_comes_from_its_type_or_the_query(door: Door) -> None:
+    for given in (
+        {"headers": {"Content-Type": "audio/pcm"}},
+        {"params": {"input_format": "pcm"}},
+        {"params": {"input_format": "pcm"}, "headers": {"Content-Type": "audio/ogg"}},
+    ):
+        assert len(lines(post(door, silence(3), **given))) == 6
+    given = {"params": {"input_format": "pcm", "json_config": '{"turns": true}'}}
+    assert lines(post(door, silence(1), **given))[-1]["type"] == "turn"
+
+
+@pytest.mark.parametrize(
+    ("params", "words"),
+    [
+        ({}, "error from server 1008: the audio is not WAV"),
+        ({"input_format": "mp3"}, "error from server 1008: input_format must be one of"),
+        ({"input_format": "pcm", "model": "x"}, "error from server 1008: model_name must be"),
+        ({"input_format": "pcm", "json_config": "{"}, "1008: json_config is not valid JSON"),
+    ],
+)
+def test_what_is_wrong_before_the_first_line_is_a_500_in_plain_text(
+    door: Door, params: dict, words: str
+) -> None:
+    answer = post(door, silence(1), params=params)
+    assert answer.status_code == 500
+    assert answer.headers["Content-Type"].startswith("text/plain")
+    assert words in answer.text
+    until(lambda: door._streams.count == 0, "its stream is free")
+
+
+def test_what_fails_in_the_middle_is_an_error_line(door: Door, monkeypatch: object) -> None:
+    monkeypatch.setattr(Scripted, "fail_at", 2)  # type: ignore[attr-defined]
+
+    def slowly() -> Iterator[bytes]:
+        yield silence(2)
+        time.sleep(0.5)
+        yield silence(2)
+
+    heard = lines(post(door, slowly(), params={"input_format": "pcm"}))
+    assert [m["type"] for m in heard] == ["text", "end_text"] * 2 + ["error"]
+    assert heard[-1]["code"] == 1011
+
+
+def test_an_upload_that_stalls_or_breaks_off_frees_its_stream(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upload, "READ_S", 0.5)
+    head = b"POST /api/post/speech/asr?input_format=pcm HTTP/1.1\r\nHost: x\r\n"
+    head += b"Content-Length: 9999\r\n\r\n"
+    with _raw(door, head) as stalled:
+        assert b"the body stalled" in stalled.recv(4096)
+    with _raw(door, head):
+        until(lambda: door._streams.count == 1, "an upload")
+    until(lambda: door._streams.count == 0, "its stream is free")
+
+
+# -- the state of things
+
+
+def test_health_says_ok_or_what_is_wrong_and_needs_no_key(many: None) -> None:
+    problems: list[str] = []
+    with open_door(scripted_source(), api_key=KEY, problems=lambda: problems) as door:
+        answer = requests.get(f"{door.url}/healthz", timeout=10)
+        assert (answer.status_code, answer.text) == (200, "ok\n")
+        problems.append("no sign of life from engine")
+        answer = requests.get(f"{door.url}/healthz", timeout=10)
+        assert (answer.status_code, answer.text) == (503, "no sign of life from engine\n")
+
+
+def test_metrics_are_prometheus_text_with_counters_histogram_and_the_daemons_health(
+    door: Door,
+) -> None:
+    post(door, silence(5), params={"input_format": "pcm"})
+    text = requests.get(f"{door.url}/metrics", timeout=10).text
+    assert 'edged_door_sessions_total{kind="post"} 1.0' in text
+    assert 'edged_door_step_seconds_bucket{le="0.08"}' in text
+    assert "edged_door_step_seconds_count 5.0" in text
+    assert "edged_door_streams 0.0" in text
+    assert "edged_rss_mb 1.5" in text
+
+
+def test_the_microphones_events_can_be_followed_and_nothing_can_be_said(door: Door) -> None:
+    with client(door, "/api/events") as a, client(door, "/api/events") as b:
+        assert a.hear()["type"] == b.hear()["type"] == "ready"
+        door.heard([Text("hello", 1.0), Step(13)])
+        for c in (a, b):
+            assert c.hear() == {"type": "text", "text": "hello", "start_s": 1.0, "stream_id": 0}
+            assert c.hear()["step_idx"] == 13
+        a.say(type="setup")
+        assert "read-only" in a.rest()[-1]["message"]
+        door.heard([Text("again", 2.0)])
+        assert b.hear()["text"] == "again"
+
+
+def test_a_follower_that_does_not_keep_up_is_sent_away_and_not_given_gaps(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outgoing, "MAX_UNSENT", 100_000)
+    with client(door, "/api/events", max_queue=1) as slow:
+        slow.hear()
+        until(lambda: door._app and door._app.followers.count, "it follows")
+        for number in range(200):
+            door.heard([Text(f"{number} " + "x" * 100_000, 0.0)])
+        until(lambda: door._app and not door._app.followers.count, "it was sent away")
+        heard = slow.rest()
+    numbers = [int(m["text"].split()[0]) for m in heard if m["type"] == "text"]
+    assert numbers == list(range(len(numbers)))
+    assert heard[-1]["message"] == "too slow to follow"
+
+
+def test_without_a_microphone_there_is_nothing_to_follow() -> None:
+    with open_door(scripted_source()) as door, pytest.raises(InvalidStatus) as caught:
+        connect(socket_url(door, "/api/events"))
+    assert caught.value.response.status_code == 404
+
+
+# -- who may come in
+
+
+def test_with_a_key_nobody_comes_in_without_it(many: None) -> None:
+    with open_door(scripted_source(), api_key=KEY, microphone=True) as door:
+        for headers in ({}, {"x-api-key": "wrong"}):
+            with client(door, additional_headers=headers) as c:
+                (error,) = c.rest()
+                assert error["code"] == 1008
+                assert "x-api-key" in error["message"]
+            assert post(door, b"", headers=headers).status_code == 401
+            assert (
+                requests.get(f"{door.url}/metrics", headers=headers, timeout=9).status_code == 401
+            )
+            with pytest.raises(InvalidStatus):
+                connect(socket_url(door, "/api/events"), additional_headers=headers)
+        for good in ({"x-api-key": KEY}, {"Authorization": f"Bearer {KEY}"}):
+            with client(door, additional_headers=good) as c:
+                c.setup()
+                assert c.hear()["type"] == "ready"
+            assert requests.get(f"{door.url}/metrics", headers=good, timeout=9).ok
+        with client(door, "/api/events?token=correct%20horse") as c:  # a browser
+            assert c.hear()["type"] == "ready"
+
+
+def test_a_foreign_page_may_not_connect_and_a_listed_one_may(many: None) -> None:
+    listed = Origins(frozenset({"https://kiosk.example"}))
+    with open_door(scripted_source(), origins=listed) as door:
+        with pytest.raises(InvalidStatus) as caught:
+            connect(socket_url(door), origin="https://evil.example")  # type: ignore[arg-type]
+        assert caught.value.response.status_code == 403
+        assert post(door, b"", headers={"Origin": "https://evil.example"}).status_code == 403
+        for origin in ("https://kiosk.example", door.url):
+            with client(door, origin=origin) as c:
+                c.setup()
+                assert c.hear()["type"] == "ready"
+
+
+def test_too_many_new_sessions_are_refused_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guard, "BURST", 3)
+    monkeypatch.setattr(guard, "NEW_PER_S", 0.001)
+    with open_door(scripted_source()) as door:
+        assert [post(door, b"").status_code for _ in range(4)] == [200, 200, 200, 429]
+        with client(door) as c:
+            c.setup()
+            assert "too many new sessions" in c.rest()[0]["message"]
+
+
+def test_the_door_speaks_tls_with_a_certificate(many: None) -> None:
+    import ssl
+
+    from tests.mosquitto import certificates
+
+    folder = certificates()
+    address = Address("127.0.0.1", 0, folder / "server.crt", folder / "server.key")
+    with open_door(scripted_source(), address=address) as door:
+        assert door.url.startswith("https://")
+        trust = ssl.create_default_context(cafile=str(folder / "ca.crt"))
+        trust.check_hostname = False
+        with client(door, ssl=trust) as c:
+            c.setup()
+            assert c.hear()["type"] == "ready"
+
+
+# -- abuse
+
+
+def test_a_hundred_megabytes_in_one_message_close_that_socket_and_no_memory_is_kept(
+    door: Door,
+) -> None:
+    process = psutil.Process()
+    with client(door) as good, client(door) as c:
+        good.setup()
+        good.hear()
+        before = process.memory_info().rss
+        huge = "x" * 100_000_000
+        after_huge = process.memory_info().rss - before
+        with contextlib.suppress(ConnectionClosed):
+            c.socket.send(huge)
+        c.rest()
+        assert c.close_code in (1009, 1006)  # too big; or cut before it could be said
+        assert process.memory_info().rss - before - after_huge < 300e6  # the client's own copy
+        good.audio(silence(1))
+        good.until("step")
+
+
+def test_slow_loris_are_cut_and_others_served(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(door_module, "REQUEST_S", 1.0)
+    loris = [_raw(door, b"GET /api/speech/asr HTTP/1.1\r\nHost: x\r\nX-a: ") for _ in range(30)]
+    answered = _raw(door, b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\nGET /heal")
+    assert requests.get(f"{door.url}/healthz", timeout=10).ok
+    deadline = time.monotonic() + 20
+    for sock in [*loris, answered]:
+        sock.settimeout(max(0.1, deadline - time.monotonic()))
+        with contextlib.suppress(ConnectionError):
+            while sock.recv(1000):
+                pass
+        sock.close()
+    assert time.monotonic() < deadline
+
+
+def test_connections_are_bounded(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(door_module, "MAX_CONNECTIONS", 10)
+    held = [_raw(door, b"") for _ in range(10)]
+    until(lambda: b"503" in _all(_raw(door, _GET)), "one too many is told so")
+    for sock in held:
+        sock.close()
+    until(lambda: b"200 OK" in _all(_raw(door, _GET)), "it serves again")
+
+
+def test_a_socket_without_setup_and_an_idle_one_are_closed(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(socket_module, "SETUP_S", 0.3)
+    monkeypatch.setattr(socket_module, "IDLE_S", 0.5)
+    with client(door) as silent, client(door) as idle:
+        idle.setup()
+        assert "no setup was received" in silent.rest()[-1]["message"]
+        assert "nothing was received" in idle.rest()[-1]["message"]
+        assert idle.close_code == 1008
+
+
+def test_a_half_open_socket_is_found_by_ping_and_its_stream_freed(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app, "HEARTBEAT_S", 0.4)
+    key = (
+        b"GET /api/speech/asr HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    )
+    key += b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+    text = b'{"type":"setup","input_format":"pcm"}'
+    frame = bytes([0x81, 0x80 | len(text), 0, 0, 0, 0]) + text
+    with _raw(door, key + frame):  # and never a pong
+        until(lambda: door._streams.count == 1, "its stream")
+        until(lambda: door._streams.count == 0, "its stream is free", 20)
+
+
+def test_hostile_messages_over_real_sockets_leave_others_unharmed(door: Door) -> None:
+    """1500 here, on as many connections as they cost; 50 000 with `make door-bench`, and through
+    the parser in test_door_messages.py."""
+    rng = random.Random(7)
+    with client(door) as good:
+        good.setup()
+        good.hear()
+        sent = 0
+        while sent < 1500:
+            gone = contextlib.suppress(ConnectionClosed, TimeoutError)
+            with client(door) as c, gone:
+                if rng.random() < 0.7:
+                    c.setup(client_req_id="a", close_ws_on_eos=False)
+                for _ in range(rng.randrange(1, 30)):
+                    c.socket.send(hostile_message(rng))
+                    sent += 1
+                c.say(type="flush", flush_id="last", client_req_id="a")
+                c.hear(1)
+            if rng.random() < 0.2:
+                good.audio(silence(1))
+                good.until("step")
+        good.say(type="end_of_stream")
+        good.rest()
+        assert good.close_code == 1000
+    until(lambda: door._streams.count == 0, "all streams are free")
+
+
+@pytest.mark.parametrize("noise", [b"\0" * 5000, b"GET / HTTP/9.9\r\n\r\n", b"\x16\x03\x01" * 100])
+def test_what_is_not_http_is_answered_or_cut(door: Door, noise: bytes) -> None:
+    with _raw(door, noise) as sock, contextlib.suppress(ConnectionError):
+        sock.shutdown(socket.SHUT_WR)
+        _all(sock)
+    assert requests.get(f"{door.url}/healthz", timeout=10).ok
+
+
+# -- the port
+
+
+def test_a_port_that_is_taken_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(door_module, "RETRY_S", (0.1,))
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        late = Door(Address("127.0.0.1", port), app.Access(None, Origins()), scripted_source(), 2)
+        late.start()
+        with pytest.raises(door_module.PeerError, match=rf"EDGED_LISTEN 127.0.0.1:{port} cannot"):
+            late.wait_open()
+    until(lambda: late.url, "it opens when the port is free")
+    assert requests.get(f"{late.url}/healthz", timeout=10).ok
+    late.stop()
+    assert not late._thread.is_alive()
+
+
+def test_a_door_that_never_opened_can_be_closed() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        address = Address("127.0.0.1", taken.getsockname()[1])
+        stuck = Door(address, app.Access(None, Origins()), scripted_source(), 2)
+        stuck.start()
+        stuck.stop()
+        assert not stuck._thread.is_alive()
+
+
+_GET = b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+
+
+def _raw(door: Door, data: bytes) -> socket.socket:
+    sock = socket.create_connection(("127.0.0.1", int(door.url.rpartition(":")[2])), timeout=10)
+    sock.sendall(data)
+    return sock
+
+
+def _all(sock: socket.socket) -> bytes:
+    received = b""
+    with contextlib.suppress(ConnectionError):
+        while data := sock.recv(4096):
+            received += data
+    sock.close()
+    return received

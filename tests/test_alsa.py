@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 
 import alsaaudio
 import pytest
@@ -175,8 +176,15 @@ def test_where_default_cannot_record_the_card_that_can_is_taken(proc, monkeypatc
 
 
 def test_who_has_the_microphone_open_is_known(proc):
-    (proc / "card2/pcm0c/sub0/status").write_text(f"state: RUNNING\nowner_pid   : {os.getpid()}\n")
+    """The kernel notes the thread that opened it: its number was shown as the program's."""
+    opened, done = threading.Event(), threading.Event()
+    thread = threading.Thread(target=lambda: (opened.set(), done.wait(10)))
+    thread.start()
+    opened.wait()
+    status = proc / "card2/pcm0c/sub0/status"
+    status.write_text(f"state: RUNNING\nowner_pid   : {thread.native_id}\n")
     (busy,) = cards.read_cards(proc)[1].inputs
+    done.set()
     assert f"(pid {os.getpid()})" in busy.owner
 
 

@@ -211,6 +211,8 @@ class Capture:
                 now = time.monotonic()
                 if data is None:
                     self._overrun(now)
+                    if not broken:
+                        last = now  # it was we who were late: the device is alive
                     self._ring.write(converter.flush())
                     converter.restart()
                     broken = True

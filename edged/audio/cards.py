@@ -141,9 +141,16 @@ def _owner(folder: Path) -> str | None:
         pid = re.search(r"owner_pid\s*:\s*(\d+)", text)
         if text == "closed" or not pid:
             return None
-        name = _read(Path(f"/proc/{pid[1]}/comm")) or "a program"
-        owner = f"{name} (pid {pid[1]})"
+        owner = _program(pid[1])
     return owner
+
+
+def _program(thread: str) -> str:
+    """ "name (pid 12)": the kernel notes the thread that opened the device, not its process."""
+    status = _read(Path(f"/proc/{thread}/status")) or ""
+    process = re.search(r"^Tgid:\s*(\d+)", status, re.MULTILINE)
+    pid = process[1] if process else thread
+    return f"{_read(Path(f'/proc/{pid}/comm')) or 'a program'} (pid {pid})"
 
 
 def _read(path: Path) -> str | None:

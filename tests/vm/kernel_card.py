@@ -5,6 +5,7 @@ Each check prints one line; the exit status is the number of those that failed.
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import struct
@@ -31,7 +32,7 @@ RATE = 24_000
 class Rig:
     def __init__(self, device: str = PLUG) -> None:
         self.ring = Ring()
-        self.capture = Capture(self.ring, device, 0.0, lambda state: print("   ", state.sentence))
+        self.capture = Capture(self.ring, device, 0.0, lambda state: None)
         self.capture.start()
 
     def wait_for(self, state: Mic, seconds: float) -> float:
@@ -112,6 +113,7 @@ def test_pulled_and_returned_it_hears_again() -> None:
             lost = rig.wait_for(Mic.LOST, 2 * SLOW)
             time.sleep(1.0)
             (DRIVER / "bind").write_text("snd_aloop.0")
+            logging.info("bound again: %s", Path("/proc/asound/cards").read_text().strip())
             back = rig.wait_for(Mic.RUNNING, 3 * SLOW)
             print(f"    lost told after {lost:.2f} s, heard again after {back:.2f} s")
 
@@ -158,6 +160,8 @@ def play_for_ever() -> subprocess.Popen[bytes]:
 
 
 def main() -> int:
+    form = "    %(relativeCreated)7.0f ms  %(message)s"
+    logging.basicConfig(level=logging.INFO, format=form, stream=sys.stdout)
     subprocess.run(["modprobe", "snd-aloop", "pcm_substreams=1"], check=True)
     play_for_ever()
     time.sleep(2)

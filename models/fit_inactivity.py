@@ -16,6 +16,7 @@ import pickle
 import sys
 import zlib
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,10 +24,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edged.bench.turn_evidence import Heard, hear, in_pause, listener, truth
-from edged.bench.turn_material import read_streams
+from edged.bench.turn_material import Stream, read_streams
 from edged.bench.turn_scores import SilenceHazard
 from edged.events import HORIZONS_S
-from edged.models.loader import load
+from edged.models.loader import Models, load
 from edged.options import Options
 from edged.vad.evidence import Evidence
 from edged.vad.inactivity import FEATURES, HORIZONS, WARM_UP_S, Features, probabilities
@@ -36,8 +37,10 @@ Floats = NDArray[np.float64]
 # While evidence is collected, only a long silence ends a turn, so that both questions to Smart
 # Turn are asked, and the whole turn is seen, in every pause.
 COLLECTING = Options(turn_threshold=1.0, turn_silence_ms=500)
-RIDGE = 3.0  # pull of the weights to zero, in steps of audio
-REAL_SHARE = 0.5  # of the weight of all steps, that real conversations have together
+RIDGE = 10.0  # pull of the weights to zero, in steps of audio
+REAL_SHARE = 0.35  # of the weight of all steps, that real conversations have together
+
+_models: Models
 
 
 def main() -> None:
@@ -45,10 +48,11 @@ def main() -> None:
     parser.add_argument("manifest", type=Path)
     parser.add_argument("--models-dir", type=Path)
     parser.add_argument("--cache", type=Path, help="where the evidence of the sessions is kept")
+    parser.add_argument("--jobs", type=int, default=1, help="processes that run sessions")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("inactivity.json"))
     parser.add_argument("--picture", type=Path)
     arguments = parser.parse_args()
-    heard = collect(arguments.manifest, arguments.models_dir, arguments.cache)
+    heard = collect(arguments.manifest, arguments.models_dir, arguments.cache, arguments.jobs)
     fitted, unseen = split(heard)
     hazards = fit(fitted)
     write(arguments.out, hazards, fitted)
@@ -57,20 +61,29 @@ def main() -> None:
     print(f"{len(fitted)} streams fitted, {len(unseen)} left to test: {arguments.out}")
 
 
-def collect(manifest: Path, models_dir: Path | None, cache: Path | None) -> list[Heard]:
+def collect(manifest: Path, models_dir: Path | None, cache: Path | None, jobs: int) -> list[Heard]:
     """The evidence of every stream, from the cache where that exists."""
     if cache and cache.exists():
         return list(pickle.loads(cache.read_bytes()))
-    models = load(models_dir)
+    streams = read_streams(manifest, listener(load(models_dir)))
     heard = []
-    streams = read_streams(manifest, listener(models))
-    for number, stream in enumerate(streams, 1):
-        print(f"\r{number} of {len(streams)} streams", end="", file=sys.stderr, flush=True)
-        heard.append(hear(models, stream, COLLECTING))
+    with ProcessPoolExecutor(jobs, initializer=_load, initargs=(models_dir,)) as pool:
+        for number, one in enumerate(pool.map(_hear, streams), 1):
+            heard.append(one)
+            print(f"\r{number} of {len(streams)} streams", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)
     if cache:
         cache.write_bytes(pickle.dumps(heard))
     return heard
+
+
+def _load(models_dir: Path | None) -> None:
+    global _models  # of this process: they cannot be sent to it
+    _models = load(models_dir)
+
+
+def _hear(stream: Stream) -> Heard:
+    return hear(_models, stream, COLLECTING)
 
 
 def split(heard: Sequence[Heard]) -> tuple[list[Heard], list[Heard]]:

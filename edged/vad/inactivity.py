@@ -32,6 +32,7 @@ FEATURES = (
     "nobody_yet",  # 1 before the first speech of the stream
     "voice_now",  # log odds of the step's mean probability of speech
     "voice_recent",  # the probability of speech, averaged over about half a second
+    "voice_clear",  # the same over the last second of speech: a distant voice is missed more often
     "log_speech",  # log(0.3 s + speech in this turn)
     "turn_known",  # 1 if Smart Turn has answered in this pause; the next two are 0 if not
     "turn",  # log odds of its answer
@@ -50,11 +51,14 @@ class Features:
 
     def __init__(self) -> None:
         self._recent = 0.0
+        self._clear = 0.9
 
     def push(self, e: Evidence) -> NDArray[np.float64]:
         """float64[len(FEATURES)] of one step."""
         voice = sum(e.probabilities) / len(e.probabilities) if e.probabilities else self._recent
         self._recent += 0.15 * (voice - self._recent)
+        if e.silence_s == 0.0:
+            self._clear += 0.1 * (voice - self._clear)
         silence = e.heard_s if e.silence_s is None else e.silence_s
         early = math.exp(-silence)
         complete = 0.0 if e.complete is None else _log_odds(e.complete, 0.02)
@@ -69,6 +73,7 @@ class Features:
                 e.silence_s is None,
                 _log_odds(voice, 0.01),
                 self._recent,
+                self._clear,
                 math.log(0.3 + min(e.speech_s, 10.0)),
                 e.complete is not None,
                 complete,

@@ -30,7 +30,7 @@ from edged.vad.judge import Judge
 from edged.vad.silero import WINDOW, Silero
 from edged.vad.turn import SmartTurn
 
-HISTORY_S = 26  # the longest segment, its pre-roll and some margin
+HISTORY_S = 18  # the longest segment, its pre-roll and some margin
 PRE_ROLL_S = 0.4  # audio before the first window with speech that a segment begins with
 HANG_S = 0.3  # audio after the last window with speech that a segment ends with
 MIN_SPEECH_WINDOWS = 5  # 160 ms of confident speech: less is a click, a cough, a dropped spoon

@@ -8,6 +8,7 @@ from pathlib import Path
 import onnxruntime as ort
 
 from edged.errors import ModelError
+from edged.memory import give_back, stay_small
 from edged.models import built
 from edged.models.catalogue import Entry, resources, shipped
 from edged.models.store import MEND, State, Store, default_models_dir
@@ -51,7 +52,8 @@ def load(models_dir: Path | None = None, model: str = "tiny-en", threads: int = 
     glance(models_dir, model)
     turn = catalogue.of_kind("turn")
     turn_path = _turn(store, turn)
-    return Models(
+    stay_small()
+    models = Models(
         name=entry.name,
         language=entry.language,
         licence=entry.licence,
@@ -63,6 +65,8 @@ def load(models_dir: Path | None = None, model: str = "tiny-en", threads: int = 
         missing=() if turn_path else (turn.name,),
         inactivity=Weights.load(resources() / "inactivity.json"),
     )
+    give_back()  # the weights as they were in the files: packed copies have replaced them
+    return models
 
 
 def glance(models_dir: Path | None = None, model: str = "tiny-en") -> None:

@@ -10,7 +10,7 @@ as graphs into which audio can be pushed a few frames at a time:
     encoder        feat[n,288], pos0, past_*    -> out[n,288], k_*, v_*
     encoder_full   the same with upstream's weights, for the second pass
     cross          h[n,288]                     -> k_*, v_*        what the decoder attends to
-    decoder        ids[n], pos0, mask[n,n], past_*, cross_*
+    decoder        ids[n], pos0, mask[n,s+n], past_*, cross_*
                                                 -> best[n], p_best[n], p_eos[n], heard[n],
                                                    k_*, v_*, att[n,t], logits[n,32768]
 
@@ -240,31 +240,43 @@ class _Graph:
         )
 
     def self_attention(
-        self, x: str, weights: Weights, place: str, layer: int, angles: tuple[str, str], mask: str
+        self,
+        x: str,
+        weights: Weights,
+        place: str,
+        layer: int,
+        angles: tuple[str, str],
+        mask: str = "",
+        groups: int = 1,
     ) -> str:
-        """Attends to the cache and to x itself, without ever joining the two in memory."""
-        k_name, v_name = f"k_{layer}", f"v_{layer}"
-        q = self.rotate(
-            self.heads(self.linear(x, _split_rotary(weights[place + "q_proj"]))), angles
-        )
-        k = self.rotate(
-            self.heads(self.linear(x, _split_rotary(weights[place + "k_proj"]))), angles, k_name
-        )
-        v = self.heads(self.linear(x, weights[place + "v_proj"]), v_name)
-        old, new = self.scores(q, f"past_k_{layer}"), self.scores(q, k)
-        if mask:
-            new = self.op("Add", new, mask)
-        attention = self.op("Softmax", self.op("Concat", old, new, axis=-1), axis=-1)
-        t = self.op("Shape", f"past_k_{layer}", start=1, end=2)
-        n = self.op("Shape", x, start=0, end=1)
-        sizes = self.op("Concat", t, n, axis=0)
-        on_old, on_new = self.ops("Split", attention, sizes, names=[None] * 2, axis=-1)
-        value = self.op(
-            "Add",
-            self.op("MatMul", on_old, f"past_v_{layer}"),
-            self.op("MatMul", on_new, v),
-        )
+        """Attends to the cache and to x itself, `groups` of heads one after the other.
+
+        Keys and values are joined rather than scores: in the second pass those are the largest
+        tensors by far, and the groups keep them small.
+        """
+        q = self.linear(x, _split_rotary(weights[place + "q_proj"]))
+        k = self.linear(x, _split_rotary(weights[place + "k_proj"]))
+        q = self.rotate(self.heads(q), angles)
+        k = self.rotate(self.heads(k), angles, f"k_{layer}")
+        v = self.heads(self.linear(x, weights[place + "v_proj"]), f"v_{layer}")
+        k = self.op("Concat", f"past_k_{layer}", k, axis=1)
+        v = self.op("Concat", f"past_v_{layer}", v, axis=1)
+        if groups == 1:
+            value = self.attend(q, k, v, mask)
+        else:
+            sizes = self.ints(*[HEADS // groups] * groups)
+            parts = [self.ops("Split", a, sizes, names=[None] * groups, axis=0) for a in (q, k, v)]
+            values = [
+                self.attend(*qkv, mask) for qkv in zip(parts[0], parts[1], parts[2], strict=True)
+            ]
+            value = self.op("Concat", *values, axis=0)
         return self.linear(self.merge(value), weights[place + "o_proj"])
+
+    def attend(self, q: str, k: str, v: str, mask: str) -> str:
+        scores = self.scores(q, k)
+        if mask:
+            scores = self.op("Add", scores, mask)
+        return self.op("MatMul", self.op("Softmax", scores, axis=-1), v)
 
     def save(self, path: Path, inputs: dict[str, Any], outputs: dict[str, Any]) -> None:
         def described(values: dict[str, Any]) -> list[Any]:
@@ -324,13 +336,13 @@ def _conv23(weights: Weights, path: Path) -> None:
     g.save(path, inputs, {"feat": (_F, ["M", WIDTH])})
 
 
-def _encoder(weights: Weights, path: Path) -> None:
+def _encoder(weights: Weights, path: Path, groups: int) -> None:
     g = _Graph()
     angles, x = g.angles("feat"), "feat"
     for layer in range(LAYERS):
         place = f"layers.{layer}."
         h = g.norm(x, weights[place + "input_layernorm"])
-        h = g.self_attention(h, weights, place + "self_attn.", layer, angles, mask="")
+        h = g.self_attention(h, weights, place + "self_attn.", layer, angles, groups=groups)
         x = g.op("Add", x, h)
         h = g.norm(x, weights[place + "post_attention_layernorm"])
         h = g.op("Gelu", g.linear(h, weights[place + "mlp.fc1"]))
@@ -387,7 +399,7 @@ def _decoder(weights: Weights, path: Path) -> None:
     inputs = {
         "ids": (_I, ["n"]),
         "pos0": (_I, []),
-        "mask": (_F, ["n", "n"]),
+        "mask": (_F, ["n", "m"]),
         **_caches("past_", "s"),
         **_caches("cross_", "t"),
     }
@@ -413,7 +425,7 @@ def build(upstream: Path, out: Path, streaming_encoder: Path | None) -> None:
     streaming = adapt(encoder, streaming_encoder, ADAPTED_SHARE) if streaming_encoder else encoder
     _conv1(encoder, out / "conv1.onnx")
     _conv23(encoder, out / "conv23.onnx")
-    _encoder(streaming, out / "encoder.onnx")
-    _encoder(encoder, out / "encoder_full.onnx")
+    _encoder(streaming, out / "encoder.onnx", groups=1)
+    _encoder(encoder, out / "encoder_full.onnx", groups=4)
     _cross(decoder, out / "cross.onnx")
     _decoder(decoder, out / "decoder.onnx")

@@ -17,7 +17,8 @@ class Cache:
     """
 
     def __init__(self, capacity: int) -> None:
-        self._buffers = [np.empty(HEADS * capacity * HEAD_DIM, np.float32) for _ in KV]
+        # one block, so that the system has it back at once when the segment ends
+        self._buffers = np.empty((len(KV), HEADS * capacity * HEAD_DIM), np.float32)
         self.length = 0
 
     def arrays(self) -> list[Floats]:

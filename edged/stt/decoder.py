@@ -102,7 +102,7 @@ class Decoder:
         feed = {
             "ids": np.array(fed, np.int64),
             "pos0": np.array(position),
-            "mask": _causal(len(fed)),
+            "mask": _causal(len(fed), position),
             **feeds(PAST, self._cache.arrays()),
             **feeds(CROSS, cross),
         }
@@ -157,6 +157,6 @@ def _common_prefix(a: list[int], b: list[int]) -> int:
     )
 
 
-def _causal(n: int) -> Floats:
-    """[n, n]: 0 where row may see column, -1e9 elsewhere."""
-    return np.triu(np.full((n, n), -1e9, np.float32), 1)
+def _causal(n: int, past: int) -> Floats:
+    """[n, past + n]: 0 where a row may see a column, -1e9 elsewhere."""
+    return np.triu(np.full((n, past + n), -1e9, np.float32), past + 1)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from edged.memory import give_back
 from edged.stt.commit import HeardWord, token_limit, without_loop, words_of
 from edged.stt.decoder import Decoder, Hypothesis
 from edged.stt.frontend import KERNEL, STRIDE
@@ -43,6 +44,8 @@ def transcribe(
     n = without_loop(hypothesis.tokens)
     probability = hypothesis.probability[:n]
     words = words_of(hypothesis.tokens[:n], hypothesis.heard[:n], probability, vocabulary)
+    del states, cross, decoder
+    give_back()
     return Transcript(words, probability)
 
 

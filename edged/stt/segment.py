@@ -45,7 +45,7 @@ class Tuning:
     lock_s: float = 2.0
     tail_s: float = 0.5
     first_s: float = 0.9
-    longest_s: float = 20.0
+    longest_s: float = 12.0
     loop_updates: int = 3
 
 

@@ -36,7 +36,7 @@ Floats = NDArray[np.float64]
 
 # While evidence is collected, only a long silence ends a turn, so that both questions to Smart
 # Turn are asked, and the whole turn is seen, in every pause.
-COLLECTING = Options(turn_threshold=1.0, turn_silence_ms=500)
+COLLECTING = Options(turn_threshold=1.0, turn_silence_ms=2000)
 RIDGE = 10.0  # pull of the weights to zero, in steps of audio
 REAL_SHARE = 0.35  # of the weight of all steps, that real conversations have together
 

@@ -24,6 +24,7 @@ class SpeechClock:
         self._speech = 0
         self._silence: int | None = None
         self._run = 0
+        self._turn_over = False
 
     def push(self, probabilities: Iterable[float]) -> None:
         """Silero's windows of one step."""
@@ -33,14 +34,16 @@ class SpeechClock:
             voiced = p >= self.threshold - (HYSTERESIS if speaking else 0)
             self._run = self._run + 1 if voiced else 0
             if voiced and (speaking or self._run >= CONFIRM):
+                if self._turn_over:
+                    self._speech, self._turn_over = 0, False
                 self._speech += 1 if speaking else CONFIRM
                 self._silence = 0
             elif self._silence is not None:
                 self._silence += 1
 
     def turn_over(self) -> None:
-        """The turn was closed: `speech_s` counts from here."""
-        self._speech = 0
+        """The turn was closed: `speech_s` counts anew from the next speech on."""
+        self._turn_over = True
 
     @property
     def heard_s(self) -> float:
@@ -49,7 +52,7 @@ class SpeechClock:
 
     @property
     def speech_s(self) -> float:
-        """Voiced time since the last turn was closed."""
+        """Voiced time of the turn: the last one, until somebody speaks again."""
         return self._speech * WINDOW_S
 
     @property

@@ -66,6 +66,7 @@ class Judge:
     def turn_over(self) -> None:
         """A turn was closed."""
         self._clock.turn_over()
+        self._asker.turn_over()
 
     @property
     def asked(self) -> int:

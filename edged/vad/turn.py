@@ -78,6 +78,10 @@ class Asker:
             self._open = self._beside.submit(self._smart_turn.probability, audio().copy())
         return self._collected()
 
+    def turn_over(self) -> None:
+        """The turn was closed: this pause needs no further answer."""
+        self._due_at = len(ASK_AFTER_S)
+
     def _due(self, silence_s: float, speech_s: float) -> bool:
         if self._due_at >= len(ASK_AFTER_S) or speech_s < MIN_SPEECH_S:
             return False

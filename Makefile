@@ -12,7 +12,7 @@ export ORT_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test bench lint format models setup clean distclean
+.PHONY: help run test test-vm bench lint format models setup clean distclean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,6 +23,9 @@ run: models ## set up, fetch the models, and transcribe the sample speech live
 test: $(VENV)/dev models ## set up everything, then lint, types and tests
 	@$(MAKE) --no-print-directory lint
 	@$(PY) -m pytest $(ARGS)
+
+test-vm: $(VENV)/dev ## capture on kernel sound cards, in a virtual machine: slow, as root on Debian
+	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" tests/vm/run
 
 bench: models ## measure this machine: make bench ARGS="--delay 7,10,16"
 	@$(EDGED) bench $(ARGS)

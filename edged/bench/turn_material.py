@@ -93,7 +93,8 @@ def _has_turns(entry: dict[str, Any]) -> bool:
     return bool(entry.get("turns")) and SYNC_MAPS not in (entry.get("turns_source") or "")
 
 
-def _load(path: Path) -> Audio:
+def load_audio(path: Path) -> Audio:
+    """int16[n], 24 kHz mono. Raises InputError."""
     with closing(open_audio(str(path))) as source:
         return np.concatenate(list(source.frames()))
 
@@ -115,7 +116,7 @@ def _labelled(entry: dict[str, Any], folder: Path) -> Stream:
         str(entry["id"]),
         _speakers(entry),
         True,
-        _load(folder / entry["file"]),
+        load_audio(folder / entry["file"]),
         tuple(speech),
         tuple(inner),
         tuple(ends),
@@ -141,7 +142,7 @@ def _merge(spans: Sequence[Span], gap_s: float) -> list[Span]:
 
 
 def _clip(entry: dict[str, Any], folder: Path, listen: Listen) -> _Clip:
-    audio = _load(folder / entry["file"])
+    audio = load_audio(folder / entry["file"])
     times = entry.get("word_times") or []
     words = [(float(a), float(b)) for word, a, b in times if word.strip()]
     speech = _merge(words, LABEL_GAP_S) if words else listen(audio)

@@ -6,7 +6,9 @@ strings of clips with known silences.
 
 from __future__ import annotations
 
+import json
 import math
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,9 +17,11 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from rich.console import Console
+from rich.progress import Progress
 from rich.table import Table
 
 from edged import SAMPLE_RATE
+from edged.bench import onsets
 from edged.bench.turn_evidence import Floats, Heard, hear, in_pause, listener, truth
 from edged.bench.turn_material import read_streams
 from edged.bench.turn_scores import (
@@ -28,7 +32,7 @@ from edged.bench.turn_scores import (
     turn_ends,
 )
 from edged.events import HORIZONS_S
-from edged.models.loader import Models
+from edged.models.loader import Models, load
 from edged.options import Options
 from edged.runstats import percentile
 from edged.vad.inactivity import WARM_UP_S, Inactivity, Weights
@@ -38,38 +42,50 @@ from edged.vad.turn import SmartTurn
 Figures: TypeAlias = dict[str, Any]
 
 
-def measure(
-    models: Models,
-    weights: Weights,
-    manifest: Path,
-    options: Options | None = None,
-    progress: Callable[[int, int], None] = lambda done, of: None,
-) -> dict[str, Figures]:
-    """Figures by group of streams, each stream through a real session.
+def bench_turns(
+    manifest: Path, models_dir: Path | None = None, model: str = "tiny-en", as_json: bool = False
+) -> int:
+    """Prints the table, or JSON. Returns the exit code.
 
-    Raises ConfigError, InputError.
+    Raises ConfigError for the manifest, InputError for a clip, ModelError without models.
     """
+    models = load(models_dir, model)
+    with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task("streams", total=None)
+        groups = measure(
+            models, manifest, lambda done, of: bar.update(task, completed=done, total=of)
+        )
+    first_words = onsets.measure(models, manifest)
+    if as_json:
+        counts = {"tried": first_words.tried, "whole": first_words.whole}
+        print(json.dumps(_plain({"groups": groups, "first_words": counts}), indent=2))
+    else:
+        show(groups, Console())
+        print(f"first words complete, 200 ms apart: {_of(first_words.whole, first_words.tried)}")
+    return 0
+
+
+def measure(
+    models: Models, manifest: Path, progress: Callable[[int, int], None] = lambda done, of: None
+) -> dict[str, Figures]:
+    """Figures by group of streams, each stream through a real session."""
+    weights = models.inactivity
     streams = read_streams(manifest, listener(models))
     heard = []
-    for number, stream in enumerate(streams):
-        heard.append(hear(models, stream, options or Options()))
-        progress(number + 1, len(streams))
+    for number, stream in enumerate(streams, 1):
+        heard.append(hear(models, stream, Options()))
+        progress(number, len(streams))
     seen = set(weights.fitted_on)
-    groups = {
-        f"{kind}, {whose}": [
-            one
-            for one in heard
-            if one.stream.real == real and bool(seen & set(one.stream.speakers)) == fitted
-        ]
-        for whose, fitted in (("other speakers", False), ("speakers fitted on", True))
-        for kind, real in (("real", True), ("synthetic", False))
-    }
-    groups["all, other speakers"] = (
-        groups["real, other speakers"] + groups["synthetic, other speakers"]
-    )
+    groups: dict[str, list[Heard]] = {}
+    for one in heard:
+        fitted = bool(seen & set(one.stream.speakers))
+        whose = "speakers fitted on" if fitted else "other speakers"
+        kind = "real" if one.stream.real else "synthetic"
+        for name in (f"all, {whose}", f"{kind}, {whose}"):
+            groups.setdefault(name, []).append(one)
     baseline = SilenceHazard.of(weights.silence_only_2s)
     cost = Cost.measured(models, weights, heard)
-    return {name: figures(some, baseline, cost) for name, some in groups.items() if some}
+    return {name: figures(groups[name], baseline, cost) for name in sorted(groups)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +188,15 @@ def show(groups: dict[str, Figures], console: Console) -> None:
     for label, bar, cell in _ROWS:
         table.add_row(label, bar, *(cell(f) for f in groups.values()))
     console.print(table)
+
+
+def _plain(value: Any) -> Any:
+    """JSON has no nan: what could not be measured is null."""
+    if isinstance(value, dict):
+        return {name: _plain(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_plain(part) for part in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def _number(value: float | None, digits: int = 3) -> str:

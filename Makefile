@@ -17,8 +17,8 @@ export ORT_DISABLE_TELEMETRY := 1
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-run: models ## set up, fetch the models, and transcribe the sample speech live
-	@$(EDGED) transcribe --realtime models/samples/*.flac
+run: models ## set up, fetch the models, and hear: the microphone, or the sample speech without one
+	@$(EDGED) run --demo
 
 test: $(VENV)/dev models ## set up everything, then lint, types and tests
 	@$(MAKE) --no-print-directory lint

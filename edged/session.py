@@ -181,7 +181,8 @@ class Session:
             return []
         stop = min(self._history.end, self._speech_end + int(HANG_S * RATE))
         words = self._recognizer.finish(self._history, stop)
-        self._floor = max(self._floor, stop)
+        # the silence behind this segment may well be the next one's beginning
+        self._floor = max(self._floor, min(stop, self._speech_end + 2 * WINDOW))
         self._second_pass()
         return words
 

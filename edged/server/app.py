@@ -51,8 +51,11 @@ class App:
         metrics: Metrics,
         problems: Callable[[], list[str]],
         follow: bool,
+        states: Callable[[], list[str]],
+        mute: Callable[[bool], None] | None,
     ) -> None:
-        """`problems`: why /healthz should not say ok. `follow`: there is a microphone."""
+        """`problems`: why /healthz should not say ok. `follow`: there is a microphone. `states`:
+        the `state` messages of now. `mute` asks for it; None: nobody may."""
         self.followers = Followers()
         self.busy: set[Any] = set()  # aiohttp's connections whose request is being answered
         self._access = access
@@ -60,6 +63,8 @@ class App:
         self._metrics = metrics
         self._problems = problems
         self._follow = follow
+        self._states = states
+        self._mute = mute
         self._rate = Rate()
         self._connections: set[Connection] = set()
 
@@ -69,6 +74,7 @@ class App:
             app.router.add_get(f"{prefix}/speech/asr", self._speech)
             app.router.add_post(f"{prefix}/post/speech/asr", self._post)
         app.router.add_get("/api/events", self._events)
+        app.router.add_post("/api/mute", self._ask_mute)
         app.router.add_get("/healthz", self._healthz)
         app.router.add_get("/metrics", self._scrape)
         kiosk.add_to(app)
@@ -141,8 +147,24 @@ class App:
             return web.Response(status=500, text=f"{problem}\n")
         ready = Ready(str(uuid.uuid4()), self._streams.model_name, delay)
         socket = await _accept(request)
-        await self.followers.serve(socket, ready, lambda: _abort(request))
+        states = self._states() if request.query.get("states") == "on" else None
+        await self.followers.serve(socket, ready, lambda: _abort(request), states)
         return socket
+
+    async def _ask_mute(self, request: web.Request) -> web.StreamResponse:
+        """`{"mute": true}`, for the captions page. Whether it was done shows in the state."""
+        if refusal := self._refusal(request):
+            return refusal
+        if self._mute is None:
+            return web.Response(status=404, text="this edged has no microphone to mute\n")
+        try:
+            wanted = (await request.json())["mute"]
+        except (ValueError, KeyError, TypeError):
+            wanted = None
+        if not isinstance(wanted, bool):
+            return web.Response(status=400, text='the body must be {"mute": true} or false\n')
+        self._mute(wanted)
+        return web.Response(status=202)
 
     # -- the state of things
 

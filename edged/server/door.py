@@ -23,6 +23,7 @@ from edged.errors import ConfigError, EdgedError, PeerError
 from edged.events import Event
 from edged.logs import say
 from edged.server.app import Access, App
+from edged.server.follow import state_message
 from edged.server.metrics import Metrics
 from edged.server.streams import Source, Streams
 
@@ -75,9 +76,10 @@ class Door:
         health: Callable[[], Mapping[str, Any]] = dict,
         problems: Callable[[], list[str]] = list,
         microphone: bool = False,
+        mute: Callable[[bool], None] | None = None,
     ) -> None:
         """`health` and `problems` are the daemon's, for /metrics and /healthz. `microphone`: its
-        events come by `heard`."""
+        events come by `heard`. `mute` asks for it; it is called on the door's thread."""
         self.heartbeat = time.monotonic()
         self.url = ""  # once it is open
         self._address = address
@@ -85,6 +87,8 @@ class Door:
         self._problems = problems
         self._health = health
         self._microphone = microphone
+        self._mute = mute
+        self._states: dict[str, str] = {}  # `state` messages: the last of each name
         self._metrics = Metrics()
         self._streams = Streams(source, max_streams, self._metrics)
         self._app: App | None = None
@@ -124,6 +128,13 @@ class Door:
         if self._app is not None:
             self._app.followers.tell(events)
 
+    def state(self, name: str, value: Mapping[str, Any] | str) -> None:
+        """What followers who ask for states are told, now and when they come. Never blocks."""
+        message = state_message(name, value)
+        self._states = {**self._states, name: message}  # replaced whole: the loop reads it
+        if self._app is not None:
+            self._app.followers.tell_state(message)
+
     # -- the door's thread
 
     def _main(self) -> None:
@@ -139,7 +150,15 @@ class Door:
     async def _run(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._stopping = asyncio.Event()
-        app = App(self._access, self._streams, self._metrics, self._problems, self._microphone)
+        app = App(
+            self._access,
+            self._streams,
+            self._metrics,
+            self._problems,
+            self._microphone,
+            lambda: list(self._states.values()),
+            self._mute,
+        )
         self._metrics.watch(app.gauges)
         self._metrics.watch(self._health)
         runner = web.AppRunner(

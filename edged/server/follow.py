@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from aiohttp import WSMsgType, web
 
@@ -14,10 +15,14 @@ MAX_FOLLOWERS = 16
 
 
 class Followers:
-    """Everybody who watches. `tell` is for the engine's thread, the rest is the loop's."""
+    """Everybody who watches. `tell` and `tell_state` are for any thread, the rest is the loop's.
+
+    Who asks for them (`?states=on`: a page) also gets `state` messages, the last of each at once.
+    """
 
     def __init__(self) -> None:
         self._followers: set[Outgoing] = set()
+        self._with_states: set[Outgoing] = set()
         self._loop = asyncio.get_running_loop()
 
     @property
@@ -31,10 +36,19 @@ class Followers:
         texts = [to_json(event.wire()) for event in events]
         self._loop.call_soon_threadsafe(self._hand_out, texts)
 
+    def tell_state(self, state: str) -> None:
+        """One `state` message, as JSON."""
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._hand_out, [state], self._with_states)
+
     async def serve(
-        self, socket: web.WebSocketResponse, ready: Ready, abort: Callable[[], None]
+        self,
+        socket: web.WebSocketResponse,
+        ready: Ready,
+        abort: Callable[[], None],
+        states: Sequence[str] | None,
     ) -> None:
-        """Until the client goes or says something."""
+        """Until the client goes or says something. `states`: those of now; None: it wants none."""
         outgoing = Outgoing(socket, abort)
         writer = asyncio.create_task(outgoing.run())
         if len(self._followers) >= MAX_FOLLOWERS:
@@ -42,6 +56,10 @@ class Followers:
         else:
             outgoing.put(to_json(ready.wire()))
             self._followers.add(outgoing)
+            if states is not None:
+                self._with_states.add(outgoing)
+                for state in states:
+                    outgoing.put(state)
         try:
             message = await socket.receive()
             if message.type in (WSMsgType.TEXT, WSMsgType.BINARY):
@@ -49,21 +67,30 @@ class Followers:
             else:
                 outgoing.drop()
         finally:
-            self._followers.discard(outgoing)
+            self._forget(outgoing)
             await writer
 
     def stop(self) -> None:
         for outgoing in list(self._followers):
             _send_away(outgoing, "edged is stopping", 1011)
 
-    def _hand_out(self, texts: list[str]) -> None:
-        for outgoing in list(self._followers):
+    def _hand_out(self, texts: list[str], to: set[Outgoing] | None = None) -> None:
+        for outgoing in list(self._followers if to is None else to):
             if outgoing.is_full:
-                self._followers.discard(outgoing)
+                self._forget(outgoing)
                 _send_away(outgoing, "too slow to follow", 1008)
                 continue
             for text in texts:
                 outgoing.put(text)
+
+    def _forget(self, outgoing: Outgoing) -> None:
+        self._followers.discard(outgoing)
+        self._with_states.discard(outgoing)
+
+
+def state_message(name: str, value: Mapping[str, Any] | str) -> str:
+    """Ours, like `turn`: what MQTT has as the retained `state/<name>`."""
+    return to_json({"type": "state", "name": name, "value": value})
 
 
 def _send_away(outgoing: Outgoing, sentence: str, code: int) -> None:

@@ -31,6 +31,7 @@ def door(
     health: Callable[[], Mapping[str, Any]],
     problems: Callable[[], list[str]] = list,
     microphone: bool = False,
+    mute: Callable[[bool], None] | None = None,
 ) -> Door:
     """Not yet open. Raises ConfigError where the door's packages are not installed."""
     _need_packages()
@@ -49,6 +50,7 @@ def door(
         health,
         problems,
         microphone,
+        mute,
     )
 
 

@@ -187,9 +187,11 @@ class Session:
         return words
 
     def _second_pass(self) -> None:
-        """Each finished segment is decoded once more, for the turn's text."""
+        """Each finished segment is decoded once more, for the turn's text, if that is wanted."""
         while self._recognizer.finished:
             span = self._recognizer.finished.pop(0)
+            if not self.options.turns:
+                continue
             samples = self._history.read(span.start, span.stop).copy()
             models = self._models
             work = partial(transcribe, models.graphs, models.vocabulary, samples, span.tokens)

@@ -26,12 +26,12 @@ from pydantic_settings import EnvSettingsSource, SecretsSettingsSource
 from edged import envfile
 from edged.config import (
     PREFIX,
-    ConflictError,
     Settings,
     env_name,
     is_secret,
     mqtt_may_change,
 )
+from edged.config_rules import ConflictError
 from edged.errors import ConfigError
 
 CREDENTIALS = ("mqtt_username", "mqtt_password", "api_key")

@@ -1,0 +1,122 @@
+"""What a setting's value must be like, beyond its type, and which settings go together.
+
+Each rule is told as "must be ...", so that an error can put the setting's name in front.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from pydantic import AfterValidator
+
+from edged.errors import ConfigError
+from edged.mqtt.settings import address
+from edged.mqtt.topics import check_base, check_device
+
+if TYPE_CHECKING:
+    from edged.config import Settings
+
+
+class ConflictError(ValueError):
+    """Settings that do not go together: pairs of (the fields concerned, one sentence)."""
+
+    def __init__(self, conflicts: list[tuple[tuple[str, ...], str]]) -> None:
+        super().__init__("; ".join(message for _, message in conflicts))
+        self.conflicts = conflicts
+
+
+def split_host_port(value: str) -> tuple[str, int]:
+    """`host:port` or `[v6]:port` -> its parts. Raises ValueError."""
+    match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.%]+)\]|([^\s:/\[\]]+)):(\d{1,5})", value)
+    if not match or not 1 <= int(match[3]) <= 65535:
+        raise ValueError("must be host:port, as in 127.0.0.1:8080")
+    return match[1] or match[2], int(match[3])
+
+
+def is_loopback(host: str) -> bool:
+    return host == "localhost" or host == "::1" or host.startswith("127.")
+
+
+def one_of(*allowed: Any) -> AfterValidator:
+    def check(value: Any) -> Any:
+        if value not in allowed:
+            raise ValueError(f"must be one of {', '.join(map(str, allowed))}")
+        return value
+
+    return AfterValidator(check)
+
+
+def _topic_part(check: Callable[[str], str], allowed: str) -> AfterValidator:
+    """A check of `edged.mqtt.topics`, told as the field's own rule."""
+
+    def checked(value: str) -> str:
+        try:
+            return check(value)
+        except ConfigError:
+            raise ValueError(f"must be {allowed}") from None
+
+    return AfterValidator(checked)
+
+
+def _broker_url(value: str) -> str:
+    if value == "embedded":
+        return value
+    try:
+        address(value)
+    except ConfigError as problem:
+        rule = str(problem).removeprefix("EDGED_MQTT_URL ").partition(", not ")[0]
+        hint = "" if "password" in rule else ", or embedded"
+        raise ValueError(rule + hint) from None
+    return value
+
+
+def _listen(value: str) -> str:
+    if value in ("", "off"):
+        return ""
+    split_host_port(value)
+    return value
+
+
+DEVICE = _topic_part(check_device, "1 to 63 of a-z, 0-9 and - (not at an end)")
+TOPIC = _topic_part(
+    check_base, "1 to 128 bytes of topic levels such as home/edged, without + # or empty ones"
+)
+BROKER_URL = AfterValidator(_broker_url)
+LISTEN = AfterValidator(_listen)
+
+
+def conflicts(s: Settings) -> list[tuple[tuple[str, ...], str]]:
+    """Pairs of the fields that do not go together and why; each field alone is right."""
+    beyond = bool(s.listen) and not is_loopback(split_host_port(s.listen)[0])
+    tls = s.mqtt_url.startswith("mqtts:")
+    rules = (
+        (
+            bool(s.mqtt_cert_file) != bool(s.mqtt_key_file),
+            ("mqtt_cert_file", "mqtt_key_file"),
+            "EDGED_MQTT_CERT_FILE and EDGED_MQTT_KEY_FILE need each other",
+        ),
+        (
+            bool(s.mqtt_ca_file or s.mqtt_cert_file) and not tls,
+            ("mqtt_url", "mqtt_ca_file", "mqtt_cert_file"),
+            "EDGED_MQTT_CA_FILE and EDGED_MQTT_CERT_FILE need an mqtts:// EDGED_MQTT_URL",
+        ),
+        (
+            bool(s.mqtt_password and not s.mqtt_username),
+            ("mqtt_username", "mqtt_password"),
+            "EDGED_MQTT_PASSWORD needs an EDGED_MQTT_USERNAME",
+        ),
+        (
+            bool(s.tls_cert_file) != bool(s.tls_key_file),
+            ("tls_cert_file", "tls_key_file"),
+            "EDGED_TLS_CERT_FILE and EDGED_TLS_KEY_FILE need each other",
+        ),
+        (
+            beyond and not (s.api_key or s.listen_without_key),
+            ("listen", "api_key", "listen_without_key"),
+            "EDGED_LISTEN beyond this machine needs an EDGED_API_KEY "
+            "(or EDGED_LISTEN_WITHOUT_KEY=on)",
+        ),
+    )
+    return [(fields, sentence) for broken, fields, sentence in rules if broken]

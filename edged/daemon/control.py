@@ -77,6 +77,13 @@ class Control:
         else:
             self._publisher.reply(command, True, **more)
 
+    def mute(self, muted: bool) -> None:
+        """Asked for from afar, as over MQTT: a lock holds against it."""
+        try:
+            self._change({"mute": muted})
+        except EdgedError as problem:
+            say(_log, logging.WARNING, "mute-refused", str(problem))
+
     def reload(self) -> dict[str, Any]:
         """Reads all settings again. Raises EdgedError, having said so everywhere; then nothing
         has changed."""

@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -45,10 +45,15 @@ from edged.mqtt.outbox import SpoolSettings
 from edged.mqtt.publisher import Publisher
 from edged.mqtt.reports import Kind, LinkState
 from edged.mqtt.spool import default_journal_dir
+from edged.server import mount
+
+if TYPE_CHECKING:
+    from edged.server.door import Door
 
 MAX_COMMANDS = 64  # that wait for the main thread
 FIRST_MIC_S = 5.0  # longest wait for the first attempt at the microphone before READY
 FIRST_HEALTH_S = 5.0
+MICROPHONE_FIRST = 1  # steps of it that wait: from here on the door's streams stand back
 STOP_S = 4.5  # systemd and people count on 5 s
 _TICK_S = 1.0
 
@@ -67,6 +72,7 @@ class Daemon:
         self._link = LinkState(False, Kind.CONNECTING, "not connected yet")
         self._mic_before: Mic | None = None
         self._embedded: EmbeddedBroker | None = None
+        self._door: Door | None = None
         self._ready = False
         self._started_at = time.monotonic()
         self._next_health = self._started_at + FIRST_HEALTH_S
@@ -122,6 +128,9 @@ class Daemon:
             self._broker_url,
             self._say_info,
         )
+        if settings.listen:
+            self._door = self._make_door(settings)
+            self._door.start()
         self._control.announce()
         self._on_speaking(False)
         self._publisher.start()
@@ -131,11 +140,24 @@ class Daemon:
         self._heartbeats.watch("engine", lambda: time.monotonic() - self._engine.heartbeat)
         self._heartbeats.watch("mqtt", self._publisher.heartbeat_age_s)
 
+    def _make_door(self, settings: Settings) -> Door:
+        """Raises ConfigError if its packages or its certificate are missing."""
+        lent = mount.source(
+            lambda: self._engine.models,
+            lambda: self._keeper.settings,
+            lambda: self._engine.waiting >= MICROPHONE_FIRST,
+        )
+        door = mount.door(settings, lent, self._health, self._problems, True, self._on_mute)
+        self._heartbeats.watch("door", lambda: time.monotonic() - door.heartbeat)
+        return door
+
     def _stop(self, by: float) -> int:
         """Finishes the sentence, publishes it, says offline."""
         self._notifier.stopping()
         self._notifier.status("stopping: the last words are published")
         self._hearing.stop()
+        if self._door is not None:
+            self._door.stop(1.0)
         if not self._engine.stop(max(0.5, by - time.monotonic() - 1.5)):
             say(_log, logging.ERROR, "engine-stuck", "the recogniser did not end in time")
         self._publisher.state("listening", "off")
@@ -171,10 +193,23 @@ class Daemon:
                 heard_s = self._engine.heard_s + self._hearing.ring.depth_s
                 latency_ms = max(0.0, heard_s - event.stop_s) * 1000
             self._publisher.event(event, latency_ms)
+        if self._door is not None:
+            self._door.heard(events)
 
     def _on_speaking(self, speaking: bool) -> None:
         """On the engine's thread."""
-        self._publisher.state("speaking", "on" if speaking else "off")
+        self._tell("speaking", "on" if speaking else "off")
+
+    def _tell(self, name: str, value: Mapping[str, Any] | str) -> None:
+        """A state, to the broker and to who follows at the door."""
+        self._publisher.state(name, value)
+        if self._door is not None:
+            self._door.state(name, value)
+
+    def _on_mute(self, muted: bool) -> None:
+        """Asked for at the door, on its thread."""
+        if self._jobs.qsize() < MAX_COMMANDS:
+            self._jobs.put(partial(self._control.mute, muted))
 
     def _on_command(self, command: Command) -> None:
         """On the MQTT thread. Raises queue.Full, which the publisher answers with "busy"."""
@@ -192,7 +227,7 @@ class Daemon:
     def _say_state(self, mic: MicState) -> None:
         """Tells of the microphone: `state/mic`, `listening`, an `error` when it was lost."""
         hears = about.hears(mic)
-        self._publisher.state("mic", about.microphone(mic))
+        self._tell("mic", about.microphone(mic))
         self._publisher.state("listening", "on" if hears else "off")
         self._say_info()
         if not hears:
@@ -237,6 +272,12 @@ class Daemon:
         broker = "broker ok" if self._link.connected else f"broker: {self._link.message}"
         parts = [mic.sentence, broker, self._control.problem]
         return "; ".join(part for part in parts if part)
+
+    def _problems(self) -> list[str]:
+        """Why somebody should look after this box, for /healthz."""
+        mic = self._hearing.state
+        silent = [f"no sign of life from {name}" for name in self._heartbeats.stale()]
+        return silent + [mic.sentence] * mic.problem
 
     def _health(self) -> dict[str, Any]:
         ring, level, stats = self._hearing.ring, self._hearing.level, self._publisher.stats()

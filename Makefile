@@ -51,14 +51,14 @@ clean: ## remove caches
 distclean: clean ## remove the environment and the built models too
 	@rm -rf $(VENV) models/built
 
-$(VENV)/run: pyproject.toml tools/system-packages
-	@tools/system-packages
+$(VENV)/run: pyproject.toml deploy/system-packages
+	@deploy/system-packages
 	@$(PY) -c 'import pip' 2>/dev/null || $(PYTHON) -m venv --clear $(VENV)
 	@echo "installing edged into $(VENV) (a few minutes the first time)" >&2
 	@$(PIP) --editable '.[$(EXTRAS)]'
 	@touch $@
 
 $(VENV)/dev: $(VENV)/run
-	@tools/system-packages test
+	@deploy/system-packages test
 	@$(PIP) --editable '.[$(EXTRAS),dev]'
 	@touch $@

@@ -33,7 +33,7 @@ class Chromium:
     def __enter__(self) -> Chromium:
         self._home = tempfile.mkdtemp(prefix="edged-chromium-")
         program = binary()
-        assert program, "chromium is missing: tools/system-packages test"
+        assert program, "chromium is missing: deploy/system-packages test"
         root = ["--no-sandbox"] if os.getuid() == 0 else []
         self._process = subprocess.Popen(
             [program, *FLAGS, *root, f"--user-data-dir={self._home}", "about:blank"],

@@ -30,11 +30,12 @@ from edged.vad.judge import Judge
 from edged.vad.silero import WINDOW, Silero
 from edged.vad.turn import SmartTurn
 
-HISTORY_S = 18  # the longest segment, its pre-roll and some margin
+HISTORY_S = 26  # the longest segment, its pre-roll and some margin
 PRE_ROLL_S = 0.4  # audio before the first window with speech that a segment begins with
 HANG_S = 0.3  # audio after the last window with speech that a segment ends with
 MIN_SPEECH_WINDOWS = 5  # 160 ms of confident speech: less is a click, a cough, a dropped spoon
 LONGEST_TURN_S = 60.0
+PATIENCE_AGE_S, PATIENCE_S = (8.0, 18.0), (0.6, 0.16)  # a segment's age, silence that ends it
 
 
 class Session:
@@ -148,6 +149,7 @@ class Session:
         """32 ms of voice probability: segments begin and end here."""
         self._heard += 1
         place = self._heard * WINDOW
+        self._gate.close_s = self._patience()
         change = self._gate.push(probability)
         if self._gate.is_open and self._gate.silence_s == 0.0:
             self._speech_end = place
@@ -160,6 +162,12 @@ class Session:
         elif change == "close":
             return self._end_segment()
         return []
+
+    def _patience(self) -> float:
+        """Seconds of silence that end a segment: fewer as it grows, so that it ends in a pause
+        and is not cut between two words."""
+        age = self._recognizer.age_s
+        return float(np.interp(age, PATIENCE_AGE_S, PATIENCE_S))
 
     def _listen(self, behind: bool) -> list[Word]:
         if not self._recognizer.is_open:

@@ -57,6 +57,11 @@ class Recognizer:
         return self._segment is not None
 
     @property
+    def age_s(self) -> float:
+        """Of the open segment; 0 without one."""
+        return self._segment.age_s if self._segment else 0.0
+
+    @property
     def hypothesis(self) -> Hypothesis | None:
         """What is believed of the open segment."""
         return self._segment.hypothesis if self._segment else None

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -40,24 +41,27 @@ class Tuning:
     """
 
     chunk: int = 10
-    revise: int = 45
+    revise: int = 34
     adapted: bool = True
-    lock_s: float = 2.0
-    tail_s: float = 0.5
+    lock_s: float = 1.2
+    tail_s: float = 0.4
     first_s: float = 0.9
-    longest_s: float = 12.0
+    longest_s: float = 20.0
     loop_updates: int = 3
 
 
 PROMPT = Tuning()
 # With 1.1 s and more of its future in view, upstream's encoder is the better one, and the more
 # so the longer it may think again: 13.2 % of words wrong at 1.28 s, 13.9 % with the other.
-PATIENT = Tuning(revise=120, adapted=False)
+PATIENT = Tuning(revise=120, adapted=False, lock_s=2.0)
 
 
 def tuning_for(delay_in_frames: int) -> Tuning:
     """What is best for words that are said `delay_in_frames` steps late."""
-    return PATIENT if delay_in_frames >= 14 else PROMPT
+    if delay_in_frames >= 14:
+        return PATIENT
+    waited = math.ceil(delay_in_frames * STEP_S / FRAME_S)  # no frame is final before its word
+    return replace(PROMPT, revise=max(PROMPT.revise, waited))
 
 
 class Segment:

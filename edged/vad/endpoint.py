@@ -4,27 +4,35 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-FLOOR_S = 0.2  # less silence than this is the gap between two words
-CAP = 3.0  # times the silence setting: however sure the model is that more will come
-UNSURE = 0.5  # times the threshold: below, the model expects more speech
+# How long to wait, in units of the silence setting (chosen on the speakers fitted on):
+SOON = 0.7  # where the model is sure
+LATE = 1.8  # where it stays unsure
+CAP = 2.3  # where it expects more: nobody waits longer, however sure it is of that
+# What is sure: of the way from the threshold to 1, and of that to 0.
+SURE = 0.7
+UNSURE = 0.5
 
 
 @dataclass(slots=True)
 class Endpoint:
-    """A turn closes when P(silent for 2 s) exceeds `threshold`.
+    """The surer it is that nobody speaks for 2 s, the less silence closes a turn.
 
-    silence_s bounds the wait where the model stays unsure (P between half the threshold and the
-    threshold): then that much silence closes the turn. Where the model expects the speaker to go
-    on, CAP times as much does.
+    Above `threshold` the wait shrinks from LATE to SOON times `silence_s`; shortly below it, the
+    model is unsure, and LATE bounds the wait; far below, CAP does. Nothing closes before SOON:
+    words have gaps, too.
     """
 
     threshold: float = 0.5
     silence_s: float = 0.7
 
+    def wait_s(self, p_silent: float) -> float:
+        """Silence that closes a turn at this P(nobody speaks for 2 s)."""
+        if p_silent <= UNSURE * self.threshold:
+            return CAP * self.silence_s
+        scale = SURE * (1 - self.threshold)
+        sure = min(max((p_silent - self.threshold) / scale, 0.0), 1.0) if scale > 0 else 0.0
+        return (LATE - (LATE - SOON) * sure) * self.silence_s
+
     def is_over(self, p_silent: float, silence_s: float | None) -> bool:
-        """p_silent: P(nobody speaks for 2 s). silence_s: since the last speech, None before any."""
-        if silence_s is None or silence_s < FLOOR_S:
-            return False
-        if p_silent > self.threshold or silence_s >= CAP * self.silence_s:
-            return True
-        return p_silent > UNSURE * self.threshold and silence_s >= self.silence_s
+        """silence_s: since the last speech, None before any."""
+        return silence_s is not None and silence_s >= self.wait_s(p_silent)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -41,10 +40,10 @@ class Tuning:
     """
 
     chunk: int = 10
-    revise: int = 34
+    revise: int = 45
     adapted: bool = True
-    lock_s: float = 1.2
-    tail_s: float = 0.4
+    lock_s: float = 2.0
+    tail_s: float = 0.5
     first_s: float = 0.9
     longest_s: float = 20.0
     loop_updates: int = 3
@@ -53,15 +52,12 @@ class Tuning:
 PROMPT = Tuning()
 # With 1.1 s and more of its future in view, upstream's encoder is the better one, and the more
 # so the longer it may think again: 13.2 % of words wrong at 1.28 s, 13.9 % with the other.
-PATIENT = Tuning(revise=120, adapted=False, lock_s=2.0)
+PATIENT = Tuning(revise=120, adapted=False)
 
 
 def tuning_for(delay_in_frames: int) -> Tuning:
     """What is best for words that are said `delay_in_frames` steps late."""
-    if delay_in_frames >= 14:
-        return PATIENT
-    waited = math.ceil(delay_in_frames * STEP_S / FRAME_S)  # no frame is final before its word
-    return replace(PROMPT, revise=max(PROMPT.revise, waited))
+    return PATIENT if delay_in_frames >= 14 else PROMPT
 
 
 class Segment:

@@ -39,7 +39,8 @@ Floats = NDArray[np.float64]
 COLLECTING = Options(turn_threshold=1.0, turn_silence_ms=2000)
 RIDGE = 10.0  # pull of the weights to zero, in steps of audio
 REAL_SHARE = 0.35  # of the weight of all steps, that real conversations have together
-
+# What can only speak for an end, or only against it: another sign is the noise of few examples.
+SIGNS = {"turn": 1, "text_final": 1, "text_end": 1, "text_dangling": -1}
 _models: Models
 
 
@@ -147,9 +148,21 @@ def fit(heard: Sequence[Heard]) -> Floats:
     survived = np.ones(len(x), bool)
     for column in range(HORIZONS):
         known = survived & np.isfinite(y[:, column])
-        hazards.append(logistic(x[known], y[known, column], weight[known]))
+        hazards.append(_signed(x[known], y[known, column], weight[known]))
         survived = known & (y[:, column] == 1)
     return np.array(hazards)
+
+
+def _signed(x: Floats, y: Floats, weight: Floats) -> Floats:
+    """A logistic fit without the features whose weight has a sign that makes no sense."""
+    used = list(range(len(FEATURES)))
+    while True:
+        w = np.zeros(len(FEATURES))
+        w[used] = logistic(x[:, used], y, weight)
+        wrong = [i for i, name in enumerate(FEATURES) if w[i] * SIGNS.get(name, 0) < 0]
+        if not wrong:
+            return w
+        used = [i for i in used if i not in wrong]
 
 
 def logistic(x: Floats, y: Floats, weight: Floats, rounds: int = 30) -> Floats:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edged.vad.clock import CONFIRM, WINDOW_S, SpeechClock
-from edged.vad.endpoint import CAP, FLOOR_S, Endpoint
+from edged.vad.endpoint import CAP, LATE, SOON, Endpoint
+from edged.vad.evidence import Belief, Evidence
 
 
 def test_before_any_speech_silence_is_unknown() -> None:
@@ -44,6 +45,7 @@ def test_speech_is_counted_for_each_turn() -> None:
     assert clock.speech_s == pytest.approx(4 * WINDOW_S)
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(0, 1), max_size=100))
 def test_the_times_never_contradict_each_other(windows: list[float]) -> None:
     clock = SpeechClock()
@@ -53,22 +55,47 @@ def test_the_times_never_contradict_each_other(windows: list[float]) -> None:
         assert clock.silence_s is None or 0 <= clock.silence_s <= clock.heard_s
 
 
-def test_a_turn_closes_as_soon_as_two_seconds_of_silence_are_probable() -> None:
-    assert Endpoint(threshold=0.5).is_over(0.51, 0.3)
-    assert not Endpoint(threshold=0.9).is_over(0.51, 0.3)
-
-
-def test_the_gap_between_two_words_closes_nothing() -> None:
-    assert not Endpoint().is_over(1.0, FLOOR_S - 0.01)
+def test_a_turn_that_is_surely_over_closes_soon() -> None:
+    endpoint = Endpoint(threshold=0.5, silence_s=0.7)
+    assert endpoint.is_over(0.95, 0.5)
+    assert not endpoint.is_over(0.95, 0.4), "words have gaps, too"
 
 
 def test_the_silence_setting_bounds_the_wait_while_the_model_is_unsure() -> None:
     endpoint = Endpoint(threshold=0.5, silence_s=0.7)
-    assert not endpoint.is_over(0.45, 0.69)
-    assert endpoint.is_over(0.45, 0.71)
+    assert not endpoint.is_over(0.4, LATE * 0.7 - 0.01)
+    assert endpoint.is_over(0.4, LATE * 0.7 + 0.01)
+    assert Endpoint(threshold=0.5, silence_s=0.3).is_over(0.4, LATE * 0.3 + 0.01)
 
 
 def test_a_thinking_pause_of_a_second_and_a_half_does_not_close_an_unfinished_turn() -> None:
     endpoint = Endpoint(threshold=0.5, silence_s=0.7)
-    assert not endpoint.is_over(0.1, 1.6)
-    assert endpoint.is_over(0.1, CAP * 0.7 + 0.01), "but nobody waits for ever"
+    for p_silent, unfinished in ((0.1, False), (0.1, True), (0.9, True)):
+        assert not endpoint.is_over(p_silent, 1.6, unfinished)
+        assert endpoint.is_over(p_silent, CAP * 0.7 + 0.01, unfinished), "nobody waits for ever"
+
+
+def test_a_sentence_that_breaks_off_or_dangles_is_unfinished_and_unknown_is_not() -> None:
+    def said(complete: float | None, dangling: bool | None) -> Evidence:
+        belief = None if dangling is None else Belief(0.9, 0.0, dangling)
+        return Evidence((), 3.0, 0.5, 1.0, complete, belief)
+
+    assert said(0.02, False).unfinished
+    assert said(0.9, True).unfinished
+    assert not said(0.9, False).unfinished
+    assert not said(None, None).unfinished
+
+
+@settings(deadline=None)
+@given(st.floats(0.01, 1), st.floats(0.1, 3), st.floats(0, 1), st.floats(0, 1))
+def test_the_surer_the_end_the_shorter_the_wait(
+    threshold: float, silence_s: float, p: float, q: float
+) -> None:
+    endpoint = Endpoint(threshold, silence_s)
+    low, high = sorted((p, q))
+    assert endpoint.wait_s(low) >= endpoint.wait_s(high)
+    assert SOON * silence_s - 1e-9 <= endpoint.wait_s(p) <= CAP * silence_s + 1e-9
+
+
+def test_before_any_speech_nothing_closes() -> None:
+    assert not Endpoint().is_over(1.0, None)

@@ -33,6 +33,9 @@ class Endpoint:
         sure = min(max((p_silent - self.threshold) / scale, 0.0), 1.0) if scale > 0 else 0.0
         return (LATE - (LATE - SOON) * sure) * self.silence_s
 
-    def is_over(self, p_silent: float, silence_s: float | None) -> bool:
-        """silence_s: since the last speech, None before any."""
-        return silence_s is not None and silence_s >= self.wait_s(p_silent)
+    def is_over(self, p_silent: float, silence_s: float | None, unfinished: bool = False) -> bool:
+        """silence_s: since the last speech, None before any. unfinished: what was said surely
+        calls for more, so the speaker may think as long as CAP allows."""
+        if silence_s is None:
+            return False
+        return silence_s >= (CAP * self.silence_s if unfinished else self.wait_s(p_silent))

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 
 FINAL = (".", "?", "!")
+BREAKS_OFF = 0.1  # an answer of Smart Turn below this: one turn's end in ten gets one, wrongly
 # Words that an English sentence hardly ends with: something is still to come.
 _DANGLING = re.compile(
     r"(?:a|an|the|and|or|but|so|because|if|when|while|that|which|who|than|as|of|to|in|on|at|for|from|"
@@ -56,3 +57,9 @@ class Evidence:
     speech_s: float
     complete: float | None = None
     belief: Belief | None = None
+
+    @property
+    def unfinished(self) -> bool:
+        """What was said surely calls for more."""
+        breaks_off = self.complete is not None and self.complete < BREAKS_OFF
+        return breaks_off or (self.belief is not None and self.belief.dangling)

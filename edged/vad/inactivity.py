@@ -32,17 +32,17 @@ FEATURES = (
     "nobody_yet",  # 1 before the first speech of the stream
     "voice_now",  # log odds of the step's mean probability of speech
     "voice_recent",  # the probability of speech, averaged over about half a second
-    "voice_clear",  # the same over the last second of speech: a distant voice is missed more often
+    "voice_clear",  # -log(1.05 - the same over a second of speech): distant voices get lost
     "log_speech",  # log(0.3 s + speech in this turn)
     "turn_known",  # 1 if Smart Turn has answered in this pause; the next two are 0 if not
     "turn",  # log odds of its answer
-    "turn_early",  # the same, fading as the silence lasts
     "text_known",  # 1 if the recogniser has read the words to their end; the rest is 0 if not
     "text_final",  # how surely they end like a sentence
-    "text_final_early",  # the same, fading
     "text_dangling",  # their last word calls for another
     "text_end",  # log odds of the decoder's end of text
 )
+# What was said before a pause tells how it ends; once it has lasted, it tells nothing more.
+FULL_S, FADED_S = 0.8, 2.0
 _BENDS_S = (0.3, 0.6, 1.0, 2.0, 4.0)
 
 
@@ -60,7 +60,7 @@ class Features:
         if e.silence_s == 0.0:
             self._clear += 0.1 * (voice - self._clear)
         silence = e.heard_s if e.silence_s is None else e.silence_s
-        early = math.exp(-silence)
+        early = min(max((FADED_S - silence) / (FADED_S - FULL_S), 0.0), 1.0)
         complete = 0.0 if e.complete is None else _log_odds(e.complete, 0.02)
         belief = e.belief
         final = 0.0 if belief is None else belief.final
@@ -73,16 +73,14 @@ class Features:
                 e.silence_s is None,
                 _log_odds(voice, 0.01),
                 self._recent,
-                self._clear,
+                -math.log(1.05 - self._clear),
                 math.log(0.3 + min(e.speech_s, 10.0)),
-                e.complete is not None,
-                complete,
+                early * (e.complete is not None),
                 complete * early,
-                belief is not None,
-                final,
+                early * (belief is not None),
                 final * early,
-                belief is not None and belief.dangling,
-                _log_odds(p_end, 0.02),
+                early * (belief is not None and belief.dangling),
+                early * _log_odds(p_end, 0.02),
             ]
         )
 

@@ -61,7 +61,8 @@ class Judge:
 
     def is_over(self, endpoint: Endpoint) -> bool:
         """The open turn should be closed at this step."""
-        return endpoint.is_over(self.inactivity[2], self._clock.silence_s)
+        e = self.evidence
+        return e is not None and endpoint.is_over(self.inactivity[2], e.silence_s, e.unfinished)
 
     def turn_over(self) -> None:
         """A turn was closed."""

@@ -237,7 +237,11 @@ def test_switched_off_live_the_device_is_removed_and_on_again_it_is_back(tmp_pat
 
 
 def test_the_event_entity_hears_live_messages_and_none_that_waited(tmp_path: Path) -> None:
-    """An order of ten minutes ago must not switch anything when the broker comes back."""
+    """An order of ten minutes ago must not switch anything when the broker comes back.
+
+    What the broker had not seen acknowledged when it stopped may come twice: this test once took
+    that for a lost message.
+    """
     with Mosquitto(tmp_path) as broker, Ear(broker.port) as ear, Rig(tmp_path, broker.port) as rig:
         rig.publisher.homeassistant(HomeAssistantSettings())
         rig.connected()
@@ -252,9 +256,9 @@ def test_the_event_entity_hears_live_messages_and_none_that_waited(tmp_path: Pat
         until(lambda: not rig.publisher.stats().connected, "gone")
         rig.publisher.event(Turn("late", 0, 1))
         broker.start()
-        until(lambda: [h.json()["text"] for h in ear.on("turn")] == ["live", "late"], "the turn")
+        until(lambda: ear.on("turn")[-1].json()["text"] == "late", "the turn")
         rig.drained()
-        assert len(ear.on("event")) == 2
+        assert {h.json()["text"] for h in ear.on("event")} == {"live"}
 
 
 def test_without_home_assistant_there_are_no_copies(tmp_path: Path) -> None:

@@ -68,9 +68,9 @@ def test_a_restarted_broker_gets_all_in_order_and_late_ones_are_marked(tmp_path:
         rig.connected()
         rig.say(220, 240)
         rig.drained()
-        until(lambda: len(ear.events()) >= 480, f"all heard: {len(ear.events())}")
+        until(lambda: len({m["seq"] for m in ear.events()}) == 480, "all heard")
         assert_gapless(ear.events())
-        assert words(ear.events()) == [f"word{n}" for n in range(240)]
+        assert once(words(ear.events())) == [f"word{n}" for n in range(240)]
         late = {m["text"] for m in ear.events() if m["type"] == "text" and m.get("delayed")}
         assert {"word20", "word219"} <= late
         assert "word19" not in late

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import signal
 import socket
@@ -50,6 +51,11 @@ class Systemd:
         self._socket.close()
 
 
+def _die_with_the_test() -> None:
+    """In the child: a killed test run must leave no daemon behind (prctl(2), PR_SET_PDEATHSIG)."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+
+
 class Box:
     """One `edged run`. `with Box(...) as box` starts it and waits for READY=1."""
 
@@ -92,9 +98,14 @@ class Box:
             [*RUN, "--env-file", str(self.env_file)],
             env=environment | self.environment,
             stderr=(self.folder / "log").open("ab"),
+            preexec_fn=_die_with_the_test,
         )
         if ready:
-            until(lambda: self.systemd.lines("READY=1") or self._died(), "READY=1", 30)
+            try:
+                until(lambda: self.systemd.lines("READY=1") or self._died(), "READY=1", 90)
+            except BaseException:
+                self.__exit__()
+                raise
         return self
 
     def _died(self) -> bool:

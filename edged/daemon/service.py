@@ -74,6 +74,7 @@ class Daemon:
         self._embedded: EmbeddedBroker | None = None
         self._door: Door | None = None
         self._ready = False
+        self._mic_by = 0.0
         self._started_at = time.monotonic()
         self._next_health = self._started_at + FIRST_HEALTH_S
         self._next_watchdog = 0.0
@@ -136,6 +137,7 @@ class Daemon:
         self._publisher.start()
         self._engine.start()
         self._hearing.start()
+        self._mic_by = time.monotonic() + FIRST_MIC_S
         self._heartbeats.watch("capture", self._hearing.heartbeat_age_s)
         self._heartbeats.watch("engine", lambda: time.monotonic() - self._engine.heartbeat)
         self._heartbeats.watch("mqtt", self._publisher.heartbeat_age_s)
@@ -242,15 +244,14 @@ class Daemon:
 
     def _look_after(self, now: float) -> None:
         mic = self._hearing.state
-        if not self._ready and (
-            mic.state is not Mic.OPENING or now - self._started_at > FIRST_MIC_S
-        ):
+        self._notifier.status(self._sentence(mic))
+        tried = mic.state is not Mic.OPENING or now > self._mic_by
+        if tried and not self._ready:
             self._ready = True
             self._notifier.ready()
             say(_log, logging.INFO, "ready", f"ready: {mic.sentence}")
         if self._keeper.files.changed(now):
             self._control.reload_quietly()
-        self._notifier.status(self._sentence(mic))
         if now >= self._next_health:
             self._next_health = now + self._keeper.settings.health_every_s
             self._publisher.state("health", self._health())

@@ -13,10 +13,10 @@ export ORT_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test test-vm clients bench lint format models clients setup clean distclean
+.PHONY: help run test test-vm clients bench door-bench lint format models setup clean distclean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: models ## set up, fetch the models, and hear: the microphone, or the sample speech without one
 	@$(EDGED) run --demo
@@ -32,6 +32,9 @@ clients: $(CLIENTS)/done ## LiveKit and Pipecat, for the tests of the door that 
 
 bench: models ## measure this machine: make bench ARGS="--delay 7,10,16"
 	@$(EDGED) bench $(ARGS)
+
+door-bench: $(VENV)/dev models ## the door: 8 live streams, 2 h at 20 x, 50 000 hostile messages, Opus
+	@$(PY) -m tests.door_bench $(ARGS)
 
 lint: $(VENV)/dev ## formatter, linter and type checker, all of which must be silent
 	@$(PY) -m ruff format --quiet --check .

@@ -38,8 +38,8 @@ class _State(Enum):
 class Crew:
     """Bounded by its jobs: each stands in the queue once."""
 
-    def __init__(self, threads: int, give_way: Callable[[], bool]) -> None:
-        """`give_way` is True while the microphone's audio waits."""
+    def __init__(self, threads: int, give_way: Callable[[], bool] | None) -> None:
+        """`give_way` is True while the microphone's audio waits; None: there is none."""
         self._give_way = give_way
         self._queue: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._states: dict[Job, _State] = {}  # a job that is not here is idle
@@ -72,11 +72,15 @@ class Crew:
             elif state is _State.RUNNING:
                 self._states[job] = _State.RUNNING_AND_WOKEN
 
+    def _must_wait(self) -> bool:
+        return self._give_way is not None and self._give_way()
+
     def _run(self) -> None:
-        be_nice()
+        if self._give_way is not None:
+            be_nice()
         while not self._stopping.is_set():
             job = self._queue.get()
-            while self._give_way() and not self._stopping.wait(_LOOK_AGAIN_S):
+            while self._must_wait() and not self._stopping.wait(_LOOK_AGAIN_S):
                 pass
             if job is None or self._stopping.is_set():
                 return

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 
 def source(
-    models: Callable[[], Any], settings: Callable[[], Settings], give_way: Callable[[], bool]
+    models: Callable[[], Any],
+    settings: Callable[[], Settings],
+    give_way: Callable[[], bool] | None = None,
 ) -> Source:
     """Of sessions through the door: the daemon's models and settings of that moment."""
     _need_packages()

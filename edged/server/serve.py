@@ -27,7 +27,7 @@ def serve(env_file: Path | None = None, flags: Mapping[str, Any] | None = None) 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     models = loader.load(settings.models_dir, settings.model, settings.threads)
-    lent = mount.source(lambda: models, lambda: settings, lambda: False)
+    lent = mount.source(lambda: models, lambda: settings)
     door = mount.door(settings, lent, lambda: {"rss_mb": rss_mb(), "cpu_temp": cpu_temp_c()})
     door.start()
     try:

@@ -31,8 +31,8 @@ class Source:
 
     models: Callable[[], Models]
     options: Callable[[], Options]
-    give_way: Callable[[], bool] = lambda: False
-    """True while audio of the microphone waits."""
+    give_way: Callable[[], bool] | None = None
+    """True while audio of the microphone waits; None: there is no microphone."""
 
 
 class Streams:
@@ -45,7 +45,7 @@ class Streams:
         self._open: set[Stream] = set()
         threads = max(1, min(max_streams, os.cpu_count() or 1))
         self._crew = Crew(threads, source.give_way)
-        self._beside = ThreadPoolExecutor(1, "door-beside", initializer=be_nice)
+        self._beside = ThreadPoolExecutor(1, "door-beside", initializer=be_nice)  # can wait
 
     def start(self) -> None:
         self._crew.start()

@@ -35,7 +35,14 @@ def _mel_filters() -> NDArray[np.float32]:
     return (triangles * 2 / (edges[2:] - edges[:-2])).astype(np.float32)
 
 
-_FILTERS = _mel_filters()
+def _bands(filters: NDArray[np.float32]) -> list[tuple[slice, NDArray[np.float32]]]:
+    """Of each filter the bins that it covers (1 to 14 of 201) and their weights."""
+    covered = [np.flatnonzero(row) for row in filters]
+    spans = [slice(int(bins[0]), int(bins[-1]) + 1) for bins in covered]
+    return [(span, row[span]) for span, row in zip(spans, filters, strict=True)]
+
+
+_BANDS = _bands(_mel_filters())
 _WINDOW = np.hanning(N_FFT + 1)[:-1].astype(np.float32)
 
 
@@ -47,7 +54,10 @@ def log_mel(x: NDArray[np.float32]) -> NDArray[np.float32]:
     padded = (padded - padded.mean()) / np.sqrt(padded.var() + 1e-7)
     framed = sliding_window_view(np.pad(padded, N_FFT // 2, mode="reflect"), N_FFT)[::HOP]
     spectrum = np.fft.rfft(framed[:FRAMES] * _WINDOW)
-    power = (spectrum.real**2 + spectrum.imag**2).astype(np.float32)
-    mel = np.log10(np.maximum(_FILTERS @ power.T, 1e-10))
+    power = (spectrum.real**2 + spectrum.imag**2).astype(np.float32).T
+    # Band by band and not as one matrix product: that would wake the threads of numpy's BLAS,
+    # which spin: 140 ms of CPU on two cores instead of 7.
+    mel = np.stack([np.einsum("b,bf->f", weights, power[bins]) for bins, weights in _BANDS])
+    mel = np.log10(np.maximum(mel, 1e-10))
     out: NDArray[np.float32] = (np.maximum(mel, mel.max() - 8) + 4) / 4
     return out

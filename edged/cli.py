@@ -254,6 +254,10 @@ def transcribe(
 
 @app.command()
 def bench(
+    what: Annotated[
+        Literal["words", "turns"],
+        typer.Argument(help="words: the recogniser. turns: the turn model, beside its bars."),
+    ] = "words",
     manifest: Annotated[
         Path | None,
         typer.Option(
@@ -297,7 +301,15 @@ def bench(
     Each clip goes through a session of its own, frame by frame, as fast as it can.
 
     edged bench --manifest speech/manifest.jsonl --delay 7,10,16 --peer moonshine-voice
+
+    edged bench turns --manifest speech/manifest.jsonl
     """
+    if what == "turns":
+        from edged.bench.turns import bench_turns
+
+        if manifest is None:
+            raise RequestError("`edged bench turns` needs --manifest: clips with `turns` or `text`")
+        raise typer.Exit(bench_turns(manifest, models_dir, model, as_json))
     from edged.bench.run import Plan
     from edged.bench.run import bench as work
 

@@ -4,8 +4,9 @@
 
 MANIFEST lists labelled speech (edged/bench/turn_material.py says which fields count). Every
 stream goes through a real session, which takes about a sixth of its duration on one core, once:
-the evidence is kept in the cache file. Speakers are split in two halves, and the weights see
-one of them; `edged bench turns --manifest MANIFEST` prints the figures of both.
+the evidence is kept in the cache file. Two thirds of the speakers are fitted on; `edged bench
+turns --manifest MANIFEST` prints the figures of both parts. What is printed here is a
+cross-validation: every speaker is judged by weights that were fitted without it.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ import argparse
 import json
 import pickle
 import sys
-import zlib
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
@@ -23,22 +23,24 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edged.bench.turn_evidence import Heard, hear, in_pause, listener, truth
+from edged.bench.turn_evidence import Heard, hear, in_pause, judge, listener, silence_s, truth
 from edged.bench.turn_material import Stream, read_streams
-from edged.bench.turn_scores import SilenceHazard
+from edged.bench.turn_scores import SilenceHazard, Steps, auc, brier, calibration, calibration_error
 from edged.events import HORIZONS_S
 from edged.models.loader import Models, load
 from edged.options import Options
 from edged.vad.evidence import Evidence
-from edged.vad.inactivity import FEATURES, HORIZONS, WARM_UP_S, Features, probabilities
+from edged.vad.inactivity import FEATURES, HORIZONS, WARM_UP_S, Features, Weights, probabilities
 
 Floats = NDArray[np.float64]
 
-# While evidence is collected, only a long silence ends a turn, so that both questions to Smart
-# Turn are asked, and the whole turn is seen, in every pause.
-COLLECTING = Options(turn_threshold=1.0, turn_silence_ms=2000)
-RIDGE = 10.0  # pull of the weights to zero, in steps of audio
-REAL_SHARE = 0.35  # of the weight of all steps, that real conversations have together
+# While evidence is collected, silence alone ends a turn, after 1.4 to 1.8 s: later than almost all
+# pauses inside one, and about as late as the model's own decisions, which it must not learn from.
+COLLECTING = Options(turn_threshold=1.0, turn_silence_ms=800)
+RIDGE = 100.0  # pull of the weights to zero, in steps of audio
+RARE = 0.2  # least spread that a feature counts as having: what is seldom seen is pulled harder
+REAL_SHARE = 0.2  # of the weight of all steps, that real conversations have together
+FOLDS = 5
 # What can only speak for an end, or only against it: another sign is the noise of few examples.
 SIGNS = {"turn": 1, "text_final": 1, "text_end": 1, "text_dangling": -1}
 _models: Models
@@ -55,6 +57,7 @@ def main() -> None:
     arguments = parser.parse_args()
     heard = collect(arguments.manifest, arguments.models_dir, arguments.cache, arguments.jobs)
     fitted, unseen = split(heard)
+    cross_validate(heard)
     hazards = fit(fitted)
     write(arguments.out, hazards, fitted)
     if arguments.picture:
@@ -88,8 +91,17 @@ def _hear(stream: Stream) -> Heard:
 
 
 def split(heard: Sequence[Heard]) -> tuple[list[Heard], list[Heard]]:
-    """Two halves that share no speaker. Who speaks together stays together; the groups with the
-    most real pauses are dealt out first, in turn, so that both halves have some."""
+    """Two parts that share no speaker: to fit on, and every third group to test on.
+
+    A group is who speaks together. Those with the most real pauses, then those with the most
+    audio, are dealt out first, so that both parts have some of each.
+    """
+    groups = speaker_groups(heard)
+    fitted = [one for i, group in enumerate(groups) if i % 3 != 2 for one in group]
+    return fitted, [one for group in groups[2::3] for one in group]
+
+
+def speaker_groups(heard: Sequence[Heard]) -> list[list[Heard]]:
     groups: list[tuple[set[str], list[Heard]]] = []
     for one in heard:
         mine, streams = set(one.stream.speakers), [one]
@@ -100,9 +112,14 @@ def split(heard: Sequence[Heard]) -> tuple[list[Heard], list[Heard]]:
             else:
                 apart.append((speakers, others))
         groups = [*apart, (mine, streams)]
-    groups.sort(key=lambda group: (-_real_pauses(group[1]), zlib.crc32(min(group[0]).encode())))
-    dealt = [[one for _, streams in groups[i::2] for one in streams] for i in (0, 1)]
-    return dealt[0], dealt[1]
+    groups.sort(
+        key=lambda group: (
+            -_real_pauses(group[1]),
+            -sum(one.stream.known_s for one in group[1]),
+            min(group[0]),
+        )
+    )
+    return [streams for _, streams in groups]
 
 
 def _real_pauses(heard: Sequence[Heard]) -> int:
@@ -118,21 +135,25 @@ def rows(
     turn, text: with what Smart Turn and the recogniser say, or as on a board without.
     """
     xs, ys, ws = [], [], []
-    for real in (True, False):
-        some = [one for one in heard if one.stream.real == real]
-        steps = sum(len(one.evidence) for one in some)
-        for one in some:
-            features = Features()
-            x = np.array([features.push(_less(e, turn, text)) for e in one.evidence])
-            y = truth(one.stream, len(x))
-            late = np.array([e.heard_s >= WARM_UP_S for e in one.evidence])
-            known = np.isfinite(y[:, 0]) & late
-            xs.append(x[known])
-            ys.append(y[known])
-            share = REAL_SHARE if real else 1 - REAL_SHARE
-            ws.append(np.full(int(known.sum()), share / max(1, steps)))
+    steps = {
+        real: sum(len(h.evidence) for h in heard if h.stream.real == real) for real in (True, False)
+    }
+    for one in heard:
+        features = Features()
+        x = np.array([features.push(_less(e, turn, text)) for e in one.evidence])
+        used = _used(one)
+        xs.append(x[used])
+        ys.append(truth(one.stream, len(x))[used])
+        share = REAL_SHARE if one.stream.real else 1 - REAL_SHARE
+        ws.append(np.full(int(used.sum()), share / steps[one.stream.real]))
     weight = np.concatenate(ws)
     return np.concatenate(xs), np.concatenate(ys), weight / weight.mean()
+
+
+def _used(one: Heard) -> NDArray[np.bool_]:
+    """bool[steps]: where the model has an opinion and the next 0.5 s are known."""
+    late = np.array([e.heard_s >= WARM_UP_S for e in one.evidence])
+    return late & np.isfinite(truth(one.stream, len(late))[:, 0])
 
 
 def _less(e: Evidence, turn: bool, text: bool) -> Evidence:
@@ -167,8 +188,7 @@ def _signed(x: Floats, y: Floats, weight: Floats) -> Floats:
 
 def logistic(x: Floats, y: Floats, weight: Floats, rounds: int = 30) -> Floats:
     """Ridge logistic regression by Newton's method; the bias is not pulled."""
-    scale = x.std(0)
-    scale[scale == 0] = 1.0
+    scale = np.maximum(x.std(0), RARE)
     z = x / scale
     pull = RIDGE * np.eye(x.shape[1])
     pull[0, 0] = 1e-6
@@ -191,31 +211,61 @@ def write(path: Path, hazards: Floats, fitted: Sequence[Heard]) -> None:
             for row in hazards
         ],
         "silence_only_2s": baseline(fitted).shares,
+        "silence_only_told_2s": baseline(fitted, told=True).shares,
         "fitted_on": sorted({who for one in fitted for who in one.stream.speakers}),
     }
     path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def baseline(heard: Sequence[Heard]) -> SilenceHazard:
-    """Fitted where it is scored: on the steps in pauses."""
-    silence, y, weight = [], [], []
-    for real in (True, False):
-        some = [one for one in heard if one.stream.real == real]
-        total = sum(int(in_pause(one.stream, len(one.evidence)).sum()) for one in some)
-        for one in some:
-            labels = truth(one.stream, len(one.evidence))[:, 2]
-            chosen = in_pause(one.stream, len(labels)) & np.isfinite(labels)
-            silence += [e.silence_s or 0.0 for e, c in zip(one.evidence, chosen, strict=True) if c]
-            y += list(labels[chosen])
-            weight += [1 / max(1, total)] * int(chosen.sum())
-    return SilenceHazard(np.array(silence), np.array(y), np.array(weight))
+def baseline(heard: Sequence[Heard], told: bool = False) -> SilenceHazard:
+    """Fitted as the weights are: on the same steps, of the same weight.
+
+    told: on the steps in pauses alone, as if it knew when somebody speaks.
+    """
+    silence = np.concatenate([silence_s(one)[_used(one)] for one in heard])
+    paused = np.concatenate([in_pause(one.stream, len(one.evidence))[_used(one)] for one in heard])
+    _, y, weight = rows(heard)
+    known = np.isfinite(y[:, 2]) & (paused | (not told))
+    return SilenceHazard(silence[known], y[known, 2], weight[known])
+
+
+def cross_validate(heard: Sequence[Heard]) -> None:
+    """Prints the figures of all speakers, each judged by weights that were fitted without it."""
+    groups = speaker_groups(heard)
+    judged: list[tuple[Heard, SilenceHazard]] = []
+    for fold in range(FOLDS):
+        fitted = [one for i, group in enumerate(groups) if i % FOLDS != fold for one in group]
+        hazards, timer = fit(fitted), baseline(fitted)
+        left_out = [one for group in groups[fold::FOLDS] for one in group]
+        judged += [(judge(one, Weights(hazards)), timer) for one in left_out]
+    for name, chosen in (
+        ("real", [pair for pair in judged if pair[0].stream.real]),
+        ("synthetic", [pair for pair in judged if not pair[0].stream.real]),
+        ("all", judged),
+    ):
+        print(f"{name}: {_summary(chosen)}")
+
+
+def _summary(judged: Sequence[tuple[Heard, SilenceHazard]]) -> str:
+    steps = Steps.of([one for one, _ in judged])
+    timer = np.concatenate([hazard(Steps.of([one]).silence_s) for one, hazard in judged])
+    paused = steps.pause & np.isfinite(steps.y[:, 2])
+    p, y = steps.p[paused, 2], steps.y[paused, 2]
+    errors = [
+        calibration_error(steps.p[known, column], steps.y[known, column])
+        for column, known in enumerate(np.isfinite(steps.y).T)
+    ]
+    return (
+        f"{len(y)} steps in pauses, Brier score at 2 s {brier(p, y):.3f}"
+        f" (silence alone {brier(timer[paused], y):.3f}),"
+        f" ROC area {auc(p, y):.3f} ({auc(timer[paused], y):.3f}),"
+        f" calibration errors {', '.join(f'{e:.3f}' for e in errors)}"
+    )
 
 
 def draw(path: Path, hazards: Floats, fitted: Sequence[Heard], unseen: Sequence[Heard]) -> None:
     """The calibration curves of the three horizons, for both halves of the speakers."""
     from matplotlib import pyplot as plt
-
-    from edged.bench.turn_scores import calibration, calibration_error
 
     figure, axes = plt.subplots(1, HORIZONS, figsize=(11, 4), sharey=True)
     for column, (axis, horizon) in enumerate(zip(axes, HORIZONS_S, strict=True)):

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from typer.testing import CliRunner
 
 from edged import SAMPLE_RATE, STEP_S
-from edged.bench.turn_evidence import Heard, in_pause, truth
+from edged.bench.turn_evidence import Heard, in_pause, silence_s, truth
 from edged.bench.turn_material import END_S, INNER_S, REST_S, Stream, read_streams
 from edged.bench.turn_scores import (
     SilenceHazard,
@@ -19,7 +20,9 @@ from edged.bench.turn_scores import (
     calibration_error,
     turn_ends,
 )
+from edged.cli import app
 from edged.errors import ConfigError
+from edged.vad.evidence import Evidence
 
 
 def stream(**more: object) -> Stream:
@@ -112,6 +115,13 @@ def test_turns_are_late_missed_or_cut(
     assert (ends.missed, ends.cut, ends.inner) == (missed, cut, 1)
 
 
+def test_silence_before_any_speech_counts_from_the_start_and_not_as_speech() -> None:
+    """It counted as no silence at all: a room where nobody had spoken yet was "speaking"."""
+    evidence = tuple(Evidence((0.0,), n * STEP_S, None, 0.0) for n in range(1, 4))
+    one = Heard(stream(), evidence, np.zeros((3, 3)), ())
+    assert silence_s(one).tolist() == pytest.approx([STEP_S, 2 * STEP_S, 3 * STEP_S])
+
+
 # ---- material -----------------------------------------------------------------------------------
 @pytest.fixture
 def manifest(tmp_path: Path) -> Path:
@@ -173,3 +183,10 @@ def test_a_manifest_that_is_none_is_named(tmp_path: Path) -> None:
     path.write_text("no json", encoding="utf-8")
     with pytest.raises(ConfigError, match=r"m\.jsonl"):
         read_streams(path, lambda audio: [])
+
+
+def test_the_command_without_a_manifest_says_what_it_needs() -> None:
+    """`edged bench turns` was documented and did not exist."""
+    result = CliRunner().invoke(app, ["bench", "turns"])
+    assert result.exit_code == 2
+    assert "needs --manifest" in result.stderr

@@ -76,13 +76,15 @@ def test_a_thinking_pause_of_a_second_and_a_half_does_not_close_an_unfinished_tu
 
 
 def test_a_sentence_that_breaks_off_or_dangles_is_unfinished_and_unknown_is_not() -> None:
-    def said(complete: float | None, dangling: bool | None) -> Evidence:
-        belief = None if dangling is None else Belief(0.9, 0.0, dangling)
+    def said(complete: float | None, dangling: bool | None, final: float = 0.0) -> Evidence:
+        belief = None if dangling is None else Belief(0.9, final, dangling)
         return Evidence((), 3.0, 0.5, 1.0, complete, belief)
 
     assert said(0.02, False).unfinished
     assert said(0.9, True).unfinished
     assert not said(0.9, False).unfinished
+    assert said(0.02, False, final=0.7).unfinished
+    assert not said(0.02, False, final=0.95).unfinished, "the words are surely a sentence"
     assert not said(None, None).unfinished
 
 

@@ -12,8 +12,10 @@ import pytest
 import soundfile
 from numpy.typing import NDArray
 
+from edged import STEP_S
 from edged.models.loader import load
-from edged.vad.turn import ASK_AFTER_S, Asker, SmartTurn
+from edged.vad.mel import RATE
+from edged.vad.turn import ASK_AFTER_S, EVERY_S, HEARS_S, SAVED, UNSURE, Asker, SmartTurn
 
 SENTENCE = Path(__file__).parents[1] / "models" / "samples" / "mister-hale.flac"
 Floats = NDArray[np.float32]
@@ -57,42 +59,111 @@ class Later(Executor):
 
 
 def audio() -> Floats:
-    return np.zeros(1000, np.float32)
+    return np.zeros(2 * RATE, np.float32)
 
 
-def pause(asker: Asker, seconds: float) -> float | None:
-    """Pushes steps of silence up to `seconds`; the last answer."""
-    answer = None
-    for step in range(1, round(seconds / 0.08) + 1):
-        answer = asker.push(step * 0.08, 1.0, audio)
+def step(asker: Asker, silence_s: float | None, settled: bool = False) -> float | None:
+    return asker.push(silence_s, 1.0, settled, audio)
+
+
+def pause(asker: Asker, seconds: float, later: Later | None = None) -> float | None:
+    """Pushes a step of speech and steps of silence up to `seconds`; the last answer."""
+    answer = step(asker, 0.0)
+    for number in range(1, round(seconds / STEP_S) + 1):
+        if later:
+            later.work()
+        answer = step(asker, number * STEP_S)
     return answer
 
 
 def test_it_is_asked_when_speech_has_just_stopped_and_again_while_the_pause_lasts() -> None:
-    later, smart_turn = Later(), Scripted(0.9, 0.5)
-    asker = Asker(smart_turn, later)
-    assert asker.push(0.0, 1.0, audio) is None
-    assert asker.push(ASK_AFTER_S[0] - 0.01, 1.0, audio) is None
+    later = Later()
+    asker = Asker(Scripted(0.3, 0.5), later)
+    assert step(asker, 0.0) is None
+    assert step(asker, ASK_AFTER_S[0] - 0.01) is None
     assert asker.asked == 0
-    assert asker.push(ASK_AFTER_S[0], 1.0, audio) is None
+    assert step(asker, ASK_AFTER_S[0]) is None
     later.work()
-    assert asker.push(0.4, 1.0, audio) == 0.9
-    asker.push(ASK_AFTER_S[1], 1.0, audio)
+    assert step(asker, 0.4) == 0.3
+    step(asker, ASK_AFTER_S[1])
     later.work()
-    assert pause(asker, 5.0) == pytest.approx(0.7), "the mean of both answers"
-    assert asker.asked == 2, "no more than that in one pause"
+    assert pause(asker, 0.0) is None, "somebody spoke: what was answered is forgotten"
+    assert asker.asked == 2
+
+
+@pytest.mark.parametrize("sure", [UNSURE[0] - 0.01, UNSURE[1] + 0.01])
+def test_a_sure_answer_is_not_asked_about_again(sure: float) -> None:
+    later = Later()
+    asker = Asker(Scripted(sure), later)
+    assert pause(asker, 5.0, later) == sure
+    assert asker.asked == 1
+
+
+def test_an_unsure_answer_counts_half_once_there_is_a_second_and_there_is_no_third() -> None:
+    later = Later()
+    asker = Asker(Scripted(0.3, 0.5), later)
+    assert pause(asker, 5.0, later) == pytest.approx(0.4), "the mean of both answers"
+    assert asker.asked == 2
+
+
+def test_it_is_not_asked_what_other_evidence_says_already_nor_in_a_turn_that_is_closed() -> None:
+    asker = Asker(Scripted(0.5, 0.5), Later())
+    assert step(asker, 0.5, settled=True) is None
+    asker.turn_over()
+    assert pause_goes_on(asker) == 0
+    step(asker, 0.0)
+    step(asker, 0.5)
+    assert asker.asked == 1, "the next turn's first pause"
+
+
+def pause_goes_on(asker: Asker) -> int:
+    for number in range(10):
+        step(asker, 0.6 + number * STEP_S)
+    return asker.asked
+
+
+def test_questions_are_rationed_in_fast_speech_and_saved_up_in_silence() -> None:
+    """Read speech pauses every two seconds; an answer costs 0.08 s of CPU."""
+    later = Later()
+    asker = Asker(Scripted(*[0.9] * 200), later)
+    pauses = 150  # of 0.8 s each
+    for _ in range(pauses):
+        pause(asker, 0.8, later)
+    seconds = pauses * 11 * STEP_S
+    assert seconds / EVERY_S - 2 <= asker.asked <= seconds / EVERY_S + SAVED
+    before = asker.asked
+    pause(asker, 60.0, later)
+    for _ in range(4):
+        pause(asker, 0.8, later)
+    assert asker.asked - before <= SAVED + 1, "a rest saves up a few, not many"
+    assert asker.asked - before >= SAVED
 
 
 def test_an_answer_about_a_pause_that_is_over_is_thrown_away() -> None:
     later = Later()
     asker = Asker(Scripted(0.9, 0.2), later)
-    asker.push(0.3, 1.0, audio)
-    asker.push(0.0, 1.5, audio)
+    step(asker, 0.3)
+    step(asker, 0.0)
     later.work()
-    assert asker.push(0.1, 1.5, audio) is None
-    asker.push(0.3, 1.5, audio)
+    assert step(asker, 0.1) is None
+    step(asker, 0.3)
     later.work()
-    assert asker.push(0.4, 1.5, audio) == 0.9, "the cancelled question was never run"
+    assert step(asker, 0.4) == 0.9, "the cancelled question was never run"
+
+
+def test_it_hears_little_of_the_silence_however_late_it_is_asked() -> None:
+    """With a second of silence behind it, a sentence broken off in its middle sounded complete."""
+    later, smart_turn = Later(), Scripted(0.3, 0.5)
+    pause(Asker(smart_turn, later), 0.9, later)
+    for length, asked_s, hears_s in zip(smart_turn.heard, (0.32, 0.8), HEARS_S, strict=True):
+        assert 2 - length / RATE == pytest.approx(asked_s - hears_s, abs=0.01)
+
+
+def test_without_audio_it_is_not_asked() -> None:
+    later = Later()
+    asker = Asker(Scripted(), later)
+    asker.push(0.5, 1.0, False, lambda: np.zeros(100, np.float32))
+    assert (asker.asked, later.waiting) == (0, [])
 
 
 def test_never_more_than_one_question_is_open() -> None:
@@ -106,7 +177,7 @@ def test_nothing_is_asked_without_speech_and_without_a_model() -> None:
     smart_turn = Scripted()
     asker = Asker(smart_turn, Later())
     for silence in (None, 0.0, 0.5, 1.0):
-        assert asker.push(silence, 0.0, audio) is None
+        assert asker.push(silence, 0.0, False, audio) is None
     assert smart_turn.heard == []
     assert pause(Asker(None, Later()), 2.0) is None
 
@@ -114,13 +185,13 @@ def test_nothing_is_asked_without_speech_and_without_a_model() -> None:
 def test_an_error_is_counted_and_no_answer() -> None:
     later = Later()
     asker = Asker(Scripted(RuntimeError("out of memory"), 0.6), later)
-    asker.push(0.3, 1.0, audio)
+    step(asker, 0.3)
     later.work()
-    assert asker.push(0.4, 1.0, audio) is None
+    assert step(asker, 0.4) is None
     assert asker.failures == 1
-    asker.push(0.9, 1.0, audio)
+    step(asker, 0.9)
     later.work()
-    assert asker.push(1.0, 1.0, audio) == 0.6
+    assert step(asker, 1.0) == 0.6
 
 
 def test_the_audio_it_gets_is_its_own() -> None:
@@ -133,8 +204,8 @@ def test_the_audio_it_gets_is_its_own() -> None:
             kept.append(x)
             return 0.5
 
-    ring = np.ones(100, np.float32)
-    Asker(Keeps(), later).push(0.3, 1.0, lambda: ring)
+    ring = np.ones(RATE, np.float32)
+    Asker(Keeps(), later).push(0.3, 1.0, False, lambda: ring)
     ring[:] = 7
     later.work()
     assert kept[0].max() == 1

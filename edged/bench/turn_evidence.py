@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -19,6 +19,7 @@ from edged.options import Options
 from edged.session import Session
 from edged.vad.evidence import Evidence
 from edged.vad.gate import WINDOW_S, Gate
+from edged.vad.inactivity import Inactivity, Weights
 from edged.vad.silero import RATE, Silero
 
 # Silero's probability falls below its threshold this long after the voice has stopped: median
@@ -53,6 +54,24 @@ def hear(models: Models, stream: Stream, options: Options) -> Heard:
         evidence.append(session.judge.evidence)
         inactivity.append(session.judge.inactivity)
     return Heard(stream, tuple(evidence), np.array(inactivity), tuple(closed), session.judge.asked)
+
+
+def judge(one: Heard, weights: Weights, smart_turn: bool = True) -> Heard:
+    """The same evidence judged anew, by other weights or without what Smart Turn has said.
+
+    The turns stay those of the session.
+    """
+    model = Inactivity(weights)
+    evidence = one.evidence
+    if not smart_turn:
+        evidence = tuple(replace(e, complete=None) for e in evidence)
+    return replace(one, evidence=evidence, inactivity=np.array([model.push(e) for e in evidence]))
+
+
+def silence_s(one: Heard) -> Floats:
+    """float64[steps]: since the last speech, or since the start where there was none."""
+    silence = [e.heard_s if e.silence_s is None else e.silence_s for e in one.evidence]
+    return np.array(silence)
 
 
 def _frames(audio: Audio) -> Iterator[Audio]:

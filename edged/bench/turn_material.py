@@ -2,8 +2,10 @@
 
 Real: clips whose speaker turns were labelled by people, as they are. Synthetic: one speaker's
 clips strung together with gaps of drawn length, some inside a sentence, filled with that
-clip's own room tone. The truth about a synthetic stream's pauses that were in the recording
-comes from word times where there are any, else from the voice detector, run over the clip.
+clip's own room tone. A stream is one visit: one or a few turns, and then rest; most of what is
+said to a box is followed by nothing for long. The truth about a synthetic stream's pauses that
+were in the recording comes from word times where there are any, else from the voice detector, run
+over the clip.
 """
 
 from __future__ import annotations
@@ -31,8 +33,8 @@ Listen: TypeAlias = Callable[[Audio], list[Span]]
 INNER_S = (0.3, 1.5)  # a pause of this length with one speaker on both sides is inside a turn
 END_S = 2.0  # a silence of this length ends a turn
 LABEL_GAP_S = 0.15  # words closer than this are one stretch of speech
-STRING_S = 15.0  # of clips in one synthetic stream, or a little more
-REST_S = 6.0  # of silence at a stream's end: people leave
+STRING_S = 5.0  # of clips in one synthetic stream, or a little more: one or a few turns, and then
+REST_S = 8.0  # of silence at its end: people say what they have to say, and leave
 MOST_S = 45.0  # of clips of one speaker: nobody's way of speaking should rule
 SPEECH_KINDS = ("read", "spontaneous", "command", "digits", "noisy", "speech")
 SYNC_MAPS = "sync map"  # labels without gaps between lines: of no use here

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edged.bench.turn_evidence import Heard, next_speech_s
+from edged.bench.turn_evidence import Heard, in_pause, next_speech_s, silence_s, truth
+from edged.vad.inactivity import WARM_UP_S
 
 Floats = NDArray[np.float64]
 
@@ -87,6 +88,29 @@ class SilenceHazard:
     @staticmethod
     def _place(silence_s: Floats) -> NDArray[np.intp]:
         return np.searchsorted(_EDGES_S, silence_s, side="right")
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """Of some streams: p and y float64[n, 3], silence_s float64[n], pause bool[n]."""
+
+    p: Floats
+    y: Floats
+    silence_s: Floats
+    pause: Floats
+
+    @classmethod
+    def of(cls, heard: Sequence[Heard]) -> Steps:
+        """Steps with an opinion and a known future (that of 0.5 s at least)."""
+        p = np.concatenate([one.inactivity for one in heard])
+        y = np.concatenate([truth(one.stream, len(one.evidence)) for one in heard])
+        pause = np.concatenate([in_pause(one.stream, len(one.evidence)) for one in heard])
+        silence = np.concatenate([silence_s(one) for one in heard])
+        opinion = [
+            e.silence_s is not None or e.heard_s >= WARM_UP_S for one in heard for e in one.evidence
+        ]
+        kept = np.isfinite(y[:, 0]) & np.array(opinion)
+        return cls(p[kept], y[kept], silence[kept], pause[kept])
 
 
 @dataclass(frozen=True, slots=True)

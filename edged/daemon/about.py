@@ -29,6 +29,7 @@ def info(loaded: Loaded, mic: MicState, models: Models) -> dict[str, Any]:
             "hash": models.hash,
             "licence": models.licence,
             "missing": list(models.missing),
+            "too_slow": list(models.too_slow),
         },
         "board": board(),
         "python": platform.python_version(),

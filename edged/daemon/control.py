@@ -117,6 +117,7 @@ class Control:
             check_files(new)
         if Live.RECOGNISER in classes:
             models = loader.load(new.models_dir, new.model, new.threads)
+            models = loader.for_this_machine(models)
         if Live.BROKER in classes:
             self._publisher.reconfigure(new.broker(self._broker_url(new)))
         if models is not None:

@@ -105,6 +105,10 @@ class Daemon:
         settings = self._keeper.settings
         self._notifier.status(f"loading the model {settings.model}")
         models = loader.load(settings.models_dir, settings.model, settings.threads)
+        models = loader.for_this_machine(models)
+        for name in (*models.missing, *models.too_slow):
+            why = "is too slow on this board" if name in models.too_slow else "is missing"
+            say(_log, logging.WARNING, "no-turn-model", f"{name} {why}: turns end without it")
         self._beside = ThreadPoolExecutor(1, "beside")
         self._engine = Engine(
             self._hearing.ring,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import onnxruntime as ort
@@ -16,6 +16,7 @@ from edged.stt.graphs import Graphs
 from edged.stt.ortsession import open_session
 from edged.stt.vocabulary import Vocabulary
 from edged.vad.inactivity import Weights
+from edged.vad.turn import SLOWEST_S, SmartTurn
 
 _SHORT_MODELS_THREADS = 1  # Silero and Smart Turn: too small to gain from a second thread
 
@@ -25,7 +26,8 @@ class Models:
     """All that a session needs; nothing in it holds a stream's state.
 
     `hash` (12 hex digits) names these very files, weights and graphs. `smart_turn` is None where
-    it was not fetched, and then its name is in `missing`.
+    it was not fetched, and then its name is in `missing`, or where this machine is too slow for it,
+    and then it is in `too_slow`.
     """
 
     name: str
@@ -38,6 +40,7 @@ class Models:
     smart_turn: ort.InferenceSession | None
     missing: tuple[str, ...]
     inactivity: Weights
+    too_slow: tuple[str, ...] = ()
 
 
 def load(models_dir: Path | None = None, model: str = "tiny-en", threads: int = 1) -> Models:
@@ -67,6 +70,14 @@ def load(models_dir: Path | None = None, model: str = "tiny-en", threads: int = 
     )
     give_back()  # the weights as they were in the files: packed copies have replaced them
     return models
+
+
+def for_this_machine(models: Models) -> Models:
+    """Measures Smart Turn (twice its run time) and does without it where its answers would come
+    too late."""
+    if models.smart_turn is None or SmartTurn(models.smart_turn).run_time_s() <= SLOWEST_S:
+        return models
+    return replace(models, smart_turn=None, too_slow=(shipped().of_kind("turn").name,))
 
 
 def glance(models_dir: Path | None = None, model: str = "tiny-en") -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-# How long to wait, in units of the silence setting (chosen on the speakers fitted on):
+# How long to wait, in units of the silence setting (see models/README.md):
 SOON = 0.7  # where the model is sure
 LATE = 1.8  # where it stays unsure
-CAP = 2.3  # where it expects more: nobody waits longer, however sure it is of that
+CAP = 2.6  # where it expects more: nobody waits longer, however sure it is of that
 # What is sure: of the way from the threshold to 1, and of that to 0.
 SURE = 0.7
 UNSURE = 0.5

@@ -90,12 +90,14 @@ class Weights:
     """hazards: float64[3, len(FEATURES)], one row a hazard.
 
     For the bench: fitted_on, the speakers the weights have seen; silence_only_2s, the baseline
-    fitted on the same steps (edged/bench/turn_scores.py).
+    fitted on the same steps, and silence_only_told_2s, on those in pauses alone
+    (edged/bench/turn_scores.py).
     """
 
     hazards: NDArray[np.float64]
     fitted_on: tuple[str, ...] = ()
     silence_only_2s: tuple[float, ...] = ()
+    silence_only_told_2s: tuple[float, ...] = ()
 
     @classmethod
     def load(cls, path: Path) -> Weights:
@@ -106,6 +108,7 @@ class Weights:
                 _rows(content["hazards"]),
                 tuple(content["fitted_on"]),
                 tuple(content.get("silence_only_2s", ())),
+                tuple(content.get("silence_only_told_2s", ())),
             )
         except (OSError, ValueError, KeyError, TypeError) as problem:
             raise ModelError(f"the turn model's weights {path} are unusable: {problem!r}") from None

@@ -48,12 +48,13 @@ class Judge:
             self._belief = None
         elif belief is not None:
             self._belief = belief
+        dangling = self._belief is not None and self._belief.dangling
         self.evidence = Evidence(
             tuple(probabilities),
             clock.heard_s,
             clock.silence_s,
             clock.speech_s,
-            self._asker.push(clock.silence_s, clock.speech_s, audio),
+            self._asker.push(clock.silence_s, clock.speech_s, dangling, audio),
             self._belief,
         )
         self.inactivity = self._model.push(self.evidence)

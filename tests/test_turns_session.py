@@ -1,0 +1,126 @@
+"""Turn ends in a real session: real models, real speech, silences of known length."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import soxr
+from numpy.typing import NDArray
+
+from edged import SAMPLE_RATE, STEP_S, STEP_SAMPLES
+from edged.bench.turn_evidence import hear, judge
+from edged.bench.turn_material import Stream
+from edged.events import Step, Turn
+from edged.models import loader
+from edged.models.loader import Models, load
+from edged.options import Options
+from edged.session import Session
+
+SAMPLES = Path(__file__).parents[1] / "models" / "samples"
+Audio = NDArray[np.int16]
+
+
+@pytest.fixture(scope="module")
+def models() -> Models:
+    return load()
+
+
+def clip(name: str) -> Audio:
+    x, rate = soundfile.read(SAMPLES / f"{name}.flac", dtype="float32")
+    return (soxr.resample(x, rate, SAMPLE_RATE) * 32000).astype(np.int16)
+
+
+def rest(seconds: float) -> Audio:
+    """A quiet room: digital silence is easier than life."""
+    noise = np.random.default_rng(1).standard_normal(round(seconds * SAMPLE_RATE)) * 3
+    return noise.astype(np.int16)
+
+
+def run(session: Session, *parts: Audio) -> tuple[list[tuple[float, str]], list[Step]]:
+    """The turns, each with the time it was given, and all steps."""
+    x = np.concatenate(parts)
+    turns, steps = [], []
+    for start in range(0, len(x) - STEP_SAMPLES + 1, STEP_SAMPLES):
+        for event in session.push(x[start : start + STEP_SAMPLES]):
+            if isinstance(event, Turn):
+                turns.append((start / SAMPLE_RATE + STEP_S, event.text))
+            elif isinstance(event, Step):
+                steps.append(event)
+    return turns, steps
+
+
+def speech_end_s(x: Audio) -> float:
+    """Where the last 20 ms louder than a twentieth of the peak end."""
+    frames = np.abs(x[: len(x) // 480 * 480].astype(float)).reshape(-1, 480).max(1)
+    return float(np.flatnonzero(frames > frames.max() / 20)[-1] + 1) * 0.02
+
+
+def test_a_finished_sentence_is_closed_within_a_second_and_only_once(models: Models) -> None:
+    said = clip("peaceful-night")
+    [(given, text)], _ = run(Session(models), rest(1), said, rest(4))
+    assert 0.2 < given - (1 + speech_end_s(said)) < 1.0
+    assert "peaceful night" in text.lower()
+
+
+def test_a_thinking_pause_of_a_second_and_a_half_in_mid_sentence_does_not_split(
+    models: Models,
+) -> None:
+    said = clip("mister-hale")
+    cut = round(2.96 * SAMPLE_RATE)  # "I don't think, Mister Hale, you have done | quite right"
+    turns, _ = run(Session(models), rest(1), said[:cut], rest(1.5), said[cut:], rest(4))
+    assert len(turns) == 1, turns
+
+
+def test_turns_end_without_smart_turn(models: Models) -> None:
+    """A board without Smart Turn: turns still end, and steps stay probabilities."""
+    session = Session(replace(models, smart_turn=None))
+    turns, steps = run(session, rest(1), clip("good-influence"), rest(4))
+    assert len(turns) == 1
+    assert session.judge.asked == 0
+    for step in steps:
+        a, b, c = step.inactivity
+        assert 1 >= a >= b >= c >= 0
+
+
+def test_inactivity_is_unknown_at_first_low_in_speech_and_high_in_the_silence_after(
+    models: Models,
+) -> None:
+    said = clip("good-influence")
+    _, steps = run(Session(models), rest(1), said, rest(4))
+    p = np.array([step.inactivity for step in steps])
+    assert (p[:10] == 0).all()
+    speaking = p[round(1.6 / STEP_S) : round((speech_end_s(said) + 0.6) / STEP_S)]
+    assert np.median(speaking[:, 2]) < 0.1
+    assert (p[-20:, 2] > 0.6).all()
+
+
+def test_a_board_that_is_too_slow_for_smart_turn_says_so_and_does_without(
+    models: Models, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert loader.for_this_machine(models) is models or models.smart_turn is None
+    monkeypatch.setattr(loader, "SLOWEST_S", 0.0)
+    slow = loader.for_this_machine(models)
+    assert slow.smart_turn is None
+    assert slow.too_slow == ("smart-turn",)
+    assert slow.missing == models.missing, "it is here, and that is not the trouble"
+
+
+def test_the_evidence_without_smart_turn_is_judged_as_a_session_without_it_does(
+    models: Models,
+) -> None:
+    """`edged bench turns` has a row for boards without Smart Turn, from the same sessions."""
+    x = np.concatenate([rest(1), clip("good-influence"), rest(2)])
+    span = ((1.0, 5.0),)
+    stream = Stream("x", ("s",), False, x, span, (), (5.0,), len(x) / SAMPLE_RATE)
+    heard = hear(models, stream, Options())
+    without = hear(replace(models, smart_turn=None), stream, Options())
+    assert heard.asked
+    assert not without.asked
+    np.testing.assert_allclose(
+        judge(heard, models.inactivity, smart_turn=False).inactivity, without.inactivity, atol=1e-9
+    )
+    np.testing.assert_allclose(judge(heard, models.inactivity).inactivity, heard.inactivity)

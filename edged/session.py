@@ -132,10 +132,16 @@ class Session:
         self._recognizer.not_before(self.step_idx * STEP_S)
         return [*events, Flushed(flush_id)]
 
-    def end(self) -> list[Event]:
-        """All that is left, an open turn included, then `end_of_stream`."""
-        events = _said(self._end_turn())
-        return [*events, *self._ready_turns(wait=True), EndOfStream()]
+    def finish(self) -> list[Event]:
+        """The words of the audio so far, and the open turn is over; `end` gives it."""
+        return _said(self._end_turn())
+
+    def end(self, timeout_s: float | None = None) -> list[Event]:
+        """All that is left, an open turn included, then `end_of_stream`. A turn that would need
+        more than that time (None: any) has the words as they were said."""
+        events = self.finish()
+        turns = self._turns.all(timeout_s)
+        return [*events, *(turns if self.options.turns else []), EndOfStream()]
 
     def configure(self, options: Options) -> None:
         """New options: the gate's and the turn's at once, the recogniser's from the next
@@ -176,7 +182,8 @@ class Session:
         pause = self._history.end > hang
         if self._gate.speech_windows < MIN_SPEECH_WINDOWS:
             return []
-        return self._recognizer.advance(self._history, min(self._history.end, hang), behind, pause)
+        until = min(self._history.end, hang)
+        return self._with_turn(self._recognizer.advance(self._history, until, behind, pause))
 
     def _end_segment(self) -> list[Word]:
         """Words of the open segment; it ends shortly behind the last speech."""
@@ -192,6 +199,10 @@ class Session:
         # the silence behind this segment may well be the next one's beginning
         self._floor = max(self._floor, min(stop, self._speech_end + 2 * WINDOW))
         self._second_pass()
+        return self._with_turn(words)
+
+    def _with_turn(self, words: list[Word]) -> list[Word]:
+        self._turns.say(words)
         return words
 
     def _second_pass(self) -> None:
@@ -234,8 +245,8 @@ class Session:
         self.judge.turn_over()
         return words
 
-    def _ready_turns(self, wait: bool = False) -> list[Event]:
-        turns = self._turns.ready(wait)
+    def _ready_turns(self) -> list[Event]:
+        turns = self._turns.ready()
         return list(turns) if self.options.turns else []
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable
-from concurrent.futures import Executor, Future
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, Future, wait
 from dataclasses import dataclass, field
 
 from edged.events import Turn, Word
@@ -35,6 +35,7 @@ class _Piece:
 @dataclass(slots=True)
 class _OpenTurn:
     pieces: list[_Piece] = field(default_factory=list)
+    said: list[Word] = field(default_factory=list)  # as committed, should time run out
 
 
 class Turns:
@@ -55,22 +56,32 @@ class Turns:
         """A segment that started at `start` (16 kHz) belongs to the open turn."""
         self._open.pieces.append(_Piece(start, self._beside.submit(work)))
 
+    def say(self, words: Sequence[Word]) -> None:
+        """Words of the open turn as they were committed."""
+        self._open.said += words
+
     def close(self) -> None:
         """The speaker has finished."""
         if self._open.pieces:
             self._ended.append(self._open)
-            self._open = _OpenTurn()
+        self._open = _OpenTurn()
 
-    def ready(self, wait: bool = False) -> list[Turn]:
+    def ready(self) -> list[Turn]:
         """Turns whose second pass is done, in order. Turns without a word are left out."""
         done = []
-        while self._ended and (
-            wait or all(piece.transcript.done() for piece in self._ended[0].pieces)
-        ):
+        while self._ended and _is_done(self._ended[0]):
             turn = self._joined(self._ended.popleft())
             if turn is not None:
                 done.append(turn)
         return done
+
+    def all(self, timeout_s: float | None = None) -> list[Turn]:
+        """Every turn that has ended: at the end of all. Those whose second pass is not done in
+        that time (None: however long it takes) have the words as they were committed."""
+        wait([piece.transcript for turn in self._ended for piece in turn.pieces], timeout_s)
+        turns = [self._joined(t) if _is_done(t) else _as_said(t) for t in self._ended]
+        self._ended.clear()
+        return [turn for turn in turns if turn is not None]
 
     def _joined(self, turn: _OpenTurn) -> Turn | None:
         words: list[Word] = []
@@ -88,3 +99,14 @@ class Turns:
         text = " ".join(word.text for word in words)
         confidence = mean_probability(probability)
         return Turn(text, words[0].start_s, words[-1].stop_s, tuple(words), confidence)
+
+
+def _is_done(turn: _OpenTurn) -> bool:
+    return all(piece.transcript.done() for piece in turn.pieces)
+
+
+def _as_said(turn: _OpenTurn) -> Turn | None:
+    words = tuple(turn.said)
+    if not words:
+        return None
+    return Turn(" ".join(w.text for w in words), words[0].start_s, words[-1].stop_s, words)

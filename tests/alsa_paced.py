@@ -115,6 +115,11 @@ class PacedMicrophone:
     def unplug(self) -> None:
         self._run("pactl", "unload-module", self._module)
 
+    def recorders(self) -> list[str]:
+        """What the sound server says of who records: one line each."""
+        listed = self._run("pactl", "list", "short", "source-outputs")
+        return listed.stdout.decode().splitlines()
+
     def hang_server(self, hung: bool) -> None:
         """The sound server stops answering (or goes on)."""
         self._server.send_signal(signal.SIGSTOP if hung else signal.SIGCONT)

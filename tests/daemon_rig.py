@@ -18,7 +18,8 @@ from typing import Any
 from tests.conftest import SAMPLES
 from tests.mosquitto import until
 
-RUN = [sys.executable, "-c", "from edged.cli import main; main()", "run"]
+MAIN = "from edged.cli import main; main()"
+RUN = [sys.executable, "-c", MAIN, "run"]
 
 
 class Systemd:
@@ -57,7 +58,12 @@ def _die_with_the_test() -> None:
 
 
 class Box:
-    """One `edged run`. `with Box(...) as box` starts it and waits for READY=1."""
+    """One `edged run`. `with Box(...) as box` starts it and waits for READY=1.
+
+    `before`: Python that the process runs first, to slow it down or to look inside.
+    """
+
+    before = ""
 
     def __init__(self, folder: Path, port: int, device: str = "box", **settings: Any) -> None:
         self.folder = folder
@@ -95,7 +101,7 @@ class Box:
             environment["EDGED_MODELS_DIR"] = os.environ["EDGED_MODELS_DIR"]
         self.systemd.said.clear()
         self.process = subprocess.Popen(
-            [*RUN, "--env-file", str(self.env_file)],
+            [sys.executable, "-c", f"{self.before}\n{MAIN}", "run", "--env-file", self.env_file],
             env=environment | self.environment,
             stderr=(self.folder / "log").open("ab"),
             preexec_fn=_die_with_the_test,

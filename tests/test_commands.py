@@ -224,6 +224,16 @@ def test_a_retained_command_is_ignored_and_reported_live_and_at_each_connection(
     assert caplog.text.count("publish cmd/restart without retain") == 1
 
 
+def test_retained_commands_that_nobody_knows_do_not_fill_the_log(tmp_path, caplog) -> None:
+    """Each made-up name was logged, and remembered for ever."""
+    with Mosquitto(tmp_path) as broker, Ear(broker.port) as ear:
+        for n in range(20):
+            ear.say(f"edged/kitchen/cmd/made-up-{n}", "x", retain=True)
+        with Rig(tmp_path, broker.port):
+            until(lambda: len(ear.on("result")) == 20, "each is answered")
+    assert caplog.text.count("unknown command") == 1
+
+
 def test_a_daemon_that_has_no_room_for_a_command_says_busy(tmp_path: Path) -> None:
     with Mosquitto(tmp_path) as broker, Ear(broker.port) as ear, Rig(tmp_path, broker.port) as rig:
         rig.connected()

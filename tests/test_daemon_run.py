@@ -67,6 +67,16 @@ def test_speech_becomes_words_and_a_stop_in_mid_sentence_loses_none(tmp_path, br
     assert [line.split("=")[0] for _, line in box.systemd.said].index("READY") > 0
 
 
+def test_a_stop_while_the_models_load_ends_it(tmp_path, broker) -> None:
+    with Ear(broker.port, ("edged/#",)) as ear:
+        box = Box(tmp_path, broker.port).start(ready=False)
+        with contextlib.ExitStack() as after:
+            after.push(box.__exit__)
+            until(lambda: "loading" in box.systemd.status, "it loads")
+            assert box.stop() < 5
+        assert [h.payload for h in ear.on("availability")][-1:] in ([], [b"offline"])
+
+
 def test_ready_is_said_without_a_broker_and_without_a_microphone(tmp_path: Path) -> None:
     """A box that boots before its router must not be restarted for ever by systemd."""
     with Box(tmp_path, free_port(), alsa_device="hw:CARD=Nowhere") as box:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from concurrent.futures import Executor, Future
 from dataclasses import replace
 from pathlib import Path
 
@@ -290,3 +291,23 @@ def test_turns_are_left_out_for_clients_that_do_not_know_them(models: Models) ->
     events = _run(session, np.concatenate((_clip("good-influence"), _silence(2)))) + session.end()
     assert not [e for e in events if isinstance(e, Turn)]
     assert _words(events)
+
+
+class Never(Executor):
+    """Another program has the processor: nothing beside the steps is ever done."""
+
+    def submit(self, fn, /, *args, **kwargs):  # type: ignore[no-untyped-def]
+        return Future()
+
+
+def test_a_turn_whose_second_pass_takes_too_long_has_the_words_as_they_were_said(models) -> None:
+    session = Session(models, beside=Never())
+    events = _run(session, _clip("good-influence")) + session.finish()
+    assert session.finish() == []
+    *rest, turn, end = session.end(timeout_s=0.05)
+    assert rest == []
+    assert isinstance(end, EndOfStream)
+    assert turn.text == " ".join(e.text for e in events if isinstance(e, Text))
+    assert len(turn.text.split()) > 8
+    assert [w.start_s for w in turn.words] == [e.start_s for e in events if isinstance(e, Text)]
+    assert turn.confidence is None

@@ -112,18 +112,19 @@ class Control:
         """Gives changed fields to those concerned. Raises EdgedError before anything is touched."""
         fields = set(changed)
         classes = {live_class(name) for name in fields}
-        models = None
+        models = broker = None
         if Live.BROKER in classes:
             check_files(new)
+            broker = new.broker(self._broker_url(new))
         if Live.RECOGNISER in classes:
             models = loader.load(new.models_dir, new.model, new.threads)
             models = loader.for_this_machine(models)
-        if Live.BROKER in classes:
-            self._publisher.reconfigure(new.broker(self._broker_url(new)))
-        if models is not None:
-            self._engine.submit(Restart(models))
-        if new.options() != self._keeper.settings.options():
-            self._engine.submit(Configure(new.options()))
+        options = new.options()
+        wanted = models is not None or options != self._keeper.settings.options()
+        if wanted and not self._engine.submit(Configure(options, models)):
+            raise ConfigError(BUSY)
+        if broker is not None:
+            self._publisher.reconfigure(broker)
         if Live.MICROPHONE in classes:
             self._hearing.use(new.alsa_device)
         if "gain_db" in fields:

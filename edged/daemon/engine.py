@@ -37,6 +37,8 @@ from edged.session import Session
 BATCH = 25  # steps taken at once: 2 s of audio, so that commands wait no longer when late
 BEHIND = 4  # steps that wait: from here on the recogniser updates in larger chunks
 MAX_FLUSHES = 64  # that wait; the daemon's own commands always find room behind them
+TURN_S = 5.0  # longest wait for a turn's second pass when the microphone goes
+END_S = 1.0  # of the time to stop, kept for the last words and their turn
 _IDLE_S = 1.0  # longest wait for audio: the heartbeat
 _BACK_OFF_S = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)  # after failures in a row
 _SETTLED_S = 30.0  # without a failure, after which the next one is a first one again
@@ -61,7 +63,10 @@ class Flush:
 
 @dataclass(frozen=True, slots=True)
 class Configure:
+    """New options; other models if given, with a new recogniser."""
+
     options: Options
+    models: Models | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +76,7 @@ class End:
 
 @dataclass(frozen=True, slots=True)
 class Restart:
-    """A new recogniser, with other models if given."""
-
-    models: Models | None = None
+    """A new recogniser."""
 
 
 Command: TypeAlias = Flush | Configure | End | Restart
@@ -134,7 +137,8 @@ class Engine:
         return True
 
     def stop(self, timeout_s: float) -> bool:
-        """Finish the sentence and end. False if that took too long; the thread is then left."""
+        """Finish the sentence and end: its words first, then its turn, decoded once more if the
+        time allows. False if it did not end; the thread is then left."""
         self._stop_by = time.monotonic() + timeout_s
         self._stopping.set()
         self._ring.wake()
@@ -176,13 +180,13 @@ class Engine:
             self._do_commands()
             self._work(self._ring.take(BATCH))
             self._tell_dropped()
-        self._do_commands()
-        while time.monotonic() < self._stop_by - 1.0:  # late: the last words matter more
-            items = self._ring.take(BATCH)
+        while time.monotonic() < self._stop_by - END_S:  # late: the last words matter more
+            items = self._ring.take(BEHIND)
             if not items:
                 break
             self._work(items)
-        self._end()
+        self._do_commands()
+        self._end(max(0.1, self._stop_by - END_S / 2 - time.monotonic()))
         self._hand_on([EndOfStream()])
 
     def _work(self, items: Sequence[NDArray[np.int16] | Gap]) -> None:
@@ -226,20 +230,20 @@ class Engine:
             match command:
                 case Flush():
                     self._flush(command)
-                case Configure(options):
+                case Configure(options, models):
                     self._options = options
-                    if self._session is not None:
+                    if models is not None:
+                        self._restart(models)
+                    elif self._session is not None:
                         self._session.configure(options)
                 case End():
                     self._end()
-                case Restart(models):
-                    self._end()
-                    self._models = models or self._models
-                    self._retry_at = self._failed_at = 0.0
+                case Restart():
+                    self._restart(self._models)
 
     def _flush(self, command: Flush) -> None:
         waiting = self._ring.depth
-        while waiting > 0:
+        while waiting > 0 and not self._stopping.is_set():
             items = self._ring.take(min(waiting, BATCH))
             if not items:
                 break
@@ -250,8 +254,14 @@ class Engine:
             self._hand_on([Flushed(command.flush_id)])
         command.done()
 
-    def _end(self) -> None:
-        self._do(Session.end, start=False)
+    def _restart(self, models: Models) -> None:
+        self._end()
+        self._models = models
+        self._retry_at = self._failed_at = 0.0
+
+    def _end(self, turn_s: float = TURN_S) -> None:
+        self._do(Session.finish, start=False)  # its words do not wait for the second pass
+        self._do(partial(Session.end, timeout_s=turn_s), start=False)
         self._forget()  # and with it all audio that it held
 
     def _do(self, work: Callable[[Session], list[Event]], start: bool = True) -> list[Event]:

@@ -39,9 +39,9 @@ class Hearing:
         self._capture.mute(self._muted)
         self._capture.start()
 
-    def stop(self) -> None:
+    def stop(self, timeout_s: float = 2.0) -> None:
         """Closes the device. What it gave stays in the ring."""
-        self._capture.stop()
+        self._capture.stop(timeout_s)
 
     def mute(self, muted: bool) -> None:
         self._muted = muted

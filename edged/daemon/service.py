@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import queue
 import signal
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +26,7 @@ from edged import SAMPLE_RATE, logs
 from edged.audio.capture import Mic, MicState
 from edged.config import Settings
 from edged.daemon import about
+from edged.daemon.beside import Beside
 from edged.daemon.control import Control
 from edged.daemon.engine import End, Engine, Flush
 from edged.daemon.first import first_settings
@@ -55,6 +56,7 @@ FIRST_MIC_S = 5.0  # longest wait for the first attempt at the microphone before
 FIRST_HEALTH_S = 5.0
 MICROPHONE_FIRST = 1  # steps of it that wait: from here on the door's streams stand back
 STOP_S = 4.5  # systemd and people count on 5 s
+PUBLISH_S = 1.5  # of it, kept for sending the last words and saying goodbye
 _TICK_S = 1.0
 
 _log = logging.getLogger(__name__)
@@ -65,7 +67,10 @@ class Daemon:
 
     def __init__(self, keeper: Keeper, samples_dir: Path | None = None) -> None:
         self._keeper = keeper
+        self.hangs = False
+        """Work is left behind that would keep the process from ending."""
         self._jobs: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._beside = Beside()
         self._stop_by: float | None = None
         self._notifier = Notifier()
         self._heartbeats = Heartbeats()
@@ -106,10 +111,11 @@ class Daemon:
         self._notifier.status(f"loading the model {settings.model}")
         models = loader.load(settings.models_dir, settings.model, settings.threads)
         models = loader.for_this_machine(models)
+        if self._stop_by is not None:
+            raise SystemExit(0)  # stopped while it loaded: nothing was said, nothing is to be said
         for name in (*models.missing, *models.too_slow):
             why = "is too slow on this board" if name in models.too_slow else "is missing"
             say(_log, logging.WARNING, "no-turn-model", f"{name} {why}: turns end without it")
-        self._beside = ThreadPoolExecutor(1, "beside")
         self._engine = Engine(
             self._hearing.ring,
             models,
@@ -161,16 +167,19 @@ class Daemon:
         """Finishes the sentence, publishes it, says offline."""
         self._notifier.stopping()
         self._notifier.status("stopping: the last words are published")
-        self._hearing.stop()
-        if self._door is not None:
-            self._door.stop(1.0)
-        if not self._engine.stop(max(0.5, by - time.monotonic() - 1.5)):
+        self._hearing.stop(1.0)
+        if not self._engine.stop(max(0.5, by - time.monotonic() - PUBLISH_S)):
+            self.hangs = True
             say(_log, logging.ERROR, "engine-stuck", "the recogniser did not end in time")
         self._publisher.state("listening", "off")
+        if self._door is not None:  # its followers have had the last words by now
+            self._door.stop(0.0)
         self._publisher.stop(max(0.5, by - time.monotonic()))
+        if self._door is not None:
+            self._door.stop(max(0.1, by - time.monotonic()))
         if self._embedded is not None:
             self._embedded.stop()
-        self._beside.shutdown(wait=False, cancel_futures=True)
+        self.hangs |= not self._beside.idle
         say(_log, logging.INFO, "stopped", "stopped")
         return 0
 
@@ -335,6 +344,16 @@ def run(
         say(_log, logging.WARNING, "mqtt-insecure", message)
     keeper = Keeper(loaded, env_file, flags, begin.state, begin.refused)
     daemon = Daemon(keeper, resources() / "samples")
+    code = _run(daemon, captions, settings)
+    if daemon.hangs:
+        # All is said and saved. A thread inside the recogniser would be waited for, or would crash
+        # while the interpreter goes down around it.
+        logging.shutdown()
+        os._exit(code)
+    return code
+
+
+def _run(daemon: Daemon, captions: bool, settings: Settings) -> int:
     if not captions:
         return daemon.run()
     stop = threading.Event()

@@ -283,8 +283,9 @@ class Publisher:
             )
             self._on_command(command)
         except RequestError as problem:
-            if message.retained and f"retained {name[:40]}" not in self._warned:
-                self._warned.add(f"retained {name[:40]}")
+            known = name if name in commands.NAMES else "unknown"  # anybody may make up others
+            if message.retained and f"retained {known}" not in self._warned:
+                self._warned.add(f"retained {known}")
                 _log.warning("%s", problem)
             self.reply(asked, False, str(problem))
         except queue.Full:

@@ -180,7 +180,7 @@ class Spool:
 
     def _open(self) -> sqlite3.Connection:
         if self._db is None:
-            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _make_folder(self.path.parent)
             try:
                 self._db = self._connect()
             except sqlite3.DatabaseError as problem:
@@ -215,6 +215,19 @@ class Spool:
         os.replace(self.path, aside)
         for suffix in ("-wal", "-shm"):
             Path(f"{self.path}{suffix}").unlink(missing_ok=True)
+
+
+def _make_folder(folder: Path) -> None:
+    """SQLite syncs the entry of its own file; that of a folder made for it is ours to sync."""
+    if folder.is_dir():
+        return
+    _make_folder(folder.parent)
+    folder.mkdir(mode=0o700, exist_ok=True)
+    parent = os.open(folder.parent, os.O_RDONLY)
+    try:
+        os.fsync(parent)
+    finally:
+        os.close(parent)
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnxruntime as ort
 import pytest
 import soundfile
 from typer.testing import CliRunner
@@ -19,8 +20,9 @@ from edged.models.commands import app
 from edged.models.loader import load
 from edged.models.samples import samples
 from edged.models.store import default_models_dir
-from edged.models.verify import STATES_MAY_DIFFER
-from edged.stt.ortsession import open_session
+from edged.models.verify import MAY_BE_BEHIND, STATES_MAY_DIFFER
+from edged.stt.graphs import HEAD_DIM, HEADS, PAST, WIDTH
+from edged.stt.ortsession import open_session, options
 
 
 @pytest.fixture
@@ -115,7 +117,7 @@ def test_verify_proves_the_built_graphs_against_upstreams_on_real_speech(models:
     checks = [json.loads(line) for line in result.stdout.splitlines()]
     assert result.exit_code == 0, result.output
     assert all(check["ok"] for check in checks)
-    compared = [check for check in checks if "the same" in check["said"]]
+    compared = [check for check in checks if "of upstream's are ours" in check["said"]]
     assert len(compared) == len(samples())
 
 
@@ -138,8 +140,33 @@ def test_the_comparison_tells_other_weights_apart(models: Path) -> None:
     (graphs / "encoder_full.onnx").symlink_to(graphs / "encoder.onnx")
     audio, _ = soundfile.read(samples()[0].path, dtype="float32")
     theirs = parity.upstream(models / "tiny-en", audio)
-    ours = parity.rebuilt(graphs, audio)
+    ours = parity.rebuilt(graphs, audio, theirs.tokens)
     assert parity.apart(theirs.states, ours.states) > 1.3 * STATES_MAY_DIFFER
+
+
+def test_the_comparison_tells_another_text_apart(models: Path) -> None:
+    """Comparing token by token failed on a processor on which two were equally likely. What takes
+    its place must still see one wrong token among the right ones, and one too few."""
+    audio, _ = soundfile.read(samples()[0].path, dtype="float32")
+    right = parity.upstream(models / "tiny-en", audio).tokens
+    behind = parity.rebuilt(models / "tiny-en/graphs", audio, right).behind
+    assert behind.max() <= MAY_BE_BEHIND
+    for wrong in ([*right[:4], right[4] + 1, *right[5:]], right[:-3]):
+        behind = parity.rebuilt(models / "tiny-en/graphs", audio, wrong).behind
+        assert behind.max() > 3 * MAY_BE_BEHIND
+
+
+def test_int8_weights_are_multiplied_exactly_on_this_machine(models: Path) -> None:
+    """x86-64 without VNNI adds pairs of products with int8 weights in 16 bits and clips. What this
+    machine was found to be able to do must give what uint8 weights, which never clip, give."""
+    path, random = models / "tiny-en/graphs/encoder.onnx", np.random.default_rng(1)
+    nothing = np.zeros((HEADS, 0, HEAD_DIM), np.float32)
+    given = {"feat": 3 * random.standard_normal((40, WIDTH), np.float32), "pos0": np.array(0)}
+    given |= dict.fromkeys(PAST, nothing)
+    never_clips = options(1, exact_int8=False)
+    safe = ort.InferenceSession(str(path), never_clips, providers=["CPUExecutionProvider"])
+    expected = safe.run(["out"], given)[0]
+    assert np.allclose(open_session(path, 1).run(["out"], given)[0], expected, atol=1e-4)
 
 
 def test_states_of_another_length_are_infinitely_apart() -> None:

@@ -63,38 +63,40 @@ def upstream(folder: Path, audio: Floats, threads: int = 1) -> Heard:
     return Heard(states[0], tokens)
 
 
-def rebuilt(folder: Path, audio: Floats, threads: int = 1) -> Heard:
-    """The built graphs over the same audio, full context and upstream's encoder weights."""
+@dataclass(frozen=True)
+class Read:
+    """`states` as in Heard. `behind`: float32[tokens + 1], by how much in log probability each
+    token read, and the end after them, is less likely than the likeliest one there."""
+
+    states: Floats
+    behind: Floats
+
+
+def rebuilt(folder: Path, audio: Floats, tokens: list[int], threads: int = 1) -> Read:
+    """The built graphs over the same audio, full context and upstream's encoder weights, reading
+    upstream's `tokens`."""
     names = ("conv1", "conv23", "encoder_full", "cross", "decoder")
     run = {name: open_session(folder / f"{name}.onnx", threads).run for name in names}
     start = np.array(0)
-
-    def empty(prefix: str) -> dict[str, Floats]:
-        shape = (HEADS, 0, HEAD_DIM)
-        return {f"{prefix}{name}": np.zeros(shape, np.float32) for name in _layers()}
+    nothing = {f"past_{name}": np.zeros((HEADS, 0, HEAD_DIM), np.float32) for name in _layers()}
 
     a = run["conv1"](["a"], {"x": audio[None, None]})[0]
     mean, scale = a.mean(), 1 / np.sqrt(a.var() + 1e-5)
     statistics = {"mean": np.array(mean, np.float32), "scale": np.array(scale, np.float32)}
     feat = run["conv23"](["feat"], {"a": a, **statistics})[0]
-    states = run["encoder_full"](["out"], {"feat": feat, "pos0": start, **empty("past_")})[0]
+    states = run["encoder_full"](["out"], {"feat": feat, "pos0": start, **nothing})[0]
     cross = dict(zip(_layers(), run["cross"](_layers(), {"h": states}), strict=True))
-    given = {f"cross_{name}": value for name, value in cross.items()}
-    past, tokens = empty("past_"), list[int]()
-    while len(tokens) < _most(audio):
-        given |= past
-        given["ids"] = np.array([tokens[-1] if tokens else BOS], np.int64)
-        given["pos0"] = np.array(len(tokens))
-        given["mask"] = np.zeros((1, 1), np.float32)
-        best, *new = run["decoder"](["best", *_layers()], given)
-        if int(best[0]) == EOS:
-            break
-        tokens.append(int(best[0]))
-        past = {
-            f"past_{name}": np.concatenate([past[f"past_{name}"], value], axis=1)
-            for name, value in zip(_layers(), new, strict=True)
-        }
-    return Heard(states, tokens)
+    n = len(tokens) + 1
+    given = {
+        "ids": np.array([BOS, *tokens]),
+        "pos0": start,
+        "mask": np.triu(np.full((n, n), -1e9, np.float32), 1),
+        **nothing,
+        **{f"cross_{name}": value for name, value in cross.items()},
+    }
+    p = run["decoder"](["p"], given)[0]
+    theirs = p[np.arange(n), [*tokens, EOS]]
+    return Read(states, np.log(p.max(-1) / np.maximum(theirs, 1e-30)))
 
 
 def apart(one: Floats, other: Floats) -> float:

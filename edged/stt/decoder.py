@@ -14,7 +14,7 @@ from edged.stt.vocabulary import BOS, EOS
 BATCH = 16  # tokens read at once: up to about eight cost little more than one
 RESUME_WITHIN = 5  # how far ahead a draft is searched for a token that came out earlier
 
-_OUTPUTS = ["best", "p_best", "p_eos", "heard", *KV]
+_OUTPUTS = ["p", "heard", *KV]
 
 
 @dataclass(slots=True)
@@ -106,43 +106,41 @@ class Decoder:
             **feeds(PAST, self._cache.arrays()),
             **feeds(CROSS, cross),
         }
-        plain = self._temperature == 0 and self._eos_bonus == 0
-        outputs = _OUTPUTS if plain else [*_OUTPUTS, "logits"]
-        best, p_best, p_eos, heard, *rest = self._graphs.decoder.run(outputs, feed)
+        p, heard, *rest = self._graphs.decoder.run(_OUTPUTS, feed)
         self.runs += 1
-        if not plain:
-            best, p_best, p_eos = self._choose(rest.pop(), guess)
+        best = self._choose(p, guess)
         good = 0
         while good < len(guess) and guess[good] == best[good]:
             good += 1
         self._cache.splice(position, rest, good + 1)
         for i in range(good + 1):
-            to.p_end = float(p_eos[i])
+            to.p_end = float(p[i, EOS])
             if best[i] == EOS:
                 to.ended = True
                 return i
             to.tokens.append(int(best[i]))
             to.heard.append(int(heard[i]))
-            to.probability.append(float(p_best[i]))
+            to.probability.append(float(p[i, best[i]]))
         return good
 
-    def _choose(self, logits: Floats, draft: list[int]) -> tuple[NDArray[np.int64], Floats, Floats]:
-        """Tokens under `eos_bonus` and temperature. A drafted token was sampled before; it is
-        kept unless the decoder now finds it out of the question, so that sampled text settles."""
-        logits[:, EOS] += self._eos_bonus
-        logits -= logits.max(-1, keepdims=True)
-        p = np.exp(logits)
-        p /= p.sum(-1, keepdims=True)
+    def _choose(self, p: Floats, draft: list[int]) -> NDArray[np.int64]:
+        """Tokens under `eos_bonus` (which changes `p`) and temperature.
+
+        A drafted token was sampled before; it is kept unless the decoder now finds it out of the
+        question, so that sampled text settles.
+        """
+        if self._eos_bonus != 0:
+            p[:, EOS] *= np.exp(self._eos_bonus)
+            p /= p.sum(-1, keepdims=True)
         best = p.argmax(-1)
         if self._temperature > 0 and self._random is not None:
             for i in range(len(best)):
                 if i < len(draft) and p[i, draft[i]] >= 0.1 * p[i, best[i]]:
                     best[i] = draft[i]
                 else:
-                    q = np.exp(logits[i].astype(np.float64) / self._temperature)
+                    q = (p[i] / p[i, best[i]]).astype(np.float64) ** (1 / self._temperature)
                     best[i] = self._random.choice(len(q), p=q / q.sum())
-        rows = np.arange(len(best))
-        return best, p[rows, best], p[:, EOS]
+        return best
 
 
 def _resumed(rest: list[int], token: list[int]) -> list[int]:

@@ -132,7 +132,7 @@ class Decoder:
         if self._eos_bonus != 0:
             p[:, EOS] *= np.exp(self._eos_bonus)
             p /= p.sum(-1, keepdims=True)
-        best = p.argmax(-1)
+        best: NDArray[np.int64] = p.argmax(-1)
         if self._temperature > 0 and self._random is not None:
             for i in range(len(best)):
                 if i < len(draft) and p[i, draft[i]] >= 0.1 * p[i, best[i]]:

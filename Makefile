@@ -2,24 +2,34 @@
 # when what it depends on has changed.
 PYTHON ?= python3
 VENV := .venv
-CLIENTS := .venv-clients
 PY := $(VENV)/bin/python
 EDGED := $(VENV)/bin/edged
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check --use-pep517
 EXTRAS := daemon,door,embedded
+OWN_SUITE = $(shell . /etc/os-release && echo $$VERSION_CODENAME)
 
 export PYTHON
 export ORT_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test test-vm clients bench door-bench lint format models setup clean distclean
+.PHONY: help run install uninstall deb test test-vm test-installer test-deb test-arm64 clients \
+        bench door-bench lint format models setup clean distclean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: models ## set up, fetch the models, and hear: the microphone, or the sample speech without one
 	@$(EDGED) run --demo
+
+install: ## as root: edged as a service of this machine; again: upgrades it
+	@deploy/install.sh $(ARGS)
+
+uninstall: ## as root: takes the service away; with PURGE=1 settings and data too
+	@deploy/install.sh $(if $(PURGE),purge,uninstall)
+
+deb: models ## Debian packages in dist/: make deb SUITE=trixie ARCH=arm64 (default: for this system)
+	@PIP="$(PY) -m pip" deploy/deb/build.sh dist $(or $(SUITE),$(if $(ARCH),$(OWN_SUITE))) $(ARCH)
 
 test: $(VENV)/dev models $(if $(CI),clients) ## set up everything, then lint, types and tests
 	@$(MAKE) --no-print-directory lint
@@ -27,8 +37,6 @@ test: $(VENV)/dev models $(if $(CI),clients) ## set up everything, then lint, ty
 
 test-vm: $(VENV)/dev ## capture on kernel sound cards, in a virtual machine: slow, as root on Debian
 	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" tests/vm/run
-
-clients: $(CLIENTS)/done ## LiveKit and Pipecat, for the tests of the door that need them (750 MB)
 
 bench: models ## measure this machine: make bench ARGS="--delay 7,10,16"
 	@$(EDGED) bench $(ARGS)
@@ -44,6 +52,12 @@ lint: $(VENV)/dev ## formatter, linter and type checker, all of which must be si
 format: $(VENV)/dev ## let the formatter and the linter mend what they can
 	@$(PY) -m ruff format .
 	@$(PY) -m ruff check --fix .
+
+test-installer: ## installer and unit on a booted Debian, as root: SUITE=trixie (default bookworm)
+test-deb: ## the Debian package likewise
+test-arm64: ## the package for ARM64 in an emulated Debian, likewise: 20 minutes the first time
+test-installer test-deb test-arm64: $(VENV)/dev models
+	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" PIP="$(PY) -m pip" tests/target/run $(@:test-%=%) $(SUITE)
 
 clients: $(VENV)-clients/done ## the door's largest clients, LiveKit and Pipecat, for its tests: 750 MB
 
@@ -70,12 +84,6 @@ $(VENV)-clients/done: tests/clients/requirements.txt
 	@$(PYTHON) -m venv --clear $(VENV)-clients
 	@echo "installing LiveKit and Pipecat into $(VENV)-clients (a minute or two)" >&2
 	@$(VENV)-clients/bin/python -m pip install --quiet --disable-pip-version-check -r $<
-	@touch $@
-
-$(CLIENTS)/done: tests/clients/requirements.txt
-	@$(PYTHON) -m venv --clear $(CLIENTS)
-	@echo "installing LiveKit and Pipecat into $(CLIENTS) (a few minutes)" >&2
-	@$(CLIENTS)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
 	@touch $@
 
 $(VENV)/dev: $(VENV)/run

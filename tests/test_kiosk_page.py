@@ -12,6 +12,7 @@ from tests.chromium import Chromium, Page
 from tests.kiosk_rig import KIOSK, FakeDoor, state, step, turn, word
 
 SCREENS = ((1920, 1080), (800, 480))
+LONG = "no microphone: plughw:CARD=ReSpeaker4MicArrayUAC10,DEV=0 is gone, waiting until it is back"
 LIVE = "document.querySelector('#live').textContent"
 PAST = "[...document.querySelectorAll('#log li')].map(e => e.textContent)"
 STATUS = "document.body.dataset.status"
@@ -76,7 +77,7 @@ def test_the_page_says_what_the_box_does(page: Page, door: FakeDoor) -> None:
     page.wait(f"{STATUS} == 'listening'")
     door.say(state("mic", {"ok": False, "state": "lost", "message": "no microphone: X is gone"}))
     page.wait(f"{STATUS} == 'no-microphone'")
-    assert page.text("#status") == "no microphone: X is gone"
+    assert page.text("#status") == "No microphone: X is gone"
     door.say(state("mic", {"ok": True, "state": "running", "message": ""}), state("mute", "on"))
     page.wait(f"{STATUS} == 'muted'")
     assert "Muted" in page.text("#status")
@@ -97,6 +98,57 @@ def test_the_bar_fills_as_the_turn_comes_to_its_end(page: Page, door: FakeDoor) 
     page.wait(f"Math.abs({width} - 0.5) < 0.01")
     door.say(step(3, 0.9))
     page.wait(f"{width} == 1")
+
+
+def test_the_bar_is_empty_when_no_more_steps_will_come(page: Page, door: FakeDoor) -> None:
+    """Muted in the middle of a turn, it stood where it was until somebody spoke again."""
+    width = "document.querySelector('#silence').getBoundingClientRect().width"
+    door.say(word("hello", 0.0), step(1, 0.25))
+    page.wait(f"{width} > 0")
+    door.say(state("mute", "on"))
+    page.wait(f"{width} == 0")
+
+
+def test_until_something_is_said_the_page_tells_what_it_is_for(page: Page, door) -> None:
+    assert page.text("#hint") == "What is said appears here"
+    door.say(word("hello", 0.0))
+    page.wait("document.querySelector('#hint').offsetHeight == 0")
+
+
+@pytest.mark.parametrize(("width", "height"), [*SCREENS, (480, 800), (360, 640), (1080, 1920)])
+def test_nothing_leaves_the_screen_upright_or_lying(
+    browser: Chromium, door: FakeDoor, width: int, height: int
+) -> None:
+    """On an upright screen a long device name pushed the button out and cut every caption."""
+    page = browser.page(door.url, width, height)
+    page.wait(f"{STATUS} == 'listening'", 20)
+    door.say(turn("Somewhere incomprehensibilities happened.", 0, 1), word("Donaudampfschiff", 4.0))
+    door.say(state("mic", {"ok": False, "state": "lost", "message": LONG}))
+    page.wait(f"{STATUS} == 'no-microphone'")
+    right = page.js("""Math.max(...[...document.querySelectorAll('#mute, #status, main, #live')]
+        .map(e => Math.max(e.getBoundingClientRect().right, e.scrollWidth)))""")
+    header = page.js("document.querySelector('header').offsetHeight")
+    page.close()
+    assert right <= width
+    assert header <= height / 4
+
+
+def test_words_on_the_screen_stay_where_they_are_as_more_come(page: Page, door: FakeDoor) -> None:
+    """Balanced lines are for what is finished: a reader loses the place when words jump."""
+    sentence = "a few of the words that people say when they ask for the next train home"
+    words = sentence.split()
+    first = """(() => { const range = document.createRange();
+      const node = document.querySelector('#live').firstChild;
+      range.setStart(node, 0); range.setEnd(node, %d);
+      return [...range.getClientRects()].map(r => [r.left, r.right]).join() })()"""
+    seen: dict[int, str] = {}
+    for count in range(1, len(words) + 1):
+        door.say(word(words[count - 1], count * 0.3))
+        text = " ".join(words[:count])
+        page.wait(f"{LIVE} == {json.dumps(text)}")
+        for before, where in seen.items():
+            assert page.js(first % before) == where, f"{text[:before]!r} moved at {text!r}"
+        seen[len(text)] = page.js(first % len(text))
 
 
 def test_a_caption_is_on_the_page_in_the_next_frame(browser: Chromium, door: FakeDoor) -> None:

@@ -17,5 +17,5 @@ export default {
   theme: "", // "dark" or "light"; empty: as the system is set
   size: 1, // of the letters
   lines: 8, // past turns that are kept
-  hint: "", // a sentence that is shown while nothing has been said
+  hint: "What is said appears here", // a sentence that is shown while nothing has been said
 };

@@ -48,8 +48,11 @@ function message(event) {
 
 /** The bar fills as silence becomes likely to last: when it is full, the turn is over. */
 function step(event) {
-  const chance = Number(event.vad?.at(-1)?.inactivity_prob ?? 0);
-  const now = captions.words.length ? Math.round(Math.min(1, chance * 2) * 50) / 50 : 0;
+  bar(captions.words.length ? Number(event.vad?.at(-1)?.inactivity_prob ?? 0) * 2 : 0);
+}
+
+function bar(share) {
+  const now = Math.round(Math.min(1, share) * 50) / 50;
   if (now === silence) return;
   silence = now;
   byId("silence").style.transform = `scaleX(${now})`;
@@ -59,6 +62,8 @@ function show() {
   const [name, text] = status.now(performance.now());
   if (document.body.dataset.status !== name) document.body.dataset.status = name;
   if (byId("status-text").textContent !== text) byId("status-text").textContent = text;
+  // No steps come from a box that is muted or gone: the bar would stay as it was.
+  if (!captions.words.length || !["speaking", "listening", "heard"].includes(name)) bar(0);
   const usable = status.link === "up" && status.online;
   muteButton.hidden = !source?.mute;
   muteButton.disabled = !usable;

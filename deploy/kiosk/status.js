@@ -51,5 +51,6 @@ export class Status {
 }
 
 function sentence(message) {
-  return typeof message === "string" ? message.slice(0, 120) : "";
+  if (typeof message !== "string") return "";
+  return message.slice(0, 1).toUpperCase() + message.slice(1, 120);
 }

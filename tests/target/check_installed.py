@@ -10,73 +10,34 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
 import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-HERE = Path(__file__).parent
-BOOT = HERE / "systemd-boot.sh"
-DEPLOY = HERE.parents[1] / "deploy"
+from tests.target.machine import Machine, booted
+
+DEPLOY = Path(__file__).parents[2] / "deploy"
 ROOTFS = Path(os.environ["ROOTFS"])
 WHEELS = Path(os.environ["WHEELS"])
 INSTALL = ("/mnt/deploy/install.sh", "--wheels", "/mnt/wheels", "--models", "/mnt/models")
-
-
-class Machine:
-    def run(self, *command: str, check: bool = True, seconds: float = 900) -> str:
-        """Both outputs of a command inside."""
-        done = subprocess.run(
-            [BOOT, "exec", ROOTFS, *command],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=seconds,
-        )
-        if check:
-            assert done.returncode == 0, done.stdout
-        return done.stdout.strip()
-
-    def sh(self, script: str, check: bool = True) -> str:
-        return self.run("sh", "-c", script, check=check)
-
-    def show(self, name: str) -> str:
-        return self.run("systemctl", "show", "-P", name, "edged")
-
-    def log(self) -> str:
-        return self.run("journalctl", "-u", "edged", "-o", "cat", "--no-pager")
-
-    def until(self, true: Callable[[], Any], what: str, seconds: float = 60) -> Any:
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            if found := true():
-                return found
-            time.sleep(0.3)
-        raise AssertionError(f"not within {seconds:g} s: {what}\n{self.log()[-3000:]}")
 
 
 @pytest.fixture(scope="module")
 def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     new = tmp_path_factory.mktemp("new")
     make_wheel(new, "9.1", {})
-    broken = {"edged/daemon/service.py": "raise SystemExit('this version is broken')\n"}
+    broken = {"edged/daemon/service.py": "\nraise SystemExit('this version is broken')\n"}
     make_wheel(new, "9.2", broken)
     mounts = {"wheels": WHEELS, "models": Path(os.environ["MODELS"]), "deploy": DEPLOY, "new": new}
-    binds = [f"--bind-ro={path}:/mnt/{name}" for name, path in mounts.items()]
-    subprocess.run([BOOT, "stop", ROOTFS], check=True)
-    subprocess.run([BOOT, "start", ROOTFS, *binds], check=True)
-    try:
-        yield Machine()
-    finally:
-        subprocess.run([BOOT, "stop", ROOTFS], check=True)
+    with booted(ROOTFS, mounts) as running:
+        yield running
 
 
-def make_wheel(folder: Path, version: str, front: dict[str, str]) -> None:
-    """edged's wheel as another version, with text put in front of some of its files."""
+def make_wheel(folder: Path, version: str, end: dict[str, str]) -> None:
+    """edged's wheel as another version, with text put behind some of its files."""
     (wheel,) = WHEELS.glob("edged-*.whl")
     old = wheel.name.split("-")[1]
     with (
@@ -90,12 +51,11 @@ def make_wheel(folder: Path, version: str, front: dict[str, str]) -> None:
                 data = data.replace(f"Version: {old}".encode(), f"Version: {version}".encode(), 1)
             if name.endswith("RECORD"):
                 data = data.replace(f"edged-{old}.".encode(), f"edged-{version}.".encode())
-            data = front.get(name, "").encode() + data
+            data += end.get(name, "").encode()
             after.writestr(name, data)
 
 
 def test_without_a_network_one_sentence_is_said_and_nothing_touched(machine: Machine) -> None:
-    machine.run("/mnt/deploy/install.sh", "purge", check=False)
     said = machine.run("/mnt/deploy/install.sh", check=False)
     assert "there is no network" in said
     assert said.count("\n") == 0
@@ -217,6 +177,4 @@ def test_uninstall_leaves_settings_and_data_and_purge_leaves_nothing(machine: Ma
     assert machine.sh("ls /etc/edged/edged.env /var/lib/edged/models")
     assert machine.run("systemctl", "is-failed", "edged", check=False) in ("inactive", "unknown")
     machine.run("/mnt/deploy/install.sh", "purge")
-    find = "find / -xdev -path /mnt -prune -o -name '*edged*' -print; getent passwd edged"
-    left = machine.sh(find, check=False)
-    assert [line for line in left.splitlines() if "/var/log" not in line] == []
+    assert machine.left_over() == []

@@ -38,6 +38,8 @@ make)
     packages="systemd,systemd-sysv,dbus,udev,procps,python3${2:+,$2}"
     mkdir -p "$dir"
     mmdebstrap --variant=minbase --include="$packages" "$suite" - "$mirror" | tar -x -C "$dir"
+    printf '127.0.0.1 localhost\n::1 localhost\n' >"$dir/etc/hosts"
+    rm -f "$dir/etc/systemd/system/multi-user.target.wants/mosquitto.service" # tests start it
     touch "$dir/.made" ;;
 start)
     first_process >/dev/null 2>&1 && exit 0

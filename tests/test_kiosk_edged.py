@@ -26,14 +26,14 @@ def test_what_is_spoken_is_read_on_the_page_and_its_button_mutes(tmp_path: Path)
         page = browser.page(f"http://127.0.0.1:{port}/")  # leads to /kiosk/
         page.wait(f"{STATUS} == 'speaking'", 30)
         page.wait(f"{LIVE}.split(' ').length > 2", 30)
-        page.wait("document.querySelectorAll('#log li').length > 0", 60)
-        said = page.text("#log li")
+        page.wait("document.querySelectorAll('#log p').length > 0", 60)
+        said = page.text("#log p")
         assert len(said.split()) > 3
         page.js(f"{MUTE}.click()")
         page.wait(f"{STATUS} == 'muted' && {MUTE}.ariaPressed == 'true'", 20)
         page.reload()
         page.wait(f"{STATUS} == 'muted'", 20)
-        assert page.text("#log li") == said
+        assert page.text("#log p") == said
         page.js(f"{MUTE}.click()")
         page.wait(f"{STATUS} != 'muted'", 20)
         assert page.complaints == []

@@ -96,7 +96,7 @@ def test_captions_come_from_the_broker(page: Page, box: Box) -> None:
     box.say("text", word("café", 0.0))
     page.wait(f"{LIVE} == 'café'")
     box.say("turn", turn("Café, please. " + "x" * 20_000, 0.0, 1.0))
-    page.wait("document.querySelector('#log li')?.textContent.length == 20014")
+    page.wait("document.querySelector('#log p')?.textContent.length == 20014")
 
 
 def test_the_mute_button_asks_the_box_and_shows_what_the_box_says(page: Page, box: Box) -> None:

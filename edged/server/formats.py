@@ -119,7 +119,8 @@ class Opus:
         self._received += len(data)
         for block in self._reader.push(data):
             self._decoded += len(block)
-            self.seconds_per_byte = self._decoded / OPUS_RATE / self._received
+            read = max(1, self._received - self._reader.unread)
+            self.seconds_per_byte = self._decoded / OPUS_RATE / read
             if self._maker is None:
                 self._maker = FrameMaker(OPUS_RATE, self._reader.channels)
             yield from self._maker.push(block)

@@ -35,6 +35,11 @@ class OggReader:
         self._serial: int | None = None
         self._partial = bytearray()  # of a packet that goes on in the next page
 
+    @property
+    def unread(self) -> int:
+        """Bytes of pages that were not yet read."""
+        return len(self._bytes)
+
     def push(self, data: bytes) -> Iterator[Packet]:
         """Any number of bytes -> the packets that they complete, read lazily. Raises RequestError
         where the bytes are not Ogg."""

@@ -23,7 +23,14 @@ class OpusReader:
         self._headers = 0
         self._skip = 0  # samples of the encoder's start that are not to be heard
         self._given = 0  # samples, those skipped included
+        self._from: int | None = None  # place of the first sample, told by the first page
+        self._gain = np.float32(1)
         self.channels = 0  # known after the first page
+
+    @property
+    def unread(self) -> int:
+        """Bytes that wait for the rest of their page, or to be decoded."""
+        return self._ogg.unread
 
     def push(self, data: bytes) -> Iterator[Block]:
         """Decodes lazily, packet by packet. Raises RequestError for what is not Ogg Opus."""
@@ -47,7 +54,10 @@ class OpusReader:
         if family != 0 or self.channels not in (1, 2):
             raise RequestError(f"opus must be mono or stereo, not {self.channels} channels")
         self._skip = int.from_bytes(head[10:12], "little")
+        gain_db = int.from_bytes(head[16:18], "little", signed=True) / 256
+        self._gain = np.float32(10 ** (gain_db / 20))
         self._codec = av.CodecContext.create("libopus", "r")
+        self._codec.options = {"request_sample_fmt": "flt"}  # not rounded to 16 bit in between
         self._codec.sample_rate = RATE
         self._codec.layout = "mono" if self.channels == 1 else "stereo"
         self._codec.open()
@@ -60,14 +70,13 @@ class OpusReader:
         except av.error.FFmpegError:
             frames = []  # one broken packet is one short gap, as on a telephone line
         for frame in frames:
-            samples = frame.to_ndarray()
-            block = samples.reshape(-1, self.channels).astype(np.float32)
-            if samples.dtype == np.int16:
-                block /= np.float32(2**15)
+            block = frame.to_ndarray().reshape(-1, self.channels).astype(np.float32) * self._gain
             start = max(0, self._skip - self._given)
             stop = len(block)
             if packet.last and packet.granule is not None:  # the last packet may be longer
-                stop = min(stop, packet.granule - self._given)
+                stop = min(stop, packet.granule - (self._from or 0) - self._given)
             self._given += len(block)
             if start < stop:
                 yield block[start:stop]
+        if self._from is None and packet.granule is not None:  # FFmpeg begins at the skip, not at 0
+            self._from = 0 if packet.last else max(0, packet.granule - self._given)

@@ -7,23 +7,26 @@ import uuid
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from aiohttp import WSMsgType, web
+from aiohttp import WSMsgType
 
 from edged.errors import RequestError
 from edged.events import EndOfStream, Error, Event, Ready, to_json
 from edged.options import Options
+from edged.server.incoming import Incoming, Socket
 from edged.server.messages import Audio, End, Flush, Id, MessageError, Setup, parse
 from edged.server.metrics import Metrics
 from edged.server.outgoing import Outgoing
-from edged.server.stream import Stream
+from edged.server.stream import Command, Stream, size_of
 from edged.server.streams import BusyError, Streams
 
 SETUP_S = 15.0  # from connecting to `setup`
 IDLE_S = 300.0  # without any message
+MAX_EARLY = 1 << 20  # bytes that wait for a free stream
 MAX_RETRY_S = 60.0  # `retry_for_s` waits no longer for a free stream
 MAX_REQUESTS = 64  # on one socket
 MAX_SENTENCE = 300  # characters of an error
 CALLERS_FAULT = 1008
+TOO_MANY = "too many new sessions in a short time: try again later"
 _RETRY_EVERY_S = 0.1
 
 
@@ -33,7 +36,9 @@ class Request:
     def __init__(self, client_req_id: Id | None, closes: bool, connection: Connection) -> None:
         self.client_req_id = client_req_id
         self.closes = closes  # the socket, when this request ends
-        self.stream: Stream | None = None
+        self.stream: Stream | None = None  # while it waits for a free one
+        self.waits_for_one: asyncio.Task[None] | None = None
+        self.early: list[Command] = []  # what came meanwhile
         self._connection = connection
 
     def wire(self, event: Event) -> str:
@@ -41,6 +46,16 @@ class Request:
         if self.client_req_id is not None:
             message["client_req_id"] = self.client_req_id
         return to_json(message)
+
+    @property
+    def waits(self) -> bool:
+        """It is our turn."""
+        return self.stream is None or self.stream.waits
+
+    @property
+    def is_early(self) -> bool:
+        """As much has come as may wait for a free stream."""
+        return size_of(self.early) > MAX_EARLY
 
     # -- edged.server.stream.Client, on a thread of the crew
 
@@ -63,7 +78,7 @@ class Connection:
 
     def __init__(
         self,
-        socket: web.WebSocketResponse,
+        socket: Socket,
         streams: Streams,
         metrics: Metrics,
         admit: Callable[[], bool],
@@ -71,7 +86,7 @@ class Connection:
     ) -> None:
         """`admit` is asked at each `setup` whether this client may begin another request; `abort`
         cuts the connection."""
-        self._socket = socket
+        self._incoming = Incoming(socket, abort)
         self._streams = streams
         self._metrics = metrics
         self._admit = admit
@@ -82,7 +97,7 @@ class Connection:
         self._last = False  # the socket closes once all requests are done
         self._closing = False
         self.room = asyncio.Event()
-        self.outgoing = Outgoing(socket, abort, self._wake_streams)
+        self.outgoing = Outgoing(socket, abort, self._has_room)
 
     async def serve(self) -> None:
         """Until the client goes or everything it asked for is done."""
@@ -137,8 +152,10 @@ class Connection:
             begun = self._begun
             patience = IDLE_S if begun else setup_by - self._loop.time()
             try:
-                message = await self._socket.receive(timeout=max(0.001, patience))
+                message = await self._incoming.receive(patience)
             except TimeoutError:
+                if begun and any(request.waits for request in self._requests.values()):
+                    continue  # the client has said what it wants, and waits for us
                 self.refuse(
                     f"nothing was received for {IDLE_S:.0f} s" if begun else "no setup was received"
                 )
@@ -150,13 +167,14 @@ class Connection:
                 self.refuse("messages are JSON in text frames, audio in them as base64")
             else:  # closed by the client, by us, or broken
                 return
+            await self._until_room(lambda: self.outgoing.is_full)
 
     async def _hear(self, text: str) -> None:
         try:
             message = parse(text)
             match message:
                 case Setup():
-                    await self._setup(message)
+                    self._setup(message)
                 case Audio() | Flush():
                     await self._pass_on(message)
                 case End():
@@ -164,46 +182,80 @@ class Connection:
         except MessageError as problem:
             self._fail(str(problem), problem.code, problem.client_req_id)
 
-    async def _setup(self, setup: Setup) -> None:
+    def _setup(self, setup: Setup) -> None:
         name = setup.client_req_id
         if name in self._requests:
             raise MessageError("this client_req_id is in use: end its request first", name)
         if len(self._requests) >= MAX_REQUESTS:
             raise MessageError(f"a socket carries {MAX_REQUESTS} requests at most", name)
         if not self._admit():
-            raise MessageError("too many new sessions in a short time: try again later", name)
+            raise MessageError(TOO_MANY, name)
         request = Request(name, setup.close_ws_on_eos, self)
         try:
-            request.stream, options = await self._open(setup, request)
+            opened = self._streams.open(setup, request, "socket")
+        except BusyError as problem:
+            if setup.retry_for_s <= 0:
+                self._fail(str(problem), problem.code, name)
+                return
+            self._add(request)
+            request.waits_for_one = asyncio.create_task(self._wait(setup, request))
         except RequestError as problem:
             self._fail(str(problem), problem.code, name)
-            return
-        if name in self._failed:
-            self._failed.remove(name)
-        self._requests[name] = request
+        else:
+            self._add(request)
+            self._ready(setup, request, *opened)
+
+    def _add(self, request: Request) -> None:
+        if request.client_req_id in self._failed:
+            self._failed.remove(request.client_req_id)
+        self._requests[request.client_req_id] = request
         self._begun = True
+
+    def _ready(self, setup: Setup, request: Request, stream: Stream, options: Options) -> None:
+        request.stream = stream
         ready = Ready(str(uuid.uuid4()), setup.model_name, options.delay_in_frames)
         self.outgoing.put(request.wire(ready))
+        for command in request.early:
+            stream.submit(command)
+        request.early.clear()
+        self.room.set()
 
-    async def _open(self, setup: Setup, request: Request) -> tuple[Stream, Options]:
+    async def _wait(self, setup: Setup, request: Request) -> None:
+        """For a free stream; the socket is read meanwhile. Cancelled when the request goes."""
         give_up = self._loop.time() + min(setup.retry_for_s, MAX_RETRY_S)
         while True:
+            await asyncio.sleep(_RETRY_EVERY_S)
             try:
-                return self._streams.open(setup, request, "socket")
-            except BusyError:
-                if self._loop.time() >= give_up or self._closing:
-                    raise
-                await asyncio.sleep(_RETRY_EVERY_S)
+                opened = self._streams.open(setup, request, "socket")
+            except BusyError as problem:
+                if self._loop.time() < give_up:
+                    continue
+                request.waits_for_one = None
+                self._fail(str(problem), problem.code, request.client_req_id)
+            except RequestError as problem:  # the settings have changed
+                request.waits_for_one = None
+                self._fail(str(problem), problem.code, request.client_req_id)
+            else:
+                self._ready(setup, request, *opened)
+            return
 
     async def _pass_on(self, message: Audio | Flush) -> None:
         request = self._find(message.client_req_id)
-        if request is None or request.stream is None:
+        if request is None:
+            return
+        if request.stream is None:
+            request.early.append(message)
+            await self._until_room(lambda: request.stream is None and request.is_early)
             return
         stream = request.stream
         stream.submit(message)
-        while stream.is_full and not self._closing:  # hold the client back, lose nothing
+        await self._until_room(lambda: stream.is_full)
+
+    async def _until_room(self, is_full: Callable[[], bool]) -> None:
+        """Holds the client back, and loses nothing."""
+        while is_full() and not self._closing:
             self.room.clear()
-            if stream.is_full:
+            if is_full():
                 await self.room.wait()
 
     def _end(self, message: End) -> None:
@@ -214,7 +266,11 @@ class Connection:
                 self._close(1000)
             return
         request = self._find(message.client_req_id)
-        if request is not None and request.stream is not None:
+        if request is None:
+            return
+        if request.stream is None:
+            request.early.append(message)
+        else:
             request.stream.submit(message)
 
     def _find(self, name: Id | None) -> Request | None:
@@ -248,11 +304,15 @@ class Connection:
 
     def _forget(self, request: Request) -> None:
         del self._requests[request.client_req_id]
+        if request.waits_for_one is not None:
+            request.waits_for_one.cancel()
         if request.stream is not None:
             self._streams.release(request.stream)
         self.room.set()
 
-    def _wake_streams(self) -> None:
+    def _has_room(self) -> None:
+        """The client reads again."""
+        self.room.set()
         for request in self._requests.values():
             if request.stream is not None:
                 self._streams.wake(request.stream)

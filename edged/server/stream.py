@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from typing import Any, Protocol, TypeAlias
 
@@ -20,18 +20,27 @@ from edged.errors import RequestError
 from edged.events import EndOfStream, Error, Event
 from edged.server.formats import Decoder
 from edged.server.messages import Audio, End, Flush
+from edged.server.pace import Pace
 from edged.session import Session
 from edged.turns import Inline
 
-MAX_WAITING = 1 << 20  # bytes of audio that wait; one message may go beyond
+MAX_WAITING = 1 << 20  # bytes that wait; one message may go beyond
 MAX_WAITING_S = 10.0  # and what they last, as far as that is known
-AHEAD_S = 1.0  # audio that came this much sooner than it can have been spoken is from a file
+OF_COMMAND = 256  # bytes that a command takes beside its audio: many small ones fill it too
 BEHIND = 4  # steps of a live stream that wait: the recogniser then updates in larger chunks
 OURS = 1011  # the code of an `error` that the client did not cause
 
 Command: TypeAlias = Audio | Flush | End
 
 _log = logging.getLogger(__name__)
+
+
+def size_of(commands: Iterable[Command]) -> int:
+    """Bytes that they take while they wait."""
+    return sum(
+        OF_COMMAND + (len(command.data) if isinstance(command, Audio) else 0)
+        for command in commands
+    )
 
 
 class Client(Protocol):
@@ -71,12 +80,12 @@ class Stream:
         self._session: Session | None = None
         self._lock = threading.Lock()
         self._waiting: deque[Command] = deque()
-        self._waiting_bytes = 0
+        self._waiting_bytes = 0  # of audio
+        self._received = 0  # bytes of audio
         self._was_full = False
-        self._began: float | None = None  # when the first audio came
+        self._pace = Pace()
         self._frames: Iterator[Frame] = iter(())
         self._next: deque[Frame | Flush | End] = deque()  # decoded: a few steps at most
-        self._decoded_s = 0.0
 
     # -- from the loop
 
@@ -86,8 +95,8 @@ class Stream:
                 return
             if isinstance(command, Audio):
                 self._waiting_bytes += len(command.data)
-                if self._began is None:
-                    self._began = time.monotonic()
+                self._received += len(command.data)
+                self._pace.came(self._received_s, time.monotonic())
             self._waiting.append(command)
         self._wake(self)
 
@@ -96,7 +105,14 @@ class Stream:
         """No more should be submitted until `Client.room`."""
         with self._lock:
             self._was_full = not self.done and self._load() > 1
+            if self._was_full:
+                self._pace.held(time.monotonic())
             return self._was_full
+
+    @property
+    def waits(self) -> bool:
+        """Something is still to be done."""
+        return not self.done and bool(self._waiting or self._next)
 
     @property
     def waiting_s(self) -> float:
@@ -147,7 +163,6 @@ class Stream:
         while len(self._next) <= BEHIND:
             frame = next(self._frames, None)
             if frame is not None:
-                self._decoded_s += STEP_S
                 self._next.append(frame)
                 continue
             match self._take():
@@ -177,15 +192,18 @@ class Stream:
 
     def _load(self) -> float:
         """1: as much waits as may."""
+        size = self._waiting_bytes + OF_COMMAND * len(self._waiting)
         seconds = self._waiting_bytes * self._decoder.seconds_per_byte
-        return max(self._waiting_bytes / MAX_WAITING, seconds / MAX_WAITING_S)
+        return max(size / MAX_WAITING, seconds / MAX_WAITING_S)
+
+    @property
+    def _received_s(self) -> float:
+        return self._received * self._decoder.seconds_per_byte
 
     def _is_file(self) -> bool:
-        """More audio has come than time has passed: nobody waits for each word as it is said."""
-        if self._began is None:
-            return False
-        received_s = self._decoded_s + self._waiting_bytes * self._decoder.seconds_per_byte
-        return received_s > time.monotonic() - self._began + AHEAD_S
+        with self._lock:
+            self._pace.is_worth(self._received_s)  # what its header says may be known by now
+            return self._pace.is_file
 
     def _tell(self, events: list[Event]) -> None:
         if self.done or not events:

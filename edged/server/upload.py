@@ -13,6 +13,8 @@ from aiohttp import web
 from edged.errors import RequestError
 from edged.events import EndOfStream, EndText, Error, Event, Text, Turn, to_json
 from edged.server.messages import Audio, End, Setup
+from edged.server.metrics import Metrics
+from edged.server.outgoing import SEND_S
 from edged.server.stream import Stream
 from edged.server.streams import Streams
 
@@ -20,7 +22,8 @@ READ_S = 30.0  # in which SLOWEST bytes must arrive
 SLOWEST = 1024  # no speech is coded in fewer
 MAX_LINES = 200_000  # that wait for a client which sends all before it reads: 30 MB, 20 h of speech
 MAX_SENTENCE = 300
-_FORMATS = {"audio/wav": "wav", "audio/pcm": "pcm", "audio/ogg": "opus", "audio/opus": "opus"}
+FORMATS = {"audio/wav": "wav", "audio/pcm": "pcm", "audio/ogg": "opus", "audio/opus": "opus"}
+_OTHER_NAMES = {"audio/x-wav": "wav", "audio/wave": "wav", "audio/vnd.wave": "wav"}
 _SAID = (Text, EndText, Turn)
 
 _log = logging.getLogger(__name__)
@@ -30,9 +33,18 @@ class Upload:
     """One request. Many clients send the whole body before they read a line of the answer, so
     lines wait here meanwhile, and the body is never held back for them."""
 
-    def __init__(self, request: web.Request, streams: Streams) -> None:
+    def __init__(
+        self,
+        request: web.Request,
+        streams: Streams,
+        metrics: Metrics,
+        abort: Callable[[], None],
+    ) -> None:
+        """`abort` cuts the connection."""
         self._request = request
         self._streams = streams
+        self._metrics = metrics
+        self._abort = abort
         self._loop = asyncio.get_running_loop()
         self._lines: deque[str] = deque()
         self._failure: Error | None = None
@@ -46,10 +58,10 @@ class Upload:
         try:
             stream, _ = self._streams.open(self._setup(), self, "post")
         except RequestError as problem:
-            return _failed(Error(str(problem), problem.code))
+            return self._failed(Error(str(problem), problem.code))
         body = asyncio.create_task(self._read(stream))
         try:
-            return await self._answer()
+            return await self._answer(stream)
         finally:
             self._over = True
             self._room.set()
@@ -58,12 +70,22 @@ class Upload:
 
     def _setup(self) -> Setup:
         query = self._request.query
-        kind = self._request.headers.get("Content-Type", "audio/wav").partition(";")[0].strip()
         return Setup(
             model_name=query.get("model", "default"),
-            input_format=query.get("input_format") or _FORMATS.get(kind.lower(), "wav"),
+            input_format=query.get("input_format") or self._format(),
             json_config=query.get("json_config"),
         )
+
+    def _format(self) -> str:
+        """From the Content-Type; WAV where it tells nothing of the audio (curl says of all that it
+        sends that it is a form). Raises RequestError for audio of another kind."""
+        header = self._request.headers.get("Content-Type", "")
+        kind = header.partition(";")[0].strip().lower()
+        known = (FORMATS | _OTHER_NAMES).get(kind)
+        if known is None and kind.startswith(("audio/", "video/")):
+            allowed = ", ".join(FORMATS)
+            raise RequestError(f"Content-Type must be one of {allowed}, not {kind!r:.60}")
+        return known or "wav"
 
     # -- edged.server.stream.Client, on a thread of the crew
 
@@ -118,20 +140,36 @@ class Upload:
                 data += more
         return bytes(data)
 
-    async def _answer(self) -> web.StreamResponse:
+    async def _answer(self, stream: Stream) -> web.StreamResponse:
         await self._wait()
         if self._failure is not None and not self._lines:
-            return _failed(self._failure)
+            return self._failed(self._failure)
         response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
         await response.prepare(self._request)
-        while self._lines or not self._over:
-            while self._lines:
-                await response.write(self._lines.popleft().encode())
-            await self._wait()
-        if self._failure is not None:
-            await response.write((to_json(self._failure.wire()) + "\n").encode())
-        await response.write_eof()
+        try:
+            while self._lines or not self._over:
+                while self._lines:
+                    was_full = self.is_full()
+                    line = self._lines.popleft()
+                    if was_full:
+                        self._streams.wake(stream)
+                    await _written(response, line)
+                await self._wait()
+            if self._failure is not None:
+                self._count(self._failure)
+                await _written(response, to_json(self._failure.wire()) + "\n")
+            async with asyncio.timeout(SEND_S):
+                await response.write_eof()
+        except TimeoutError:
+            self._abort()  # the client does not read: nobody should wait for it
         return response
+
+    def _failed(self, error: Error) -> web.Response:
+        self._count(error)
+        return failed(error)
+
+    def _count(self, error: Error) -> None:
+        self._metrics.errors.labels(str(error.code)).inc()
 
     async def _wait(self) -> None:
         """Until there are lines, or there will be no more."""
@@ -140,6 +178,13 @@ class Upload:
             await self._news.wait()
 
 
-def _failed(error: Error) -> web.Response:
+async def _written(response: web.StreamResponse, line: str) -> None:
+    """Raises TimeoutError if the client does not take it."""
+    async with asyncio.timeout(SEND_S):
+        await response.write(line.encode())
+
+
+def failed(error: Error) -> web.Response:
+    """As the cloud says it."""
     sentence = error.message[:MAX_SENTENCE]
     return web.Response(status=500, text=f"error from server {error.code}: {sentence}\n")

@@ -1,0 +1,382 @@
+"""What one client can cost: memory, streams and patience, with real sockets."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import socket
+import struct
+import threading
+import time
+from collections.abc import Iterator
+
+import psutil
+import pytest
+import requests
+from websockets.exceptions import ConnectionClosed
+
+from edged.server import app, guard, incoming, outgoing, streams, upload
+from edged.server import socket as socket_module
+from edged.server.door import Door
+from tests.door_rig import Scripted, client, open_door, scripted_source, silence
+from tests.mosquitto import until
+
+HANDSHAKE = (
+    b"GET %s HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
+SETUP = b'{"type":"setup","input_format":"pcm"}'
+
+
+@pytest.fixture
+def door(monkeypatch: pytest.MonkeyPatch) -> Iterator[Door]:
+    monkeypatch.setattr(streams, "Session", Scripted)
+    monkeypatch.setattr(guard, "BURST", 1_000_000)
+    with open_door(scripted_source(), microphone=True, mute=lambda _: None) as opened:
+        yield opened
+
+
+def raw(door: Door, data: bytes, receive_bytes: int = 0) -> socket.socket:
+    sock = socket.socket()
+    if receive_bytes:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
+    sock.settimeout(20)
+    sock.connect(("127.0.0.1", int(door.url.rpartition(":")[2])))
+    sock.sendall(data)
+    return sock
+
+
+def raw_websocket(door: Door, path: bytes = b"/api/speech/asr", **options: int) -> socket.socket:
+    sock = raw(door, HANDSHAKE % path, **options)
+    head = b""
+    while not head.endswith(b"\r\n\r\n"):
+        head += sock.recv(1)
+    assert b" 101 " in head
+    return sock
+
+
+def frame(payload: bytes, opcode: int = 1, first_bits: int = 0x80, masked: bool = True) -> bytes:
+    mask = 0x80 if masked else 0
+    size = len(payload)
+    short = size < 126
+    length = bytes([mask | size]) if short else bytes([mask | 126]) + struct.pack(">H", size)
+    return bytes([first_bits | opcode]) + length + bytes(4 if masked else 0) + payload
+
+
+def everything(sock: socket.socket) -> bytes:
+    received = b""
+    with contextlib.suppress(ConnectionError):
+        while data := sock.recv(1 << 16):
+            received += data
+    sock.close()
+    return received
+
+
+def all_free(door: Door) -> None:
+    until(lambda: door._streams.count == 0, "all streams are free")
+
+
+# -- patience
+
+
+def test_pings_do_not_keep_a_socket_that_says_nothing(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each ping began the wait anew, and `websockets` sends one every 20 s: no such client was
+    ever idle, and its stream was taken for ever."""
+    monkeypatch.setattr(socket_module, "SETUP_S", 0.5)
+    monkeypatch.setattr(socket_module, "IDLE_S", 0.5)
+    with client(door, ping_interval=0.05) as silent, client(door, ping_interval=0.05) as idle:
+        idle.setup()
+        assert "no setup was received" in silent.rest(5)[-1]["message"]
+        assert "nothing was received for" in idle.rest(5)[-1]["message"]
+    all_free(door)
+
+
+def test_who_has_said_all_may_wait_longer_than_who_says_nothing(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The microphone comes first: audio may wait long, and that is no fault of its sender."""
+    monkeypatch.setattr(socket_module, "IDLE_S", 0.2)
+    free = threading.Event()
+    push = Scripted.push
+
+    def slow(self: Scripted, frame: object, behind: bool = False) -> object:
+        free.wait(10)
+        return push(self, frame, behind)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Scripted, "push", slow)
+    with client(door) as c:
+        c.setup()
+        c.audio(silence(3))
+        c.say(type="end_of_stream")
+        time.sleep(1)
+        free.set()
+        assert c.rest()[-1]["type"] == "end_of_stream"
+
+
+def test_a_client_that_is_held_back_is_not_taken_for_dead(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """aiohttp's heartbeat did: the pong waits behind audio that nobody reads yet."""
+    monkeypatch.setattr(incoming, "HEARTBEAT_S", 0.2)
+    push = Scripted.push
+
+    def slow(self: Scripted, frame: object, behind: bool = False) -> object:
+        time.sleep(0.005)
+        return push(self, frame, behind)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Scripted, "push", slow)
+    with client(door) as c:
+        c.setup()
+        for _ in range(6):
+            c.audio(silence(100))
+        c.say(type="end_of_stream")
+        heard = c.rest(60)
+    assert heard[-1]["type"] == "end_of_stream"
+    assert c.types()["step"] == 600
+
+
+def test_a_half_open_follower_is_found_by_ping(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(incoming, "HEARTBEAT_S", 0.3)
+    with raw_websocket(door, b"/api/events"):  # and never a pong
+        until(lambda: door._app and door._app.followers.count, "it follows")
+        until(lambda: door._app and not door._app.followers.count, "it is gone")
+
+
+def test_a_half_closed_socket_frees_its_stream(door: Door) -> None:
+    with raw_websocket(door) as sock:
+        sock.sendall(frame(SETUP))
+        until(lambda: door._streams.count == 1, "its stream")
+        sock.shutdown(socket.SHUT_WR)
+        all_free(door)
+
+
+def test_a_mute_whose_body_never_comes_is_answered(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app, "BODY_S", 0.3)
+    head = b"POST /api/mute HTTP/1.1\r\nHost: x\r\nContent-Length: 20\r\nConnection: close\r\n\r\n"
+    with raw(door, head) as sock:
+        assert b"400 Bad Request" in sock.recv(4096)
+
+
+# -- memory
+
+
+def test_errors_for_a_client_that_does_not_read_are_bounded(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A request that goes on kept the socket open, and each wrong message of another was answered
+    with an error that nobody took: without end."""
+    monkeypatch.setattr(outgoing, "MAX_UNSENT", 1 << 16)
+    monkeypatch.setattr(outgoing, "SEND_S", 3.0)
+    with raw_websocket(door, receive_bytes=4096) as sock:
+        sock.sendall(frame(b'{"type":"setup","input_format":"pcm","client_req_id":"good"}'))
+        until(lambda: door._streams.count == 1, "its stream")
+        (connection,) = door._app._connections  # type: ignore[union-attr]
+        wrong = frame(b'{"type":"audio","audio":"?","client_req_id":"%s"}' % (b"x" * 200))
+        sock.settimeout(0.5)
+        with contextlib.suppress(TimeoutError):
+            for _ in range(1000):
+                sock.sendall(wrong * 100)
+        assert connection.outgoing._unsent < 2 * outgoing.MAX_UNSENT
+        all_free(door)  # nobody waits for ever for who neither reads nor writes
+
+
+def test_flushes_for_a_client_that_does_not_read_are_bounded(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outgoing, "MAX_UNSENT", 1 << 16)
+    monkeypatch.setattr(outgoing, "SEND_S", 3.0)
+    flush = frame(b'{"type":"flush","flush_id":"%s"}' % (b"x" * 200))
+    with raw_websocket(door, receive_bytes=4096) as sock:
+        sock.sendall(frame(SETUP))
+        until(lambda: door._streams.count == 1, "its stream")
+        (stream,) = door._streams._open
+        sock.settimeout(0.5)
+        with contextlib.suppress(TimeoutError):
+            for _ in range(1000):
+                sock.sendall(flush * 100)
+        assert len(stream._waiting) < 10_000
+        all_free(door)
+
+
+def test_an_upload_whose_answer_nobody_reads_frees_its_stream(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It waited for ever, and with it one of the box's few streams."""
+    monkeypatch.setattr(upload, "SEND_S", 0.5)
+    monkeypatch.setattr(Scripted, "word", "w" * 100_000)
+    body = silence(200)
+    head = b"POST /api/post/speech/asr?input_format=pcm HTTP/1.1\r\nHost: x\r\n"
+    head += b"Content-Length: %d\r\n\r\n" % len(body)
+    with raw(door, head + body, receive_bytes=4096):
+        until(lambda: door._streams.count == 1, "its stream")
+        all_free(door)
+
+
+def test_lines_that_wait_hold_an_upload_back_and_none_is_lost(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upload, "MAX_LINES", 10)
+    answer = requests.post(
+        f"{door.url}/api/post/speech/asr?input_format=pcm", data=silence(300), timeout=30
+    )
+    words = [json.loads(line) for line in answer.text.splitlines()]
+    assert [m["text"] for m in words if m["type"] == "text"] == [f"w{n}" for n in range(300)]
+
+
+def test_more_sockets_than_streams_are_bounded(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app, "SPARE", 3)
+    with contextlib.ExitStack() as stack:
+        for _ in range(5):
+            stack.enter_context(client(door)).setup(retry_for_s=30)
+        with client(door) as c:
+            (error,) = c.rest(5)
+            assert error["message"] == "too many sockets are open: try again later"
+            assert error["code"] == 1011
+
+
+def test_a_message_that_is_too_large_is_told_so(door: Door) -> None:
+    with client(door) as c:
+        c.setup()
+        c.hear()
+        with contextlib.suppress(ConnectionClosed):
+            c.socket.send("x" * (incoming.MAX_MESSAGE + 1))
+        assert c.rest()[-1]["message"] == "a message may have 4 MB at most"
+        assert c.close_code == 1009
+
+
+def test_sixty_sockets_that_each_begin_a_large_message_cost_what_the_limits_say(
+    door: Door,
+) -> None:
+    """Those beyond the streams' number are refused before they can send anything."""
+    process, before = psutil.Process(), psutil.Process().memory_info().rss
+    part = bytes([0x01, 0xFF]) + struct.pack(">Q", incoming.MAX_MESSAGE - 1) + bytes(4)
+    part += b"x" * (incoming.MAX_MESSAGE - 1000)
+    socks = []
+    for _ in range(60):
+        sock = raw_websocket(door)
+        with contextlib.suppress(ConnectionError):
+            sock.sendall(part)
+        socks.append(sock)
+    most = (2 + app.SPARE) * 2 * incoming.MAX_MESSAGE
+    assert process.memory_info().rss - before < most + 50e6
+    for sock in socks:
+        sock.close()
+
+
+# -- frames
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (frame(b"\xff\xfe"), b"text frames must be UTF-8"),
+        (frame(b"{}", opcode=3), b"that is no WebSocket frame"),
+        (frame(b"{}", first_bits=0xC0), b"that is no WebSocket frame"),
+        (frame(b"{}", opcode=0), b"that is no WebSocket frame"),
+        (frame(b"x" * 126, opcode=9), b"that is no WebSocket frame"),
+        (frame(b"{", first_bits=0) + frame(b"{"), b"that is no WebSocket frame"),
+        (bytes([0x81, 0xFF]) + b"\xff" * 8 + bytes(4), b"1008"),
+        (frame(b"x" * 10, opcode=2), b"messages are JSON in text frames"),
+        (frame(b"{}"), b"type must be setup"),
+    ],
+)
+def test_a_frame_that_breaks_the_protocol_is_told_why_and_closed(
+    door: Door, data: bytes, words: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(incoming, "CLOSE_S", 0.2)
+    monkeypatch.setattr(incoming, "LINGER_S", 0.2)
+    with raw_websocket(door) as sock:
+        sock.sendall(data)
+        assert words in everything(sock)
+
+
+def test_a_message_in_many_fragments_is_one_message(door: Door) -> None:
+    with raw_websocket(door) as sock:
+        sock.sendall(frame(SETUP[:1], first_bits=0))
+        for at in range(1, len(SETUP)):
+            sock.sendall(frame(b"", opcode=9) + frame(SETUP[at : at + 1], 0, first_bits=0))
+        sock.sendall(frame(b"", opcode=0))
+        received = b""
+        while b'"ready"' not in received:
+            received += sock.recv(4096)
+
+
+def test_a_client_that_waits_for_a_free_stream_is_read_meanwhile(door: Door) -> None:
+    """The socket was not read until there was a stream: another request on it had to wait for up
+    to a minute, and a client that gave up took its place in the queue with it."""
+    with client(door) as a, client(door) as b:
+        a.setup(client_req_id="first", close_ws_on_eos=False)
+        b.setup()
+        until(lambda: door._streams.count == 2, "both streams are taken")
+        a.setup(client_req_id="second", retry_for_s=30, close_ws_on_eos=False)
+        a.audio(silence(2), client_req_id="second")
+        a.say(type="flush", flush_id=1, client_req_id="second")
+        a.say(type="end_of_stream", client_req_id="second")
+        a.audio(silence(3), client_req_id="first")
+        a.say(type="flush", flush_id=2, client_req_id="first")
+        assert a.until("flushed")["flush_id"] == 2
+        with client(door) as gone:
+            gone.setup(retry_for_s=30)
+        b.say(type="end_of_stream")
+        assert a.until("ready")["client_req_id"] == "second"
+        assert a.until("flushed")["flush_id"] == 1
+        assert a.until("end_of_stream")["client_req_id"] == "second"
+        until(lambda: door._app and len(door._app._connections) == 1, "b and gone are gone")
+    all_free(door)
+
+
+def test_what_waits_for_a_free_stream_is_bounded_and_its_time_too(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(socket_module, "MAX_EARLY", 10_000)
+    with client(door) as a, client(door) as b, client(door, max_queue=None) as c:
+        for taken in (a, b):
+            taken.setup()
+            taken.hear()
+        c.setup(retry_for_s=1.0)
+        for _ in range(20):
+            c.audio(silence(1))
+        (error,) = c.rest()
+        assert "all 2 streams of this box are in use" in error["message"]
+        assert error["code"] == c.close_code == 1011
+
+
+def test_random_bytes_for_frames_harm_nobody_else(door: Door) -> None:
+    rng = random.Random(3)
+    whole = frame(SETUP) + frame(b'{"type":"audio","audio":"AAAA"}') + frame(b"", opcode=9)
+    with client(door) as good:
+        good.setup()
+        good.hear()
+        for n in range(300):
+            data = bytearray(whole if n % 2 else os.urandom(rng.randrange(200)))
+            for _ in range(rng.randrange(4)):
+                if data:
+                    data[rng.randrange(len(data))] = rng.randrange(256)
+            with raw_websocket(door) as sock, contextlib.suppress(ConnectionError):
+                sock.sendall(bytes(data))
+            if n % 50 == 0:
+                good.audio(silence(1))
+                good.until("step")
+        good.say(type="end_of_stream")
+        assert good.rest()[-1]["type"] == "end_of_stream"
+    all_free(door)
+
+
+def test_a_flood_of_pings_whose_pongs_nobody_reads_is_cut(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(incoming, "PONG_S", 0.5)
+    with raw_websocket(door, receive_bytes=4096) as sock, client(door) as good:
+        sock.settimeout(10)
+        with contextlib.suppress(ConnectionError, BrokenPipeError):
+            for _ in range(100_000):
+                sock.sendall(frame(b"x" * 125, opcode=9) * 100)
+            raise AssertionError("it was never cut")
+        good.setup()
+        assert good.hear()["type"] == "ready"

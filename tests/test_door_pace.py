@@ -12,6 +12,7 @@ import pytest
 from edged.events import EndOfStream, Event, Step
 from edged.server.formats import decoder
 from edged.server.messages import Audio, End, Flush
+from edged.server.metrics import Metrics
 from edged.server.pace import AHEAD_S, LIVE, Pace
 from edged.server.stream import MAX_WAITING, OF_COMMAND, Stream
 from edged.session import Session
@@ -130,7 +131,7 @@ def stream(session_of: list[Watched], form: str = "pcm") -> tuple[Stream, Told]:
         session_of.append(Watched(beside))
         return session_of[-1]  # type: ignore[return-value]
 
-    made = Stream(make, decoder(form), told, lambda _: None, Never(1), lambda _: None)
+    made = Stream(make, decoder(form), told, lambda _: None, Never(1), Metrics())
     return made, told
 
 

@@ -128,8 +128,10 @@ def test_the_daemon_serves_the_door_beside_its_microphone(tmp_path: Path) -> Non
                 assert steps == list(range(steps[0], steps[0] + 21))  # none lost meanwhile
                 assert requests.get(f"http://{listen}/healthz", timeout=10).text == "ok\n"
                 metrics = requests.get(f"http://{listen}/metrics", timeout=10).text
-                assert "edged_dropped_s 0.0" in metrics
-                assert "edged_lag_s" in metrics
+                assert "edged_dropped_audio_seconds_total 0.0" in metrics
+                assert "edged_broker_connected 1.0" in metrics
+                assert "edged_microphone_open 1.0" in metrics
+                assert "edged_lag_seconds" in metrics
                 box.stop()
                 assert follower.rest()[-1]["type"] in ("error", "end_of_stream")
 

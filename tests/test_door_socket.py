@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from edged.server import guard, outgoing, stream, streams
+from edged.server import socket as socket_module
 from edged.server.door import Door
+from edged.server.socket import Connection
 from tests.door_rig import Scripted, client, open_door, scripted_source, silence
 from tests.mosquitto import until
 
@@ -186,6 +189,25 @@ def test_a_name_in_use_is_an_error_of_that_request(door: Door) -> None:
         c.setup(client_req_id="a")
         c.setup(client_req_id="a")
         assert "in use" in c.until("error")["message"]
+
+
+def test_who_has_heard_the_end_of_a_request_may_use_its_name_at_once(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The end was told first and the name freed after: a quick client was told "in use"."""
+    soon = socket_module.Connection.soon
+
+    def late(self: Connection, call: Callable[..., object], *args: object) -> None:
+        time.sleep(0.1)
+        soon(self, call, *args)
+
+    monkeypatch.setattr(socket_module.Connection, "soon", late)
+    with client(door) as c:
+        for _ in range(3):
+            c.setup(client_req_id="a", close_ws_on_eos=False)
+            c.say(type="end_of_stream", client_req_id="a")
+            c.until("end_of_stream")
+    assert c.types() == {"ready": 3, "end_of_stream": 3}
 
 
 def test_a_kept_socket_serves_one_request_after_the_other(door: Door) -> None:

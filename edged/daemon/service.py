@@ -159,7 +159,7 @@ class Daemon:
             lambda: self._keeper.settings,
             lambda: self._engine.waiting >= MICROPHONE_FIRST,
         )
-        door = mount.door(settings, lent, self._health, self._problems, True, self._on_mute)
+        door = mount.door(settings, lent, self._vitals, self._problems, True, self._on_mute)
         self._heartbeats.watch("door", lambda: time.monotonic() - door.heartbeat)
         return door
 
@@ -313,6 +313,13 @@ class Daemon:
             "messages_dropped": dict(stats.dropped),
             "heard_s": round(self._engine.heard_s, 1),
             "uptime_s": round(time.monotonic() - self._started_at),
+        }
+
+    def _vitals(self) -> dict[str, Any]:
+        """Health for who does not ask the broker: what `state/...` and the Will tell there."""
+        return self._health() | {
+            "broker_connected": self._link.connected,
+            "microphone_open": not self._hearing.state.problem,
         }
 
     def _broker_url(self, settings: Settings) -> str:

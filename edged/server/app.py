@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +22,7 @@ from edged.server.follow import Followers
 from edged.server.guard import Origins, Rate, key_fits, key_of
 from edged.server.incoming import MAX_MESSAGE, REFUSED_MESSAGE, Socket
 from edged.server.messages import Setup
-from edged.server.metrics import Metrics
+from edged.server.metrics import CONTENT_TYPE, Metrics
 from edged.server.socket import TOO_MANY, Connection
 from edged.server.streams import Streams
 from edged.server.upload import Upload, failed
@@ -122,7 +122,7 @@ class App:
             self._streams,
             self._metrics,
             lambda: self._admit(request),
-            lambda: _abort(request),
+            lambda: self._give_up(request),
         )
         self._connections.add(connection)
         try:
@@ -147,7 +147,9 @@ class App:
             return failed(Error(NO_KEY, 1008))
         if not self._admit(request):
             return failed(Error(TOO_MANY, 1008))
-        return await Upload(request, self._streams, self._metrics, lambda: _abort(request)).serve()
+        return await Upload(
+            request, self._streams, self._metrics, lambda: self._give_up(request)
+        ).serve()
 
     async def _events(self, request: web.Request) -> web.StreamResponse:
         if refusal := self._refusal(request):
@@ -162,7 +164,7 @@ class App:
         socket = Socket(REFUSED_MESSAGE)  # it has nothing to say
         await socket.prepare(request)
         states = self._states() if request.query.get("states") == "on" else None
-        await self.followers.serve(socket, ready, lambda: _abort(request), states)
+        await self.followers.serve(socket, ready, lambda: self._give_up(request), states)
         return socket
 
     async def _ask_mute(self, request: web.Request) -> web.StreamResponse:
@@ -184,24 +186,26 @@ class App:
     # -- the state of things
 
     async def _healthz(self, request: web.Request) -> web.StreamResponse:
-        problems = self._problems()
+        problems = self._problems() + self._streams.problems()
         text = "\n".join(problems) if problems else "ok"
         return web.Response(status=503 if problems else 200, text=text + "\n")
 
     async def _scrape(self, request: web.Request) -> web.StreamResponse:
         if refusal := self._refusal(request):
             return refusal
-        return web.Response(
-            body=self._metrics.text(),
-            headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"},
-        )
+        return web.Response(body=self._metrics.text(), headers={"Content-Type": CONTENT_TYPE})
 
-    def gauges(self) -> Mapping[str, Any]:
+    def gauges(self) -> dict[str, tuple[str, Callable[[], float]]]:
+        streams, followers = self._streams, self.followers
         return {
-            "door_streams": self._streams.count,
-            "door_streams_max": self._streams.max_streams,
-            "door_waiting_seconds": self._streams.waiting_s,
-            "door_followers": self.followers.count,
+            "streams": ("Open streams.", lambda: streams.count),
+            "streams_max": ("Most streams at once.", lambda: streams.max_streams),
+            "waiting_seconds": (
+                "Audio of all streams that was received and not yet heard.",
+                lambda: streams.waiting_s,
+            ),
+            "sockets": ("Open WebSockets for speech.", lambda: len(self._connections)),
+            "followers": ("Who follows the microphone's events.", lambda: followers.count),
         }
 
     # -- who may
@@ -217,13 +221,14 @@ class App:
             return None
         return web.Response(status=401, text=f"{NO_KEY}\n")
 
+    def _give_up(self, request: web.Request) -> None:
+        """Cuts the connection of a client that neither reads nor answers."""
+        if request.transport is not None:
+            self._metrics.given_up.inc()
+            request.transport.abort()
+
     def _admit(self, request: web.Request) -> bool:
         admitted = self._rate.take(request.remote or "")
         if not admitted:
             self._metrics.refused.labels("rate").inc()
         return admitted
-
-
-def _abort(request: web.Request) -> None:
-    if request.transport is not None:
-        request.transport.abort()

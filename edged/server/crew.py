@@ -12,6 +12,7 @@ import logging
 import os
 import queue
 import threading
+import time
 from collections.abc import Callable
 from enum import Enum, auto
 from typing import Protocol
@@ -45,6 +46,7 @@ class Crew:
         self._states: dict[Job, _State] = {}  # a job that is not here is idle
         self._lock = threading.Lock()
         self._stopping = threading.Event()
+        self._since: dict[int, float] = {}  # when each thread that works began its step
         self._threads = [
             threading.Thread(target=self._run, name=f"door-{n}", daemon=True)
             for n in range(threads)
@@ -61,6 +63,12 @@ class Crew:
             self._queue.put(None)
         for thread in self._threads:
             thread.join(timeout_s)
+
+    @property
+    def longest_s(self) -> float:
+        """How long the longest step has been going on; 0 if none is."""
+        began = list(self._since.values())
+        return time.monotonic() - min(began) if began else 0.0
 
     def wake(self, job: Job) -> None:
         """The job has something to do. From any thread."""
@@ -87,10 +95,12 @@ class Crew:
             with self._lock:
                 self._states[job] = _State.RUNNING
             more = False
+            self._since[threading.get_ident()] = time.monotonic()
             try:
                 more = job.work()
             except Exception:  # the job's own bug must not cost the others their thread
                 _log.exception("a stream of the door failed", extra={"EDGED_CODE": "door-stream"})
+            self._since.pop(threading.get_ident(), None)
             with self._lock:
                 if more or self._states[job] is _State.RUNNING_AND_WOKEN:
                     self._states[job] = _State.QUEUED

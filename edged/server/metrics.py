@@ -2,59 +2,82 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily
-from prometheus_client.registry import Collector
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    generate_latest,
+)
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
-STEP_BUCKETS = (0.002, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08)  # the last one is real time
+from edged import __version__
+from edged.server.vitals import Vitals
+
+CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
+WORK_BUCKETS = (0.002, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08)  # the last one is real time
+WAIT_BUCKETS = (0.02, 0.04, 0.08, 0.16, 0.24, 0.4, 0.8, 1.6, 3.2)
 
 
 class Metrics:
     """Counters are added to on any thread; gauges are read when somebody asks."""
 
     def __init__(self) -> None:
-        self.registry = CollectorRegistry()
+        self.registry = registry = CollectorRegistry()
         self.sessions = Counter(
-            "edged_door_sessions", "Sessions that began.", ["kind"], registry=self.registry
+            "edged_door_sessions", "Sessions that began.", ["kind"], registry=registry
         )
         self.refused = Counter(
             "edged_door_refused",
-            "Connections and sessions refused.",
+            "Connections and sessions refused, by what was not in order.",
             ["why"],
-            registry=self.registry,
+            registry=registry,
         )
         self.errors = Counter(
-            "edged_door_errors", "Errors sent to clients.", ["code"], registry=self.registry
+            "edged_door_errors",
+            "Errors sent to clients: 1008 is their fault, 1011 is ours.",
+            ["code"],
+            registry=registry,
+        )
+        self.given_up = Counter(
+            "edged_door_given_up",
+            "Clients that were cut off: they neither read nor answered.",
+            registry=registry,
         )
         self.step_seconds = Histogram(
             "edged_door_step_seconds",
             "Work for one step of 80 ms.",
-            buckets=STEP_BUCKETS,
-            registry=self.registry,
+            buckets=WORK_BUCKETS,
+            registry=registry,
         )
+        self.answer_seconds = Histogram(
+            "edged_door_answer_seconds",
+            "From the arrival of what completes a live step to its answer.",
+            buckets=WAIT_BUCKETS,
+            registry=registry,
+        )
+        self.flush_seconds = Histogram(
+            "edged_door_flush_seconds",
+            "From a flush to flushed.",
+            buckets=WAIT_BUCKETS,
+            registry=registry,
+        )
+        ProcessCollector(registry=registry)
 
-    def watch(self, gauges: Callable[[], Mapping[str, Any]]) -> None:
-        """`gauges` is called at each scrape; what is not a number in it is left out."""
-        self.registry.register(_Gauges(gauges))
+    def open(self, gauges: Mapping[str, tuple[str, Callable[[], float]]], model: str) -> None:
+        """`gauges`: name, meaning and value of the door's own, each read at each scrape."""
+        for name, (text, value) in gauges.items():
+            Gauge(f"edged_door_{name}", text, registry=self.registry).set_function(value)
+        info = Gauge("edged_info", "Always 1.", ["version", "model"], registry=self.registry)
+        info.labels(__version__, model).set(1)
+
+    def watch(self, health: Callable[[], Mapping[str, Any]]) -> None:
+        """`health`: the daemon's, as in `state/health`."""
+        self.registry.register(Vitals(health))
 
     def text(self) -> bytes:
         return generate_latest(self.registry)
-
-
-class _Gauges(Collector):
-    def __init__(self, gauges: Callable[[], Mapping[str, Any]]) -> None:
-        self._gauges = gauges
-
-    def describe(self) -> Iterator[GaugeMetricFamily]:
-        """Nothing: the names are known only once all of the daemon runs."""
-        return iter(())
-
-    def collect(self) -> Iterator[GaugeMetricFamily]:
-        for name, value in self._gauges().items():
-            if isinstance(value, int | float):
-                yield GaugeMetricFamily(
-                    f"edged_{name}", f"{name}, as in state/health.", float(value)
-                )

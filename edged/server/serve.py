@@ -10,7 +10,7 @@ from typing import Any
 
 from edged import logs
 from edged.config_sources import load
-from edged.daemon.health import cpu_temp_c, rss_mb
+from edged.daemon.health import cpu_temp_c
 from edged.models import loader
 from edged.server import mount
 
@@ -28,7 +28,7 @@ def serve(env_file: Path | None = None, flags: Mapping[str, Any] | None = None) 
         signal.signal(number, lambda *_: stop.set())
     models = loader.load(settings.models_dir, settings.model, settings.threads)
     lent = mount.source(lambda: models, lambda: settings)
-    door = mount.door(settings, lent, lambda: {"rss_mb": rss_mb(), "cpu_temp": cpu_temp_c()})
+    door = mount.door(settings, lent, lambda: {"cpu_temp": cpu_temp_c()})
     door.start()
     try:
         door.wait_open()

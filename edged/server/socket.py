@@ -60,11 +60,11 @@ class Request:
     # -- edged.server.stream.Client, on a thread of the crew
 
     def events(self, events: Sequence[Event]) -> None:
-        outgoing, last = self._connection.outgoing, events[-1]
         for event in events:
-            outgoing.put(self.wire(event))
-        if isinstance(last, EndOfStream | Error):
-            self._connection.soon(self._connection.ended, self, last)
+            if isinstance(event, EndOfStream | Error):
+                self._connection.soon(self._connection.ended, self, event)
+            else:
+                self._connection.outgoing.put(self.wire(event))
 
     def is_full(self) -> bool:
         return self._connection.outgoing.is_full
@@ -132,10 +132,11 @@ class Connection:
 
     def ended(self, request: Request, last: Event) -> None:
         """A request is over: it said so, or it failed. An error is the end of its request alone if
-        others go on, else of the socket too."""
+        others go on, else of the socket too. Its name is free before the client hears of it."""
         if self._requests.get(request.client_req_id) is not request:
             return
         self._forget(request)
+        self.outgoing.put(request.wire(last))
         if isinstance(last, Error):
             self._metrics.errors.labels(str(last.code)).inc()
             self._failed.append(request.client_req_id)

@@ -20,6 +20,7 @@ from edged.errors import RequestError
 from edged.events import EndOfStream, Error, Event
 from edged.server.formats import Decoder
 from edged.server.messages import Audio, End, Flush
+from edged.server.metrics import Metrics
 from edged.server.pace import Pace
 from edged.session import Session
 from edged.turns import Inline
@@ -66,38 +67,40 @@ class Stream:
         client: Client,
         wake: Callable[[Stream], None],
         beside: Executor,
-        on_step: Callable[[float], None],
+        metrics: Metrics,
     ) -> None:
         """`make_session` is called on the first step, with an executor for long work. `wake` tells
-        the crew that there is something to do. `on_step` hears how many seconds a step took."""
+        the crew that there is something to do."""
         self.done = False
         self._make_session = make_session
         self._decoder = decoder
         self._client = client
         self._wake = wake
         self._beside = _Beside(beside, self._is_file)
-        self._on_step = on_step
+        self._metrics = metrics
         self._session: Session | None = None
         self._lock = threading.Lock()
-        self._waiting: deque[Command] = deque()
+        self._waiting: deque[tuple[Command, float]] = deque()  # and when it came
         self._waiting_bytes = 0  # of audio
         self._received = 0  # bytes of audio
         self._was_full = False
         self._pace = Pace()
         self._frames: Iterator[Frame] = iter(())
-        self._next: deque[Frame | Flush | End] = deque()  # decoded: a few steps at most
+        self._next: deque[tuple[Frame | Flush | End, float]] = deque()  # decoded: a few steps
+        self._came_at = 0.0  # the audio that is being decoded
 
     # -- from the loop
 
     def submit(self, command: Command) -> None:
+        now = time.monotonic()
         with self._lock:
             if self.done:
                 return
             if isinstance(command, Audio):
                 self._waiting_bytes += len(command.data)
                 self._received += len(command.data)
-                self._pace.came(self._received_s, time.monotonic())
-            self._waiting.append(command)
+                self._pace.came(self._received_s, now)
+            self._waiting.append((command, now))
         self._wake(self)
 
     @property
@@ -144,18 +147,23 @@ class Stream:
             return False
         if self._session is None:
             self._session = self._make_session(self._beside)
-        item = self._next.popleft()
+        item, came_at = self._next.popleft()
         match item:
             case Flush(flush_id):
                 self._tell(self._session.flush(flush_id))
+                self._metrics.flush_seconds.observe(time.monotonic() - came_at)
             case End():
                 self._tell(self._session.end())
             case frame:
-                behind = len(self._next) >= BEHIND and not self._is_file()
-                started = time.perf_counter()
+                is_file = self._is_file()
+                behind = len(self._next) >= BEHIND and not is_file
+                started = time.monotonic()
                 events = self._session.push(frame, behind)
-                self._on_step(time.perf_counter() - started)
                 self._tell(events)
+                now = time.monotonic()
+                self._metrics.step_seconds.observe(now - started)
+                if not is_file:
+                    self._metrics.answer_seconds.observe(now - came_at)
         return not self.done
 
     def _decode(self) -> None:
@@ -163,32 +171,34 @@ class Stream:
         while len(self._next) <= BEHIND:
             frame = next(self._frames, None)
             if frame is not None:
-                self._next.append(frame)
+                self._next.append((frame, self._came_at))
                 continue
-            match self._take():
-                case None:
-                    return
+            taken = self._take()
+            if taken is None:
+                return
+            command, self._came_at = taken
+            match command:
                 case Audio(data):
                     self._frames = self._decoder.push(data)
-                case End() as end:
-                    self._next.extend(self._decoder.finish())
-                    self._next.append(end)
-                case flush:
-                    self._next.append(flush)
+                case End():
+                    self._next.extend((frame, self._came_at) for frame in self._decoder.finish())
+                    self._next.append((command, self._came_at))
+                case Flush():
+                    self._next.append((command, self._came_at))
 
-    def _take(self) -> Command | None:
+    def _take(self) -> tuple[Command, float] | None:
         with self._lock:
             if not self._waiting:
                 return None
-            command = self._waiting.popleft()
-            if isinstance(command, Audio):
-                self._waiting_bytes -= len(command.data)
+            taken = self._waiting.popleft()
+            if isinstance(taken[0], Audio):
+                self._waiting_bytes -= len(taken[0].data)
             room = self._was_full and self._load() < 0.5
             if room:
                 self._was_full = False
         if room:
             self._client.room()
-        return command
+        return taken
 
     def _load(self) -> float:
         """1: as much waits as may."""

@@ -18,6 +18,8 @@ from edged.server.metrics import Metrics
 from edged.server.stream import Client, Stream
 from edged.session import Session
 
+STUCK_S = 10.0  # no step takes so long, on any board
+
 
 class BusyError(RequestError):
     """Every stream is taken: not the caller's fault, and it may try again."""
@@ -63,6 +65,11 @@ class Streams:
         """Audio of all streams that was received and not yet heard."""
         return sum(stream.waiting_s for stream in list(self._open))
 
+    def problems(self) -> list[str]:
+        """Why somebody should look after the box."""
+        stuck_s = self._crew.longest_s
+        return [f"a step of a stream has not ended in {stuck_s:.0f} s"] if stuck_s > STUCK_S else []
+
     @property
     def model_name(self) -> str:
         return self._source.models().name
@@ -79,15 +86,14 @@ class Streams:
     def open(self, setup: Setup, client: Client, kind: str) -> tuple[Stream, Options]:
         """Raises RequestError for a setup that is wrong, BusyError if all streams are taken."""
         options = self.options(setup)
-        audio = decoder(setup.input_format)
+        audio = decoder(setup.input_format, whole=kind == "post")
         if len(self._open) >= self.max_streams:
+            self._metrics.refused.labels("streams").inc()
             raise BusyError(
                 f"all {self.max_streams} streams of this box are in use (EDGED_MAX_STREAMS)"
             )
         make = partial(_session, self._source.models(), options)
-        stream = Stream(
-            make, audio, client, self._crew.wake, self._beside, self._metrics.step_seconds.observe
-        )
+        stream = Stream(make, audio, client, self._crew.wake, self._beside, self._metrics)
         self._open.add(stream)
         self._metrics.sessions.labels(kind).inc()
         return stream, options

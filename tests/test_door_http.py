@@ -191,7 +191,7 @@ def test_metrics_are_prometheus_text_with_counters_histogram_and_the_daemons_hea
     assert found["edged_door_flush_seconds_count",] == 1
     assert found["edged_door_streams",] == found["edged_door_sockets",] == 1
     assert found["edged_door_streams_max",] == 2
-    assert found["edged_info", __version__, "tiny-en"] == 1
+    assert found["edged_info", "tiny-en", __version__] == 1
     assert found["process_resident_memory_bytes",] > 10e6
     assert found["edged_lag_seconds",] == 0.16
     assert found["edged_xruns_total",] == 3

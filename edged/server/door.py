@@ -159,7 +159,7 @@ class Door:
             lambda: list(self._states.values()),
             self._mute,
         )
-        self._metrics.open(app.gauges(), self._streams.model_name)
+        self._metrics.open(app.gauges(), lambda: self._streams.model_name)
         self._metrics.watch(self._health)
         runner = web.AppRunner(
             app.application(), access_log=None, handle_signals=False, keepalive_timeout=REQUEST_S

@@ -66,18 +66,23 @@ class Metrics:
             buckets=WAIT_BUCKETS,
             registry=registry,
         )
+        self._info = Gauge("edged_info", "Always 1.", ["version", "model"], registry=registry)
+        self._model: Callable[[], str] = str
         ProcessCollector(registry=registry)
 
-    def open(self, gauges: Mapping[str, tuple[str, Callable[[], float]]], model: str) -> None:
-        """`gauges`: name, meaning and value of the door's own, each read at each scrape."""
+    def open(
+        self, gauges: Mapping[str, tuple[str, Callable[[], float]]], model: Callable[[], str]
+    ) -> None:
+        """`gauges`: name, meaning and value of the door's own. All is read at each scrape."""
+        self._model = model
         for name, (text, value) in gauges.items():
             Gauge(f"edged_door_{name}", text, registry=self.registry).set_function(value)
-        info = Gauge("edged_info", "Always 1.", ["version", "model"], registry=self.registry)
-        info.labels(__version__, model).set(1)
 
     def watch(self, health: Callable[[], Mapping[str, Any]]) -> None:
         """`health`: the daemon's, as in `state/health`."""
         self.registry.register(Vitals(health))
 
     def text(self) -> bytes:
+        self._info.clear()
+        self._info.labels(__version__, self._model()).set(1)
         return generate_latest(self.registry)

@@ -7,6 +7,7 @@ contract's; 0.9 is surer than edged ever is that nobody will speak for two more 
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import json
 import sys
 import wave
@@ -51,4 +52,5 @@ async def main(url: str, path: str) -> None:
     print(json.dumps(heard))
 
 
+faulthandler.dump_traceback_later(90, exit=True)  # the test waits for 120 s
 asyncio.run(main(*sys.argv[1:]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import json
 import sys
 import wave
@@ -47,4 +48,5 @@ async def main(url: str, path: str) -> None:
     print(json.dumps([(type(f).__name__, f.text) for f in down if isinstance(f, told)]))
 
 
+faulthandler.dump_traceback_later(90, exit=True)  # the test waits for 120 s
 asyncio.run(main(*sys.argv[1:3]))

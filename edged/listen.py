@@ -20,6 +20,7 @@ from edged.errors import PeerError
 from edged.listen_view import Devices, JsonLines, PlainLines, TerminalView, View
 from edged.mqtt.client import tls_context
 from edged.mqtt.settings import BrokerSettings
+from edged.mqtt.trouble import explain
 
 KEEPALIVE_S = 30
 RETRY_S = (1, 15)
@@ -79,7 +80,7 @@ class Listener:
                 _until(stop, client.loop)
                 client.disconnect()
             except OSError as problem:
-                self._view.note(f"{host}:{port} cannot be reached ({problem}), trying again")
+                self._view.note(f"{explain(broker, problem)[1]}; trying again")
             if self._refused:
                 raise PeerError(f"the broker {host}:{port} refused us: {self._refused}")
             stop.wait(wait_s)

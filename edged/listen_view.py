@@ -16,7 +16,8 @@ from edged.events import HORIZONS_S
 
 EVENTS = ("text", "end_text", "step", "turn", "flushed", "error", "end_of_stream")
 REFRESH_PER_S = 12
-BAR = 20  # characters
+BAR, SHORTEST_BAR = 20, 4  # characters: as a terminal is wide
+ROWS = 4  # of an unfinished turn: the newest words, whatever else there is to show
 MAX_WORDS = 200  # of an unfinished turn
 MAX_DEVICES = 256
 
@@ -173,7 +174,8 @@ class TerminalView(View):
         self._note = "" if text == "connected" else clean(text)
 
     def _picture(self) -> RenderableType:
-        rows = [_drawn(device) for device in list(self._devices.all.values()) if device.online]
+        online = [device for device in list(self._devices.all.values()) if device.online]
+        rows: list[RenderableType] = [_drawn(device, self._console) for device in online]
         if self._note:
             rows.append(Text(self._note, style="yellow"))
         elif not rows:
@@ -181,23 +183,33 @@ class TerminalView(View):
         return Group(*rows)
 
 
-def _drawn(device: Device) -> RenderableType:
+def _drawn(device: Device, console: Console) -> RenderableType:
     head = Text(f"{device.name} ", style="bold")
     if device.mute:
         head.append("muted", style="yellow")
     elif device.microphone:
         head.append(device.microphone, style="red")
-    elif device.speaking:
-        head.append("● speaking", style="green")
     else:
-        head.append("○ listening", style="dim")
-    if device.inactivity:
-        for horizon, probability in zip(HORIZONS_S, device.inactivity, strict=False):
-            full = round(BAR * min(1.0, max(0.0, probability)))
-            head.append(f"  {horizon:g} s ", style="dim")
-            head.append("█" * full, style="blue")
-            head.append("░" * (BAR - full), style="dim")
-    return Group(head, Text(" ".join(device.words), style="italic"))
+        # Of one length, so that the bars beside it do not jump.
+        speaking = ("● speaking ", "green") if device.speaking else ("○ listening", "dim")
+        head.append(*speaking)
+        _add_bars(head, device.inactivity or (), console.width)
+    words = Text(" ".join(device.words)[-ROWS * console.width :], style="italic")
+    return Group(head, *words.wrap(console, console.width)[-ROWS:])
+
+
+def _add_bars(head: Text, inactivity: tuple[float, ...], width: int) -> None:
+    """A bar for each horizon, as long as the line has room for, or none."""
+    labels = [f"  {horizon:g} s " for horizon in HORIZONS_S]
+    left = width - head.cell_len - sum(map(len, labels))
+    length = min(BAR, left // len(labels))
+    if length < SHORTEST_BAR:
+        return
+    for label, probability in zip(labels, inactivity, strict=False):
+        full = round(length * min(1.0, max(0.0, probability)))
+        head.append(label, style="dim")
+        head.append("█" * full, style="blue")
+        head.append("░" * (length - full), style="dim")
 
 
 def clean(value: Any) -> str:

@@ -75,24 +75,6 @@ Session.push = push
 """
 
 
-class Clocked(Ear):
-    """A subscriber that keeps when each message came, monotonic seconds."""
-
-    def __enter__(self) -> Clocked:
-        self.times: list[float] = []
-        super().__enter__()
-        return self
-
-    def came(self, ending: str) -> list[float]:
-        """When each of `on(ending)` came."""
-        both = zip(list(self.heard), list(self.times), strict=False)
-        return [at for heard, at in both if heard.topic.endswith(f"/{ending}")]
-
-    def _hear(self, client: Any, data: Any, message: Any) -> None:
-        self.times.append(time.monotonic())
-        super()._hear(client, data, message)
-
-
 def clip(path: Path) -> np.ndarray:
     """int16[n], 24 kHz mono."""
     source = open_audio(str(path))
@@ -118,7 +100,7 @@ def spread(name: str, ms: list[float]) -> None:
 
 
 def latency(folder: Path, speech: Path, minutes: float) -> None:
-    with Mosquitto(folder / "broker") as broker, Clocked(broker.port, ("edged/#",)) as ear:
+    with Mosquitto(folder / "broker") as broker, Ear(broker.port, ("edged/#",)) as ear:
         box = Box(folder, broker.port, alsa_device=f"file:{speech}")
         box.before = WITH_TIMES.format(folder=str(folder))
         with box:
@@ -126,12 +108,9 @@ def latency(folder: Path, speech: Path, minutes: float) -> None:
             box.stop()
         complete = array("d", (folder / "complete").read_bytes())
         said = array("q", (folder / "said").read_bytes())
-        came = ear.came("text")
+        came = [h.at for h in ear.on("text")]
         words = words_of(ear)
-        steps = [
-            at - complete[h.json()["step_idx"]]
-            for h, at in zip(ear.on("step"), ear.came("step"), strict=True)
-        ]
+        steps = [h.at - complete[h.json()["step_idx"]] for h in ear.on("step")]
     delay_s = 10 * STEP_S
     whole, waited, carried = [], [], []
     for word, at, step in zip(words, came, said, strict=True):
@@ -155,7 +134,7 @@ def latency(folder: Path, speech: Path, minutes: float) -> None:
 
 def mic(folder: Path) -> None:
     back, told = [], []
-    with Mosquitto(folder / "broker") as broker, Clocked(broker.port, ("edged/#",)) as ear:
+    with Mosquitto(folder / "broker") as broker, Ear(broker.port, ("edged/#",)) as ear:
         with PacedMicrophone() as paced:
             box = Box(folder, broker.port, alsa_device=DEVICE)
             box.environment = paced.environment
@@ -163,13 +142,13 @@ def mic(folder: Path) -> None:
                 until(lambda: ear.on("step"), "steps")
                 for _ in range(PULLS):
                     time.sleep(random.uniform(0.5, 3.0))
-                    ear.heard.clear(), ear.times.clear()
+                    ear.heard.clear()
                     pulled = time.monotonic()
                     paced.unplug()
                     until(lambda: _mic(ear) == "lost", "told that it is lost")
                     told.append(time.monotonic() - pulled)
                     time.sleep(random.uniform(0.2, 6.0))
-                    ear.heard.clear(), ear.times.clear()
+                    ear.heard.clear()
                     returned = time.monotonic()
                     paced.plug()
                     until(lambda: _mic(ear) == "running" and ear.on("step"), "it hears")
@@ -195,7 +174,7 @@ def stall(folder: Path, speech: Path) -> None:
             found[name] = (words_of(ear), ear, box)
     (steady, *_), (stalled, ear, _) = found["steady"], found["stalled"]
     steps = [h.json()["step_idx"] for h in ear.on("step")]
-    arrival = [at for h, at in zip(ear.heard, ear.times, strict=True) if h.topic.endswith("/step")]
+    arrival = [h.at for h in ear.on("step")]
     late = [at - arrival[0] - n * STEP_S for n, at in enumerate(arrival)]
     caught = next(n for n in range(61, len(late)) if late[n] < 0.2)
     health = ear.on("state/health")[-1].json()
@@ -226,7 +205,7 @@ def stereo(folder: Path, speech: Path) -> None:
 
 def _two(
     folder: Path, paced: PacedMicrophone, programs: dict[str, str], speech: Path
-) -> list[tuple[str, Clocked, Box]]:
+) -> list[tuple[str, Ear, Box]]:
     """Two daemons on one microphone, into which all of `speech` is played."""
     clips = [clip(p) for p in sorted(speech.glob("*.flac"))]
     pause = np.zeros(2 * SAMPLE_RATE, np.int16)
@@ -237,7 +216,7 @@ def _two(
     for n, (name, program) in enumerate(programs.items()):
         (folder / str(n)).mkdir()
         broker = Mosquitto(folder / f"broker{n}").start()
-        ear = Clocked(broker.port, ("edged/#",)).__enter__()
+        ear = Ear(broker.port, ("edged/#",)).__enter__()
         box = Box(folder / str(n), broker.port, alsa_device=DEVICE, health_every_s=5)
         box.environment = paced.environment
         box.before = program

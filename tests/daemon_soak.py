@@ -101,11 +101,11 @@ def outage(folder: Path, speech: Path, minutes: float) -> None:
             until(lambda: len(ear.events()) > before, "the first message", 90)
             first = time.monotonic() - back
             until(lambda: "delayed" not in ear.events()[-1], "drained", 120)
-            drained = time.monotonic() - back
-            count = len(ear.events()) - before
+            late = [h.at for h in ear.heard if h.at > back and b'"delayed"' in h.payload]
+            count, drained = len(late), late[-1] - late[0]
             print(
                 f"outage: first message {first:.1f} s after the broker was back, all {count}"
-                f" that waited by {drained:.1f} s",
+                f" that waited in {drained:.1f} s",
                 flush=True,
             )
             _away(broker, box, 60)

@@ -169,6 +169,7 @@ class Heard:
     retained: bool
     qos: int
     properties: Any
+    at: float  # monotonic seconds
 
     def json(self) -> Any:
         return json.loads(self.payload)
@@ -238,5 +239,6 @@ class Ear:
                 message.retain,
                 message.qos,
                 message.properties,
+                time.monotonic(),
             )
         )

@@ -29,6 +29,7 @@ from edged.doctor.finding import Finding
 from edged.doctor.machine import check_machine, check_permissions
 from edged.doctor.recogniser import check_models, check_speed
 from edged.models.loader import load as load_models
+from edged.mqtt.broker import EmbeddedBroker
 from edged.mqtt.settings import BrokerSettings
 from edged.options import Options
 from tests.conftest import SAMPLES
@@ -144,6 +145,27 @@ def test_a_refused_login_and_a_refused_publish_are_told_apart(tmp_path: Path) ->
         (publish,) = check_broker(other, visit(other, ("x",)))
         assert "publishing is not authorized" in publish.sentence
         assert "secret" not in f"{login}{publish}"
+
+
+def test_a_broker_that_knows_no_mqtt_5_is_asked_again_and_a_missing_one_is_said(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The broker inside edged is one of them: `edged doctor` said that it does not answer, while
+    `edged run` was connected to it."""
+    monkeypatch.setattr("edged.doctor.broker.CONNECT_S", 1.0)
+    port = free_port()
+    address = BrokerSettings(f"mqtt://127.0.0.1:{port}")
+    (missing,) = check_broker(address, visit(address, ("x",)))
+    assert missing.sentence == f"no broker listens at 127.0.0.1:{port}"
+    broker = EmbeddedBroker(port)
+    broker.start()
+    try:
+        for protocol in (5, 4):
+            asked = replace(address, protocol=protocol)
+            (found,) = check_broker(asked, visit(asked, ("x",)))
+            assert found.level == "ok", found
+    finally:
+        broker.stop()
 
 
 @pytest.mark.parametrize(

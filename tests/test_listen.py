@@ -175,6 +175,25 @@ def test_a_terminal_shows_the_words_as_they_come_the_bars_and_who_speaks() -> No
     assert "hall: Good morning." in file.getvalue()
 
 
+@pytest.mark.parametrize("width", [100, 80, 60, 44, 24])
+def test_the_live_part_fits_the_terminal_and_keeps_the_newest_words(width: int) -> None:
+    """At 80 columns the third bar broke into a second line, and the newest words of a long turn
+    fell off the end of a small screen."""
+    console = Console(file=io.StringIO(), width=width, height=24)
+    view = TerminalView(console, Devices())
+    view.message("hall", "availability", "online")
+    view.message("hall", "state/speaking", "on")
+    view.message("hall", "step", STEP)
+    for n in range(200):
+        view.message("hall", "text", {"text": f"word{n}"})
+    console.print(view._picture())
+    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert lines[0].startswith("hall ● speaking")
+    assert ("2 s" in lines[0]) == (width >= 60)
+    assert len(lines) == 5
+    assert lines[-1].endswith("word199")
+
+
 def test_what_strangers_publish_cannot_steer_the_terminal() -> None:
     file = io.StringIO()
     view = PlainLines(Console(file=file))

@@ -22,12 +22,14 @@ from edged.mqtt.client import tls_context
 from edged.mqtt.homeassistant import discovery_topic
 from edged.mqtt.settings import BrokerSettings
 from edged.mqtt.topics import Topics
+from edged.mqtt.trouble import explain
 
 WHAT = "broker"
 HOME = "Home Assistant"
 CONNECT_S = 5.0
 RETAINED_S = 1.0  # a broker sends retained messages at once
 SLOW_S = 0.5
+BAD_VERSION = "unsupported protocol version"
 
 
 @dataclass
@@ -36,13 +38,21 @@ class Visit:
 
     refused: str | None = None
     broken: str | None = None
+    silent: bool = False
     round_trip_s: float | None = None
     retained: dict[str, Any] = field(default_factory=dict)
 
 
 def visit(broker: BrokerSettings, topics: tuple[str, ...]) -> Visit:
     """Connects, publishes one message to `<base>/<device>/doctor`, reads what is retained at
-    `topics`. Never raises for a bad broker."""
+    `topics`. Never raises for a bad broker; one that knows only MQTT 3.1.1 is no bad one."""
+    seen = _visit(broker, topics, broker.protocol)
+    if broker.protocol >= 5 and (seen.silent or seen.refused == BAD_VERSION):
+        return _visit(broker, topics, 4)
+    return seen
+
+
+def _visit(broker: BrokerSettings, topics: tuple[str, ...], protocol: int) -> Visit:
     seen = Visit()
     acked, connected = threading.Event(), threading.Event()
 
@@ -61,14 +71,15 @@ def visit(broker: BrokerSettings, topics: tuple[str, ...]) -> Visit:
             seen.retained[message.topic] = _value(bytes(message.payload).decode())
 
     try:
-        with _client(broker) as client:
+        with _client(broker, protocol) as client:
             client.on_connect, client.on_publish = on_connect, on_publish
             client.on_message = on_message
             host, port = broker.address
             client.connect(host, port, 30)
             client.loop_start()
             if not connected.wait(CONNECT_S):
-                seen.broken = "it takes connections and does not answer"
+                seen.broken = f"{host}:{port} takes connections and does not answer"
+                seen.silent = True
                 return seen
             if seen.refused:
                 return seen
@@ -79,16 +90,16 @@ def visit(broker: BrokerSettings, topics: tuple[str, ...]) -> Visit:
             client.subscribe([(topic, 1) for topic in topics])
             time.sleep(RETAINED_S)
     except (OSError, ConfigError) as problem:
-        seen.broken = str(problem)
+        seen.broken = explain(broker, problem)[1]
     return seen
 
 
 @contextlib.contextmanager
-def _client(broker: BrokerSettings) -> Iterator[Client]:
+def _client(broker: BrokerSettings, protocol: int) -> Iterator[Client]:
     client = Client(
         CallbackAPIVersion.VERSION2,
         client_id=f"{broker.client_id}-doctor",
-        protocol=MQTTProtocolVersion.MQTTv5,
+        protocol=MQTTProtocolVersion.MQTTv5 if protocol >= 5 else MQTTProtocolVersion.MQTTv311,
     )
     client.connect_timeout = CONNECT_S
     if broker.username is not None:
@@ -129,7 +140,7 @@ def check_broker(broker: BrokerSettings, seen: Visit) -> list[Finding]:
     where = f"{host}:{port}"
     if seen.broken:
         remedy = "see that it runs and that EDGED_MQTT_URL is right (mqtts:// for TLS)"
-        return [Finding("fail", WHAT, f"{where} cannot be used: {seen.broken}", remedy)]
+        return [Finding("fail", WHAT, seen.broken, remedy)]
     if seen.refused:
         who = broker.username or "nobody (no EDGED_MQTT_USERNAME)"
         remedy = "check EDGED_MQTT_USERNAME, EDGED_MQTT_PASSWORD and the broker's access list"

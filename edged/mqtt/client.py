@@ -9,7 +9,6 @@ happens ends in a `Down`, and the courier makes a new Link. Only the link's thre
 from __future__ import annotations
 
 import contextlib
-import logging
 import select
 import socket
 import ssl
@@ -30,8 +29,8 @@ from edged.errors import ConfigError
 from edged.mqtt.reports import Acked, Down, Incoming, Kind, Outgoing, Report, Up
 from edged.mqtt.settings import BrokerSettings, Timing
 from edged.mqtt.topics import Topics
+from edged.mqtt.trouble import explain
 
-_log = logging.getLogger(__name__)
 _OUR_MAX_PACKET = 64 * 1024  # what the broker may send us
 _KEEP = 16 * 1024  # bytes of a command that are kept: enough to see that it is too long
 _SESSION_EXPIRY_S = 60
@@ -122,7 +121,7 @@ class Link:
                 self._loop(client, ours)
             kind, message = self._why or self._lost()
         except Exception as problem:
-            kind, message = self._why or self._explain(problem)
+            kind, message = self._why or explain(self._broker, problem)
         finally:
             if client is not None:
                 _forget(client)
@@ -313,29 +312,6 @@ class Link:
             hint = "" if self._broker.tls else " (does it expect TLS, mqtts://?)"
             return Kind.NETWORK, f"{host}:{port} hung up before it answered{hint}"
         return Kind.NETWORK, f"the connection to {host}:{port} was lost"
-
-    def _explain(self, problem: Exception) -> tuple[Kind, str]:
-        if isinstance(problem, ConfigError):
-            return Kind.CONFIG, str(problem)
-        host, port = self._broker.address
-        match problem:
-            case ssl.SSLCertVerificationError():
-                why = problem.verify_message
-                return Kind.TLS, f"the certificate of {host}:{port} is not trusted: {why}"
-            case ssl.SSLError():
-                return Kind.TLS, f"no TLS with {host}:{port}: {problem.reason or problem}"
-            case socket.gaierror():
-                return Kind.NETWORK, f"the broker's name {host} is not known"
-            case TimeoutError():
-                return Kind.NETWORK, f"{host}:{port} does not answer"
-            case ConnectionRefusedError():
-                return Kind.NETWORK, f"no broker listens at {host}:{port}"
-            case ConnectionResetError() if self._broker.tls:
-                return Kind.NETWORK, f"{host}:{port} hung up on TLS (is it a plain mqtt:// port?)"
-            case OSError():
-                return Kind.NETWORK, f"{host}:{port} cannot be reached: {problem.strerror}"
-        _log.exception("the MQTT link failed")
-        return Kind.PROTOCOL, f"the connection to {host}:{port} failed: {type(problem).__name__}"
 
 
 def _properties(packet: int) -> Properties:

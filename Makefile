@@ -14,7 +14,7 @@ export ORT_DISABLE_TELEMETRY := 1
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help run install uninstall deb test test-vm test-installer test-deb test-arm64 clients \
-        bench door-bench lint format models setup clean distclean
+        bench door-bench daemon-bench daemon-soak lint format models setup clean distclean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,6 +43,12 @@ bench: models ## measure this machine: make bench ARGS="--delay 7,10,16"
 
 door-bench: $(VENV)/dev models ## the door: 8 live streams, 2 h at 20 x, 50 000 hostile messages, Opus
 	@$(PY) -m tests.door_bench $(ARGS)
+
+daemon-bench: $(VENV)/dev models ## the daemon: latency, pulled microphones, stalls, fuzz, idle, muted
+	@$(PY) -m tests.daemon_bench $(ARGS)
+
+daemon-soak: $(VENV)/dev models ## the daemon by the clock: an hour of speech, a broker away for ten minutes
+	@$(PY) -m tests.daemon_soak $(ARGS)
 
 lint: $(VENV)/dev ## formatter, linter and type checker, all of which must be silent
 	@$(PY) -m ruff format --quiet --check .

@@ -3,6 +3,7 @@
 latency: end of a spoken word to its `text` at an MQTT subscriber, beside the delay itself.
 mic: the microphone pulled and returned 20 times.     stall: the engine stands still for 3 s.
 stereo: a device that gives 48 kHz stereo against one that gives 24 kHz mono, at the same time.
+formats: word errors by way of several sample formats.
 fuzz: 10 000 wrong commands over the broker.           stop: SIGTERM in the middle of speech.
 idle: CPU while nobody speaks.                         muted: CPU, and what the sound server says.
 
@@ -33,6 +34,7 @@ from edged import SAMPLE_RATE, STEP_S
 from edged.audio.files import open_audio
 from tests.alsa_paced import DEVICE, PacedMicrophone
 from tests.conftest import SAMPLES
+from tests.daemon_formats import formats
 from tests.daemon_rig import Box
 from tests.mosquitto import Ear, Mosquitto, until
 from tests.test_daemon_parts import fuzzed
@@ -364,6 +366,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", nargs="*")
     parser.add_argument("--speech", type=Path, default=SAMPLES, help="a folder of clips")
+    parser.add_argument("--manifest", type=Path, help="clips of formats, as edged bench has them")
     parser.add_argument("--minutes", type=float, default=5, help="of latency")
     asked = parser.parse_args()
     cases: dict[str, Callable[[Path], None]] = {
@@ -371,6 +374,7 @@ def main() -> None:
         "mic": mic,
         "stall": lambda folder: stall(folder, asked.speech),
         "stereo": lambda folder: stereo(folder, asked.speech),
+        "formats": lambda folder: formats(asked.manifest),
         "fuzz": fuzz,
         "idle": idle,
         "muted": muted,

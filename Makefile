@@ -41,7 +41,7 @@ test-vm: $(VENV)/dev ## capture on kernel sound cards, in a virtual machine: slo
 bench: models ## measure this machine: make bench ARGS="--delay 7,10,16"
 	@$(EDGED) bench $(ARGS)
 
-door-bench: $(VENV)/dev models ## the door: 8 live streams, 2 h at 20 x, 50 000 hostile messages, Opus
+door-bench: $(VENV)/dev models ## the door: 8 live streams, 2 h at 20 x, 50 000 hostile messages, Opus, memory
 	@$(PY) -m tests.door_bench $(ARGS)
 
 daemon-bench: $(VENV)/dev models ## the daemon: latency, pulled microphones, stalls, fuzz, idle, muted

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import random
+import re
 import socket
 import threading
 import time
@@ -186,6 +187,8 @@ def test_metrics_are_prometheus_text_with_counters_histogram_and_the_daemons_hea
     assert found["edged_door_sessions_total", "post"] == 1
     assert found["edged_door_sessions_total", "socket"] == 1
     assert found["edged_door_errors_total", "1008"] == 1
+    assert found["edged_door_errors_total", "1011"] == 0
+    assert found["edged_door_refused_total", "key"] == 0
     assert found["edged_door_step_seconds_count",] == 41
     assert found["edged_door_answer_seconds_count",] == 1  # of the file nobody waits for steps
     assert found["edged_door_flush_seconds_count",] == 1
@@ -361,6 +364,9 @@ def test_connections_are_bounded(door: Door, monkeypatch: pytest.MonkeyPatch) ->
     for sock in held:
         sock.close()
     until(lambda: b"200 OK" in _all(_raw(door, _GET)), "it serves again")
+    metrics = requests.get(f"{door.url}/metrics", timeout=10).text
+    (refused,) = re.findall(r'edged_door_refused_total{why="connections"} (\S+)', metrics)
+    assert float(refused) >= 1
 
 
 def test_a_socket_without_setup_and_an_idle_one_are_closed(

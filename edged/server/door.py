@@ -196,7 +196,7 @@ class Door:
         while not self._stop_asked:
             try:
                 server = await self._loop.create_server(
-                    lambda: _protocol(runner),
+                    lambda: self._protocol(runner),
                     self._address.host,
                     self._address.port,
                     ssl=self._tls,
@@ -215,6 +215,13 @@ class Door:
             self._is_open(server)
             return server
         return None
+
+    def _protocol(self, runner: web.AppRunner) -> asyncio.Protocol:
+        assert runner.server is not None
+        if len(runner.server.connections) >= MAX_CONNECTIONS:
+            self._metrics.refused.labels("connections").inc()
+            return _Full()
+        return runner.server()
 
     def _is_open(self, server: asyncio.Server) -> None:
         port = server.sockets[0].getsockname()[1]
@@ -240,13 +247,6 @@ class _Full(asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport)
         transport.write(_FULL)
         transport.close()
-
-
-def _protocol(runner: web.AppRunner) -> asyncio.Protocol:
-    assert runner.server is not None
-    if len(runner.server.connections) >= MAX_CONNECTIONS:
-        return _Full()
-    return runner.server()
 
 
 def _dismiss_idle(

@@ -19,6 +19,7 @@ from edged import __version__
 from edged.server.vitals import Vitals
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
+REASONS = ("connections", "key", "origin", "rate", "sockets", "streams")  # to refuse somebody
 WORK_BUCKETS = (0.002, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08)  # the last one is real time
 WAIT_BUCKETS = (0.02, 0.04, 0.08, 0.16, 0.24, 0.4, 0.8, 1.6, 3.2)
 
@@ -66,6 +67,13 @@ class Metrics:
             buckets=WAIT_BUCKETS,
             registry=registry,
         )
+        for counter, known in (
+            (self.sessions, ("socket", "post")),
+            (self.refused, REASONS),
+            (self.errors, ("1008", "1011")),
+        ):
+            for label in known:
+                counter.labels(label)  # 0 from the start: the first one must be seen as a rise
         self._info = Gauge("edged_info", "Always 1.", ["version", "model"], registry=registry)
         self._model: Callable[[], str] = str
         ProcessCollector(registry=registry)

@@ -186,6 +186,27 @@ def test_errors_for_a_client_that_does_not_read_are_bounded(
         all_free(door)  # nobody waits for ever for who neither reads nor writes
 
 
+@pytest.mark.parametrize("kind", ["flush", "end_of_stream"])
+def test_small_messages_behind_one_another_are_bounded(
+    door: Door, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While a step takes long: nothing but audio was counted, and the end not even then."""
+    monkeypatch.setattr("edged.server.stream.MAX_WAITING", 1 << 16)
+    free = threading.Event()
+    monkeypatch.setattr(Scripted, "push", lambda *_: free.wait(20) and [])
+    with raw_websocket(door) as sock:
+        sock.sendall(frame(SETUP) + frame(b'{"type":"audio","audio":"%s"}' % (b"A" * 5120)))
+        (stream,) = until(lambda: door._streams._open, "its stream")
+        message = frame(b'{"type":"%s","flush_id":1}' % kind.encode())
+        sock.settimeout(1)
+        with contextlib.suppress(TimeoutError):
+            for _ in range(1000):
+                sock.sendall(message * 100)
+        assert len(stream._waiting) < 300
+        free.set()
+    all_free(door)
+
+
 def test_flushes_for_a_client_that_does_not_read_are_bounded(
     door: Door, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -344,6 +365,7 @@ def test_what_waits_for_a_free_stream_is_bounded_and_its_time_too(
             c.audio(silence(1))
         (error,) = c.rest()
         assert "all 2 streams of this box are in use" in error["message"]
+        assert door._metrics.refused.labels("streams")._value.get() == 1  # and not one a retry
         assert error["code"] == c.close_code == 1011
 
 

@@ -39,6 +39,7 @@ class Request:
         self.stream: Stream | None = None  # while it waits for a free one
         self.waits_for_one: asyncio.Task[None] | None = None
         self.early: list[Command] = []  # what came meanwhile
+        self._early_bytes = 0
         self._connection = connection
 
     def wire(self, event: Event) -> str:
@@ -52,10 +53,17 @@ class Request:
         """It is our turn."""
         return self.stream is None or self.stream.waits
 
+    def submit(self, command: Command) -> None:
+        if self.stream is not None:
+            self.stream.submit(command)
+        else:
+            self.early.append(command)
+            self._early_bytes += size_of(command)
+
     @property
-    def is_early(self) -> bool:
-        """As much has come as may wait for a free stream."""
-        return size_of(self.early) > MAX_EARLY
+    def has_enough(self) -> bool:
+        """As much waits to be heard as may."""
+        return self._early_bytes > MAX_EARLY if self.stream is None else self.stream.is_full
 
     # -- edged.server.stream.Client, on a thread of the crew
 
@@ -179,7 +187,7 @@ class Connection:
                 case Audio() | Flush():
                     await self._pass_on(message)
                 case End():
-                    self._end(message)
+                    await self._end(message)
         except MessageError as problem:
             self._fail(str(problem), problem.code, problem.client_req_id)
 
@@ -196,7 +204,7 @@ class Connection:
             opened = self._streams.open(setup, request, "socket")
         except BusyError as problem:
             if setup.retry_for_s <= 0:
-                self._fail(str(problem), problem.code, name)
+                self._no_stream(problem, name)
                 return
             self._add(request)
             request.waits_for_one = asyncio.create_task(self._wait(setup, request))
@@ -232,7 +240,7 @@ class Connection:
                 if self._loop.time() < give_up:
                     continue
                 request.waits_for_one = None
-                self._fail(str(problem), problem.code, request.client_req_id)
+                self._no_stream(problem, request.client_req_id)
             except RequestError as problem:  # the settings have changed
                 request.waits_for_one = None
                 self._fail(str(problem), problem.code, request.client_req_id)
@@ -240,17 +248,15 @@ class Connection:
                 self._ready(setup, request, *opened)
             return
 
-    async def _pass_on(self, message: Audio | Flush) -> None:
+    def _no_stream(self, problem: BusyError, name: Id | None) -> None:
+        self._metrics.refused.labels("streams").inc()
+        self._fail(str(problem), problem.code, name)
+
+    async def _pass_on(self, message: Command) -> None:
         request = self._find(message.client_req_id)
-        if request is None:
-            return
-        if request.stream is None:
-            request.early.append(message)
-            await self._until_room(lambda: request.stream is None and request.is_early)
-            return
-        stream = request.stream
-        stream.submit(message)
-        await self._until_room(lambda: stream.is_full)
+        if request is not None:
+            request.submit(message)
+            await self._until_room(lambda: request.has_enough)
 
     async def _until_room(self, is_full: Callable[[], bool]) -> None:
         """Holds the client back, and loses nothing."""
@@ -259,20 +265,14 @@ class Connection:
             if is_full():
                 await self.room.wait()
 
-    def _end(self, message: End) -> None:
+    async def _end(self, message: End) -> None:
         for_all = message.client_req_id is None and None not in self._requests
         if for_all and self._begun and len(self._requests) != 1:  # of a socket that was kept open
             self._last = True
             if not self._requests:
                 self._close(1000)
-            return
-        request = self._find(message.client_req_id)
-        if request is None:
-            return
-        if request.stream is None:
-            request.early.append(message)
         else:
-            request.stream.submit(message)
+            await self._pass_on(message)
 
     def _find(self, name: Id | None) -> Request | None:
         """Whom a message is for. None: for a request that has failed, which may not know it yet.

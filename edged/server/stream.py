@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from typing import Any, Protocol, TypeAlias
 
@@ -36,12 +36,9 @@ Command: TypeAlias = Audio | Flush | End
 _log = logging.getLogger(__name__)
 
 
-def size_of(commands: Iterable[Command]) -> int:
-    """Bytes that they take while they wait."""
-    return sum(
-        OF_COMMAND + (len(command.data) if isinstance(command, Audio) else 0)
-        for command in commands
-    )
+def size_of(command: Command) -> int:
+    """Bytes that it takes while it waits."""
+    return OF_COMMAND + (len(command.data) if isinstance(command, Audio) else 0)
 
 
 class Client(Protocol):

@@ -88,7 +88,6 @@ class Streams:
         options = self.options(setup)
         audio = decoder(setup.input_format, whole=kind == "post")
         if len(self._open) >= self.max_streams:
-            self._metrics.refused.labels("streams").inc()
             raise BusyError(
                 f"all {self.max_streams} streams of this box are in use (EDGED_MAX_STREAMS)"
             )

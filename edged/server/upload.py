@@ -16,7 +16,7 @@ from edged.server.messages import Audio, End, Setup
 from edged.server.metrics import Metrics
 from edged.server.outgoing import SEND_S
 from edged.server.stream import Stream
-from edged.server.streams import Streams
+from edged.server.streams import BusyError, Streams
 
 READ_S = 30.0  # in which SLOWEST bytes must arrive
 SLOWEST = 1024  # no speech is coded in fewer
@@ -58,6 +58,8 @@ class Upload:
         try:
             stream, _ = self._streams.open(self._setup(), self, "post")
         except RequestError as problem:
+            if isinstance(problem, BusyError):
+                self._metrics.refused.labels("streams").inc()
             return self._failed(Error(str(problem), problem.code))
         body = asyncio.create_task(self._read(stream))
         try:

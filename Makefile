@@ -13,8 +13,9 @@ export ORT_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run install uninstall deb test test-vm test-installer test-deb test-arm64 clients \
-        bench door-bench daemon-bench daemon-soak lint format models setup clean distclean
+.PHONY: help run install uninstall deb test test-vm test-vm-unit test-installer test-deb \
+        test-arm64 clients bench door-bench daemon-bench daemon-soak lint format models setup \
+        clean distclean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,8 +36,10 @@ test: $(VENV)/dev models $(if $(CI),clients) ## set up everything, then lint, ty
 	@$(MAKE) --no-print-directory lint
 	@$(PY) -m pytest $(ARGS)
 
-test-vm: $(VENV)/dev ## capture on kernel sound cards, in a virtual machine: slow, as root on Debian
-	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" tests/vm/run
+test-vm: ## capture on kernel sound cards, in a virtual machine: slow, as root on Debian
+test-vm-unit: models ## the installed service likewise: cards that come and go, memory limit, watchdog
+test-vm test-vm-unit: $(VENV)/dev
+	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" PIP="$(PY) -m pip" tests/vm/run $(if $(@:test-vm=),unit,card)
 
 bench: models ## measure this machine: make bench ARGS="--delay 7,10,16"
 	@$(EDGED) bench $(ARGS)

@@ -58,14 +58,20 @@ check_machine() {
     esac
     total=$(awk '/^MemTotal:/ {print int($2 / 1024)}' "$SYSROOT/proc/meminfo")
     [ "$total" -ge $NEED_MB ] || die "this machine has $total MB of memory, edged needs a 512 MB board at least"
-    glibc=$(getconf GNU_LIBC_VERSION 2>/dev/null | awk '{print $2}')
+    glibc=$(getconf GNU_LIBC_VERSION 2>/dev/null | awk '{print $2}' || true) # musl knows no such name
     at_least "${glibc:-0}" 2.28 || die "the C library here is glibc ${glibc:-unknown}, edged needs 2.28 or newer (Debian 10)"
     command -v systemctl >/dev/null || die "there is no systemd here, which the service needs"
     command -v apt-get >/dev/null || die "there is no apt here: this installer is for Debian and Raspberry Pi OS"
     ! dpkg -s edged >/dev/null 2>&1 || die "edged is installed from its .deb: upgrade that with apt, or remove it first"
+    ! command -v python3 >/dev/null || check_python
     free=$(df -Pm /opt | awk 'NR == 2 {print $4}')
     [ "$free" -ge $NEED_DISK_MB ] || die "only $free MB are free below /opt, edged needs $NEED_DISK_MB MB while it installs"
     [ -n "$wheels" ] || has_network || die "there is no network (no default route), and packages must be fetched: connect it, or use --wheels and --models"
+}
+
+check_python() {
+    python3 -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' ||
+        die "Python here is $(python3 -V | cut -d' ' -f2), edged needs 3.11 to 3.13 (bookworm, trixie)"
 }
 
 at_least() { [ "$(printf '%s\n%s\n' "$1" "$2" | sort -V | head -1)" = "$2" ]; }
@@ -95,8 +101,7 @@ system_packages() {
         # shellcheck disable=SC2086 # a list of words
         apt-get -qq install --no-install-recommends -y $missing >/dev/null || die "Debian's packages could not be installed:$missing"
     fi
-    python3 -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' ||
-        die "Python here is $(python3 -V | cut -d' ' -f2), edged needs 3.11 to 3.13 (bookworm, trixie)"
+    check_python # it was not there before, perhaps
 }
 
 account() {

@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from tests.target.machine import Machine, booted
+from tests.target.speech import gap_in_speech
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 ROOTFS = Path(os.environ["ROOTFS"])
@@ -151,11 +152,18 @@ def test_a_secret_is_optional_and_reaches_the_service_alone(machine: Machine) ->
     assert any("credential" in str(f) or "broker" in f["what"] for f in said["findings"])
 
 
-def test_an_upgrade_keeps_settings_models_and_spool(machine: Machine) -> None:
-    machine.sh("echo kept > /var/lib/edged/spool/mark; chown edged: /var/lib/edged/spool/mark")
+def test_an_upgrade_while_somebody_speaks_loses_no_text_and_keeps_settings_and_spool(
+    machine: Machine,
+) -> None:
+    machine.sh("echo kept > /var/lib/edged/spool/mark; chown edged: /var/lib/edged/spool/mark;"
+               "echo EDGED_ALSA_DEVICE=sample > /etc/edged/edged.env.d/10-a.env;"
+               "rm -f /etc/edged/edged.env.d/20-user.env /etc/edged/credentials/mqtt_password;"
+               "systemctl start mosquitto; systemctl restart edged")  # fmt: skip
     kept = "sha256sum /etc/edged/edged.env /etc/edged/edged.env.d/* /var/lib/edged/spool/mark"
     before = machine.sh(kept)
-    machine.run(*INSTALL, "--from", "/mnt/new/edged-9.1-py3-none-any.whl")
+    upgrade = " ".join([*INSTALL, "--from", "/mnt/new/edged-9.1-py3-none-any.whl"])
+    gap_s = gap_in_speech(machine, upgrade)
+    print(f"from the old version's last message to the new one's first word: {gap_s:.1f} s")
     assert "9.1" in machine.sh("readlink /opt/edged/current")
     assert machine.show("ActiveState") == "active"
     assert machine.sh(kept) == before

@@ -16,12 +16,12 @@ class Machine:
     """Its commands run as root inside. It has no network but a loopback of its own."""
 
     def __init__(self, rootfs: Path) -> None:
-        self._rootfs = rootfs
+        self.rootfs = rootfs
 
     def run(self, *command: str, check: bool = True, seconds: float = 900) -> str:
         """Both outputs of a command inside."""
         done = subprocess.run(
-            [BOOT, "exec", self._rootfs, *command],
+            [BOOT, "exec", self.rootfs, *command],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

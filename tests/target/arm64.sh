@@ -3,8 +3,9 @@
 # No guide to a Pi's speed: 20 to 40 times slower than this machine.
 #
 #   arm64.sh make  DIR SUITE          that Debian, once: 10 minutes
-#   arm64.sh check DIR DEBS SUITE     installs both packages with dpkg, verifies the models, hears
-#                                     a clip, upgrades, removes and purges; DIR stays as it was
+#   arm64.sh check DIR DEBS SUITE     installs both packages with dpkg, hears a clip (the text must
+#                                     be this machine's own), verifies the models, upgrades,
+#                                     removes and purges; DIR stays as it was
 #
 # QEMU_CPU: cortex-a76 (a Pi 5's, the default) or cortex-a72 (a Pi 4's, without dot products).
 # Needs root, mmdebstrap, qemu-user-static, binfmt-support, arch-test. MIRROR names a Debian mirror.
@@ -40,7 +41,7 @@ inside() { # inside SCRIPT: what it mounts and writes is gone with the namespace
         for file in possible present online; do echo 0-3 >$root/sys/devices/system/cpu/$file; done
         cp "$dir.cpuinfo" $root/sys/cpuinfo && mount --bind $root/sys/cpuinfo $root/proc/cpuinfo
         mount --bind "$debs" $root/debs
-        exec chroot $root env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8 sh -euc "$script"'
+        exec chroot $root env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8 wanted="${wanted:-}" sh -euc "$script"'
 }
 
 case $verb in
@@ -61,6 +62,10 @@ check)
     release=$([ "${4:?suite}" = trixie ] && echo deb13 || echo deb12)
     package=$(cd "$debs" && ls edged_*+"$release"_arm64.deb) || die "there is no package for ${4} in $debs"
     emulation
+    clip=mister-hale.flac
+    wanted=$(edged transcribe "$(dirname "$0")/../../models/samples/$clip")
+    [ -n "$wanted" ] || die "nothing is heard in $clip here"
+    export wanted
     # shellcheck disable=SC2016 # run inside
     inside "
         say() { echo \"arm64: \$*\"; }
@@ -69,8 +74,10 @@ check)
         [ -z \"\$(dpkg -V edged edged-models)\" ]
         edged --version
         cd /opt/edged/lib/python3*/site-packages/edged/models/data/samples
+        heard=\$(edged transcribe $clip)
+        say \"heard: \$heard\"
+        [ \"\$heard\" = \"\$wanted\" ] || { say \"but on $(uname -m): \$wanted\"; exit 1; }
         edged models verify --models-dir /var/lib/edged/models
-        for clip in mister-hale.flac; do say \"\$clip: \$(edged transcribe \$clip)\"; done
         dpkg -i /debs/$package
         dpkg -r edged && [ ! -e /opt/edged ] && ls /etc/edged/edged.env
         dpkg -P edged edged-models

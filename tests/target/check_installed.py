@@ -1,4 +1,4 @@
-"""The installer and the unit on a booted Debian: `make test-systemd SUITE=trixie`.
+"""The installer and the unit on a booted Debian: `make test-installer SUITE=trixie`.
 
 Not part of `make test`: it needs root, a Debian tree made by systemd-boot.sh and some minutes.
 Environment: ROOTFS (that tree), WHEELS (a folder with edged's wheel and all it depends on, for the

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -139,6 +140,39 @@ def test_a_sound_server_that_dies_and_returns_is_heard_again(paced, rig):
     assert hearing.wait_for(Mic.LOST) < 2
     paced.start_server()
     assert hearing.wait_for(Mic.RUNNING) < 3
+
+
+def test_a_sound_server_that_hangs_is_told_and_nobody_else_hangs_with_it(paced, rig):
+    """It stopped the whole process: pyalsaaudio closes and opens with the interpreter locked. No
+    command was answered, nobody was told, and under systemd the watchdog killed it, again and
+    again."""
+    hearing = rig().start()
+    turns = []
+    ticking = threading.Event()
+
+    def tick() -> None:
+        while not ticking.wait(0.02):
+            turns.append(time.monotonic())
+
+    other = threading.Thread(target=tick)
+    other.start()
+    try:
+        paced.hang_server(True)
+        assert hearing.wait_for(Mic.LOST) < 2.5  # 1.5 without data, and what it had buffered
+        state = lambda: hearing.capture.state.sentence  # noqa: E731
+        wait(lambda: "does not answer: restart it" in state(), 8, "its reason")
+        hearing.capture.mute(True)
+        assert hearing.wait_for(Mic.MUTED) < 2.5
+        assert "when its sound server answers" in state()
+    finally:
+        paced.hang_server(False)
+        ticking.set()
+        other.join()
+    assert max(np.diff(turns)) < 1.0, "another thread stood still"
+    wait(lambda: state() == "muted: the microphone is closed", 4, "closed")
+    assert listeners(paced) == ""
+    hearing.capture.mute(False)
+    hearing.wait_for(Mic.RUNNING, 4)
 
 
 def test_muted_the_device_is_closed_the_ring_wiped_and_nothing_runs(paced, rig):

@@ -2,8 +2,7 @@
 
 pyalsaaudio asks politely and takes whatever comes: the format, rate and channels that a device
 lacks are silently replaced. So what was really given is read back and passed on (`Realised`).
-pyalsaaudio opens and closes with the interpreter locked: a sound server that hangs (it answers
-neither yes nor no) stops the process until the watchdog ends it. Kernel devices cannot do that.
+A sound server that hangs is kept away from (`hung.py`); kernel devices cannot hang.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from edged import SAMPLE_RATE, STEP_S, STEP_SAMPLES
-from edged.audio import cards
+from edged.audio import cards, hung
 from edged.audio.convert import FORMATS
 from edged.errors import DeviceError
 
@@ -40,6 +39,7 @@ POOR_FORMATS = ("U8", "S8")
 OVERRUN = -32  # -EPIPE, which read() returns rather than raises
 MISSING = ("No such file or directory", "No such device", "No such device or address")
 DEV_SND = Path("/dev/snd")
+HUNG = "its sound server does not answer: restart it, or choose a card from `edged devices`"
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +121,11 @@ class Microphone:
             return 0
 
     def close(self) -> None:
-        self._pcm.close()
+        """Closed when this returns, but for a sound server that hangs: then as soon as it can."""
+        if cards.names_card(self.name) or hung.answers(self.name):
+            self._pcm.close()
+        else:
+            hung.leave_open(self._pcm)
 
 
 def open_microphone(device: str, wake_fd: int | None = None) -> Microphone:
@@ -131,6 +135,10 @@ def open_microphone(device: str, wake_fd: int | None = None) -> Microphone:
     """
     _need_libasound()
     name = cards.resolve(device)
+    if not cards.names_card(name):
+        if not hung.answers(name):
+            raise DeviceError(f"{device}: {HUNG}")
+        hung.close_left_open(name)
     try:
         pcm, realised = _negotiate(name)
     except alsaaudio.ALSAAudioError as problem:

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from edged import SAMPLE_RATE
+from edged.audio import hung
 from edged.audio.alsa import DEV_SND, Microphone, Realised, open_microphone
 from edged.audio.cards import names_card
 from edged.audio.clock import StreamClock
@@ -40,6 +41,8 @@ RETRY_SERVER_S, SERVER_PATIENCE_S = 2.0, 3600.0
 STABLE_S = 1.0  # ran for so long: the next loss starts again with the shortest wait
 MAX_GAP_S = 30.0  # a longer loss is a pause: stream time stands still for the rest of it
 XRUN_EPISODE_S = 60.0
+MUTED = "muted: the microphone is closed"
+MUTED_HUNG = "muted: nothing is heard; the microphone is closed when its sound server answers again"
 STUMBLED = "an error in edged stopped the microphone (the log has it); it is tried again"
 
 
@@ -298,10 +301,14 @@ class Capture:
         """The device is closed: nothing runs."""
         self._ring.seal(True)
         self._lost_at = None
-        self._report(Mic.MUTED, "muted: the microphone is closed")
+        hangs = hung.anything_left_open()
+        self._report(Mic.MUTED, MUTED_HUNG if hangs else MUTED)
         while self._muted and not self._stopping:
             self.heartbeat = time.monotonic()
             self._sleep(MUTED_TICK_S)
+            if hangs and hung.close_left_open(self._current):
+                hangs = False
+                self._report(Mic.MUTED, MUTED)
 
     # -- small parts
 

@@ -366,17 +366,11 @@ def _encoder(weights: Weights, path: Path, groups: int) -> None:
 
 def _cross(weights: Weights, path: Path) -> None:
     g = _Graph()
-    names = list(_caches("", "n"))
-    places = [f"{name[0]}_proj" for name in names]
-    joined = _joined(
-        [
-            weights[f"model.decoder.layers.{name[2:]}.encoder_attn.{place}"]
-            for name, place in zip(names, places, strict=True)
-        ]
-    )
-    g.ops(
-        "Split", g.heads(g.linear("h", joined)), g.ints(*[HEADS] * len(names)), names=names, axis=0
-    )
+    for layer in range(LAYERS):
+        place = f"model.decoder.layers.{layer}.encoder_attn."
+        joined = _joined([weights[f"{place}{kind}_proj"] for kind in "kv"])
+        names = [f"k_{layer}", f"v_{layer}"]
+        g.ops("Split", g.heads(g.linear("h", joined)), g.ints(HEADS, HEADS), names=names, axis=0)
     g.save(path, {"h": (_F, ["n", WIDTH])}, _caches("", "n"))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import mmap
 from math import prod
 
 import numpy as np
@@ -17,8 +19,7 @@ class Cache:
     """
 
     def __init__(self, capacity: int) -> None:
-        # one block, so that the system has it back at once when the segment ends
-        self._buffers = np.empty((len(KV), HEADS * capacity * HEAD_DIM), np.float32)
+        self._buffers = _untouched(len(KV), HEADS * capacity * HEAD_DIM)
         self.length = 0
 
     def arrays(self) -> list[Floats]:
@@ -29,11 +30,9 @@ class Cache:
         """Content becomes its first `keep` positions and the first `count` of `new`'s."""
         length = keep + count
         for buffer, addition in zip(self._buffers, new, strict=True):
-            old, grown = _packed(buffer, self.length), _packed(buffer, length)
-            # heads move up in memory when it grows, down when it shrinks: go from the far end
-            heads = reversed(range(HEADS)) if length >= self.length else range(HEADS)
-            for head in heads:
-                grown[head, :keep] = old[head, :keep]
+            grown = _packed(buffer, length)
+            if length != self.length:  # rows move within the buffer: numpy minds the overlap
+                grown[:, :keep] = _packed(buffer, self.length)[:, :keep]
             grown[:, keep:] = addition[:, :count]
         self.length = length
 
@@ -42,6 +41,22 @@ class Cache:
         if keep < self.length:
             nothing = [np.empty((HEADS, 0, HEAD_DIM), np.float32)] * len(KV)
             self.splice(keep, nothing, 0)
+
+
+def _untouched(rows: int, columns: int) -> Floats:
+    """Zeros, resident only where written, and given back to the system at once when let go.
+
+    Not numpy's own memory: numpy asks for huge pages, which make the whole resident (2 x 13 MB for
+    a segment of a few seconds).
+    """
+    memory = mmap.mmap(
+        -1,
+        rows * columns * np.dtype(np.float32).itemsize,
+        flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS,
+    )
+    with contextlib.suppress(OSError):  # a kernel without huge pages
+        memory.madvise(mmap.MADV_NOHUGEPAGE)
+    return np.frombuffer(memory, np.float32).reshape(rows, columns)
 
 
 def _packed(buffer: Floats, length: int) -> Floats:

@@ -12,7 +12,7 @@ import numpy as np
 from edged.stt.graphs import WIDTH, Floats, Graphs
 
 KERNEL, STRIDE = 127, 64  # of conv1, in samples
-_YOUNG = 500  # conv1 frames (2 s): from there on the statistics are settled
+_YOUNG = 250  # conv1 frames (1 s): from there on the statistics are settled
 
 
 def conv1_frames(frames: int) -> int:
@@ -21,7 +21,7 @@ def conv1_frames(frames: int) -> int:
 
 
 class Frontend:
-    """Features of one segment. Memory: the features (1.2 kB a frame), 2 s of conv1 frames."""
+    """Features of one segment. Memory: the features (1.2 kB a frame), 1 s of conv1 frames."""
 
     def __init__(self, graphs: Graphs, capacity: int) -> None:
         """`capacity`: the most encoder frames the segment may have."""
@@ -69,17 +69,28 @@ class Frontend:
         self._samples = self._samples[new * STRIDE :]
         self._conv = np.concatenate((self._conv, conv), 2)
         self._count += new
-        self._sum += float(conv.mean(1).sum(dtype=np.float64))
-        self._squares += float(np.square(conv).mean(1).sum(dtype=np.float64))
+        total, squares = moments(conv)
+        self._sum += total
+        self._squares += squares
 
     def _normalised(self, conv: Floats) -> Floats:
-        mean = self._sum / self._count
-        variance = max(0.0, self._squares / self._count - mean * mean)
-        scale = 1 / np.sqrt(variance + 1e-5)
-        feed = {
-            "a": np.ascontiguousarray(conv),
-            "mean": np.array(mean, np.float32),
-            "scale": np.array(scale, np.float32),
-        }
+        statistics = normalisation(self._sum, self._squares, self._count)
+        feed = {"a": np.ascontiguousarray(conv), **statistics}
         result: Floats = self._graphs.conv23.run(None, feed)[0]
         return result
+
+
+def moments(conv: Floats) -> tuple[float, float]:
+    """conv1's output -> sums over its frames of the channels' mean and mean square."""
+    return (
+        float(conv.sum(dtype=np.float64)) / WIDTH,
+        float(np.square(conv).sum(dtype=np.float64)) / WIDTH,
+    )
+
+
+def normalisation(total: float, squares: float, frames: int) -> dict[str, Floats]:
+    """Group norm (one group, epsilon 1e-5) by `moments` of that many frames, as conv23 wants it."""
+    mean = total / frames
+    variance = max(0.0, squares / frames - mean * mean)
+    scale = 1 / np.sqrt(variance + 1e-5)
+    return {"mean": np.array(mean, np.float32), "scale": np.array(scale, np.float32)}

@@ -10,10 +10,11 @@ import numpy as np
 from edged.memory import give_back
 from edged.stt.commit import HeardWord, token_limit, without_loop, words_of
 from edged.stt.decoder import Decoder, Hypothesis
-from edged.stt.frontend import KERNEL, STRIDE
-from edged.stt.graphs import FRAME_S, HEAD_DIM, HEADS, KV, PAST, Floats, Graphs, feeds
+from edged.stt.frontend import KERNEL, STRIDE, conv1_frames, moments, normalisation
+from edged.stt.graphs import FRAME_S, HEAD_DIM, HEADS, KV, PAST, WIDTH, Floats, Graphs, feeds
 from edged.stt.vocabulary import Vocabulary
 
+_PIECE = 64  # frames convolved at once: all at once would need 10 MB more for an instant
 _SHORTEST = 12 * STRIDE + KERNEL  # samples that give one encoder frame
 
 
@@ -52,12 +53,16 @@ def transcribe(
 def encode(graphs: Graphs, samples: Floats) -> Floats:
     """Upstream's full-context encoder states [frames, 288] of samples[n]."""
     conv = graphs.conv1.run(None, {"x": samples[None, None]})[0]
-    feed = {
-        "a": conv,
-        "mean": np.array(conv.mean(dtype=np.float64), np.float32),
-        "scale": np.array(1 / np.sqrt(conv.var(dtype=np.float64) + 1e-5), np.float32),
-    }
-    features = graphs.conv23.run(None, feed)[0]
+    total, squares = moments(conv)
+    statistics = normalisation(total, squares, conv.shape[2])
+    frames = (conv.shape[2] - 13) // 6 + 1
+    features = np.empty((frames, WIDTH), np.float32)
+    for start in range(0, frames, _PIECE):
+        stop = min(start + _PIECE, frames)
+        part = conv[:, :, start * 6 : start * 6 + conv1_frames(stop - start)]
+        feed = {"a": np.ascontiguousarray(part), **statistics}
+        features[start:stop] = graphs.conv23.run(None, feed)[0]
+    del conv
     nothing = [np.empty((HEADS, 0, HEAD_DIM), np.float32)] * len(KV)
     feed = {"feat": features, "pos0": np.array(0), **feeds(PAST, nothing)}
     states: Floats = graphs.encoder_full.run(["out"], feed)[0]

@@ -34,6 +34,8 @@ class Tuning:
     adapted: whether the encoder has the weights adapted to little lookahead.
     lock_s: how long the hypothesis behind a said word may still change.
     tail_s: how much further than the commit point the decoder looks.
+    early_s: how much before its delay is over a word may be said, because the next update would
+        come too late. wait_s: how much later it may be said if updates do not agree on it.
     first_s: seconds of a segment before its first word may be said: earlier the model invents.
     longest_s: a segment ends at a word boundary when it grows older than this.
     loop_updates: a loop that lasts this many updates ends the segment.
@@ -44,6 +46,8 @@ class Tuning:
     adapted: bool = True
     lock_s: float = 2.0
     tail_s: float = 0.5
+    early_s: float = 0.0
+    wait_s: float = 9.0
     first_s: float = 0.9
     longest_s: float = 20.0
     loop_updates: int = 3
@@ -87,6 +91,7 @@ class Segment:
         self._dropped = dropped
         self._said: list[HeardWord] = []
         self._frames_seen = 0
+        self._read_to_end = False  # by the last update
         self._looping = 0
 
     def push(self, samples: Floats) -> None:
@@ -127,15 +132,18 @@ class Segment:
         pause: decode to the end, to learn whether the decoder finds the phrase complete.
         """
         now = self.age_s
-        self._frames_seen = self._encoder.frames
-        if not last and now < self._tuning.first_s:
-            return []
-        cross = self._encoder.update()
-        if not cross:
-            return []
         delay = self._options.delay_in_frames * STEP_S
-        horizon = None if last or pause else int((now - delay + self._tuning.tail_s) / FRAME_S)
-        hypothesis = self._decoder.update(cross, token_limit(now), horizon)
+        if not (last and self._read_to_end and not self.due):  # else there is nothing new to hear
+            self._frames_seen = self._encoder.frames
+            if not last and now < self._tuning.first_s:
+                return []
+            cross = self._encoder.update()
+            if not cross:
+                return []
+            horizon = None if last or pause else int((now - delay + self._tuning.tail_s) / FRAME_S)
+            self._decoder.update(cross, token_limit(now), horizon)
+            self._read_to_end = horizon is None
+        hypothesis = self.hypothesis
         sane = without_loop(hypothesis.tokens)
         self._looping = self._looping + 1 if sane < len(hypothesis.tokens) else 0
         words = words_of(
@@ -164,8 +172,6 @@ class Segment:
 
     def _settled(self, word: HeardWord, hypothesis: Hypothesis, until_s: float) -> bool:
         """Old enough, complete (a word follows), and the same as in the update before."""
-        return (
-            word.stop_s <= until_s
-            and word.last < len(hypothesis.tokens)
-            and word.last <= hypothesis.agreed
-        )
+        late_s = until_s - word.stop_s
+        agreed = word.last <= hypothesis.agreed or late_s > self._tuning.wait_s
+        return late_s >= -self._tuning.early_s and word.last < len(hypothesis.tokens) and agreed

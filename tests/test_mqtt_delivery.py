@@ -47,6 +47,20 @@ def test_a_step_has_no_number_goes_at_once_and_expires(tmp_path: Path) -> None:
         assert heard[0].properties.ContentType == "application/json"
 
 
+def test_words_go_before_the_step_that_they_came_with(tmp_path: Path) -> None:
+    """A step went first, and nobody answers a step: the broker held the word behind it back until
+    the subscriber's system acknowledged it, 40 ms later. (Nagle's algorithm, mosquitto's default.)
+    """
+    with Mosquitto(tmp_path) as broker, Ear(broker.port) as ear, Rig(tmp_path, broker.port) as rig:
+        rig.connected()
+        for n in range(20):
+            rig.publisher.event(Text(f"word{n}", n))
+            rig.publisher.event(Step(n))
+            until(lambda n=n: len(ear.on("step")) > n, "the step")
+        kinds = [h.topic.rpartition("/")[2] for h in ear.heard]
+    assert [k for k in kinds if k in ("text", "step")] == ["text", "step"] * 20
+
+
 def test_steps_are_dropped_and_counted_while_the_broker_is_away(tmp_path: Path) -> None:
     with Rig(tmp_path, 1) as rig:
         for n in range(10):

@@ -346,6 +346,17 @@ def test_a_file_is_heard_in_real_time_muted_and_swapped_for_another() -> None:
     assert told[:3] == [Mic.RUNNING, Mic.MUTED, Mic.RUNNING]
 
 
+def test_loading_the_models_is_not_the_microphones_silence() -> None:
+    """On a slow board the models took longer than 10 s: "no sign of life from: capture" stood in
+    the log of every start, and the watchdog was not fed, though nothing had been asked of it."""
+    hearing = Hearing("hw:CARD=Nowhere", 0.0, False, lambda s: time.sleep(0.3))
+    hearing._capture.heartbeat -= 60
+    hearing.start()
+    age = hearing.heartbeat_age_s()
+    hearing.stop()
+    assert age < 10
+
+
 def test_gain_is_applied_to_a_played_file() -> None:
     levels = []
     for gain in (0.0, 6.0):

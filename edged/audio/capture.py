@@ -114,6 +114,7 @@ class Capture:
     # -- for other threads
 
     def start(self) -> None:
+        self.heartbeat = time.monotonic()
         self._thread.start()
 
     def stop(self, timeout_s: float = 2.0) -> None:

@@ -82,6 +82,7 @@ class FileCapture:
         self._thread = threading.Thread(target=self._run, name="capture", daemon=True)
 
     def start(self) -> None:
+        self.heartbeat = time.monotonic()
         self._thread.start()
 
     def stop(self, timeout_s: float = 2.0) -> None:

@@ -123,6 +123,7 @@ class Engine:
     # -- from any thread
 
     def start(self) -> None:
+        self.heartbeat = time.monotonic()
         self._thread.start()
 
     def submit(self, command: Command) -> bool:

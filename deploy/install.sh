@@ -62,7 +62,10 @@ check_machine() {
     at_least "${glibc:-0}" 2.28 || die "the C library here is glibc ${glibc:-unknown}, edged needs 2.28 or newer (Debian 10)"
     command -v systemctl >/dev/null || die "there is no systemd here, which the service needs"
     command -v apt-get >/dev/null || die "there is no apt here: this installer is for Debian and Raspberry Pi OS"
-    ! dpkg -s edged >/dev/null 2>&1 || die "edged is installed from its .deb: upgrade that with apt, or remove it first"
+    case $(dpkg-query -Wf '${db:Status-Status}' edged 2>/dev/null || true) in
+    '' | not-installed | config-files) ;; # never there, or removed
+    *) die "edged is installed from its .deb: upgrade that with apt, or remove it first" ;;
+    esac
     ! command -v python3 >/dev/null || check_python
     free=$(df -Pm /opt | awk 'NR == 2 {print $4}')
     [ "$free" -ge $NEED_DISK_MB ] || die "only $free MB are free below /opt, edged needs $NEED_DISK_MB MB while it installs"

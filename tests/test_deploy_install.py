@@ -19,7 +19,7 @@ FIT = {
     "uname": "echo aarch64",
     "systemctl": "exit 0",
     "apt-get": "exit 0",
-    "dpkg": "exit 1",
+    "dpkg-query": "exit 1",
     "df": "printf 'Filesystem 1M-blocks Used Available\\n/ 30000 1000 29000\\n'",
     "python3": 'case $1 in -V) echo "Python 3.11.2" ;; esac',
 }
@@ -92,7 +92,7 @@ def test_a_fit_machine_is_told_so(machine: Machine) -> None:
             "case $1 in LONG_BIT) echo 64 ;; *) exit 1 ;; esac",
             "the C library here is glibc unknown",
         ),
-        ("dpkg", "exit 0", "edged is installed from its .deb"),
+        ("dpkg-query", "echo installed", "edged is installed from its .deb"),
         (
             "python3",
             'case $1 in -V) echo "Python 3.9.2" ;; *) exit 1 ;; esac',
@@ -109,6 +109,13 @@ def test_what_will_not_do_is_said_in_one_sentence(
     assert code == 1
     assert sentence in said
     assert said.count("\n") == 0
+
+
+@pytest.mark.parametrize("status", ["config-files", "not-installed"])
+def test_a_package_that_was_removed_is_not_in_the_way(machine: Machine, status: str) -> None:
+    """`dpkg -s` succeeds for those too: who had removed the .deb was told to remove it first."""
+    machine.programs["dpkg-query"] = f"echo {status}"
+    assert machine.check() == (0, "edged: this machine is fit for edged")
 
 
 @pytest.mark.parametrize("program", ["systemctl", "apt-get"])

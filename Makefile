@@ -14,11 +14,11 @@ export ORT_DISABLE_TELEMETRY := 1
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help run install uninstall deb test test-vm test-vm-unit test-installer test-deb \
-        test-arm64 clients bench door-bench daemon-bench daemon-soak lint format models setup \
-        clean distclean
+        test-arm64 test-homeassistant clients bench door-bench daemon-bench daemon-soak lint \
+        format models setup clean distclean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: models ## set up, fetch the models, and hear: the microphone, or the sample speech without one
 	@$(EDGED) run --demo
@@ -67,6 +67,10 @@ test-deb: ## the Debian package likewise
 test-arm64: ## the package for ARM64 in an emulated Debian, likewise: 20 minutes the first time
 test-installer test-deb test-arm64: $(VENV)/dev models
 	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" PIP="$(PY) -m pip" tests/target/run $(@:test-%=%) $(SUITE)
+
+test-homeassistant: $(VENV)/dev models ## its blueprints and dashboard in Home Assistant: HASS=.../hass
+	@HASS="$(or $(HASS),$(error HASS= names the program hass))" $(PY) -m pytest -x -v -s \
+		tests/target/check_homeassistant.py
 
 clients: $(VENV)-clients/done ## the door's largest clients, LiveKit and Pipecat, for its tests: 750 MB
 

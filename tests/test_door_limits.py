@@ -402,3 +402,49 @@ def test_a_flood_of_pings_whose_pongs_nobody_reads_is_cut(
             raise AssertionError("it was never cut")
         good.setup()
         assert good.hear()["type"] == "ready"
+
+
+@pytest.fixture
+def steps(monkeypatch: pytest.MonkeyPatch) -> threading.Semaphore:
+    """A recogniser that does a step when one is released."""
+    allowed = threading.Semaphore(0)
+    push = Scripted.push
+
+    def one(self: Scripted, frame: object, behind: bool = False) -> object:
+        allowed.acquire(timeout=20)
+        return push(self, frame, behind)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Scripted, "push", one)
+    return allowed
+
+
+def test_little_is_on_its_way_to_a_recogniser_that_is_slow(
+    door: Door, steps: threading.Semaphore
+) -> None:
+    """A client's pings wait behind its audio, and the `websockets` library gives up after 20 s:
+    with 107 s of audio under way a board that hears at twice real time lost it."""
+    with raw_websocket(door) as sock:
+        sock.sendall(frame(SETUP))
+        message = frame(b'{"type":"audio","audio":"%s"}' % (b"A" * 5120))
+        sock.settimeout(1)
+        sent = 0
+        with contextlib.suppress(TimeoutError):
+            while sent < 8 << 20:
+                sent += sock.send(message)
+        steps.release(1000)
+    assert sent / 5120 * 0.08 < 10 + 30  # s: what may wait, and what is on its way
+
+
+def test_pings_behind_audio_are_answered_as_soon_as_some_of_it_was_heard(
+    door: Door, steps: threading.Semaphore
+) -> None:
+    """Half of all that waits had to be heard before anything more was read."""
+    with client(door) as c:
+        c.setup()
+        for _ in range(132):  # 10.5 s: more than may wait
+            c.audio(silence(1))
+        pong = c.socket.ping()
+        assert not pong.wait(0.5)
+        steps.release(30)
+        assert pong.wait(10)
+        steps.release(1000)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import socket
 import ssl
 import threading
 import time
@@ -29,6 +30,11 @@ from edged.server.streams import Source, Streams
 
 MAX_CONNECTIONS = 128
 REQUEST_S = 10.0  # from connecting, or the last answer, to a whole request's headers
+# What the kernels hold of a client that sends a file faster than it is heard. Its pings wait behind
+# that, and most libraries give up after 20 s: the 6 MB that kernels hold by themselves cost the
+# clients of a board that hears at twice real time their connection.
+RECEIVE_BYTES = 1 << 15
+SEGMENT_BYTES = 1400  # the client's own buffer grows with these; on loopback they have 64 kB
 RETRY_S = (1.0, 2.0, 5.0, 10.0, 30.0)  # between attempts at a port that is taken
 _TICK_S = 1.0
 _FULL = (
@@ -201,7 +207,10 @@ class Door:
                     self._address.port,
                     ssl=self._tls,
                     ssl_handshake_timeout=REQUEST_S if self._tls else None,
+                    start_serving=False,
                 )
+                _keep_buffers_small(server)
+                await server.start_serving()
             except OSError as problem:
                 self._could_not(problem, first=attempt == 0)
                 wait_s = RETRY_S[min(attempt, len(RETRY_S) - 1)]
@@ -238,6 +247,13 @@ class Door:
         if first:
             say(_log, logging.WARNING, "door-closed", f"{self._problem}; it is tried again")
         self._opened.set()
+
+
+def _keep_buffers_small(server: asyncio.Server) -> None:
+    """Each connection inherits it."""
+    for listener in server.sockets:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BYTES)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, SEGMENT_BYTES)
 
 
 class _Full(asyncio.Protocol):

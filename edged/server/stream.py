@@ -27,6 +27,7 @@ from edged.turns import Inline
 
 MAX_WAITING = 1 << 20  # bytes that wait; one message may go beyond
 MAX_WAITING_S = 10.0  # and what they last, as far as that is known
+ROOM = 0.9  # of these: read on soon, for a client's pings wait behind its audio
 OF_COMMAND = 256  # bytes that a command takes beside its audio: many small ones fill it too
 BEHIND = 4  # steps of a live stream that wait: the recogniser then updates in larger chunks
 OURS = 1011  # the code of an `error` that the client did not cause
@@ -190,7 +191,7 @@ class Stream:
             taken = self._waiting.popleft()
             if isinstance(taken[0], Audio):
                 self._waiting_bytes -= len(taken[0].data)
-            room = self._was_full and self._load() < 0.5
+            room = self._was_full and self._load() < ROOM
             if room:
                 self._was_full = False
         if room:

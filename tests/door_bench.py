@@ -10,7 +10,9 @@ memory: what a stream costs.
 
 The server is `edged serve` in a process of its own; figures go to standard output. CPU seconds are
 the server's own, so that they hold on a machine that does other work besides; lateness does not,
-but under `chrt -r 1` (as root) the rest of the machine waits for the bench.
+but under `chrt -r 1` (as root) the rest of the machine waits for the bench. Not `first`: real-time
+threads know no niceness, by which the microphone goes first. `echo -20 > /proc/self/autogroup` in a
+session of its own (`setsid`) puts the whole bench in front instead.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.alsa_paced import DEVICE, PacedMicrophone
 from tests.daemon_rig import Box
 from tests.mosquitto import Ear, Mosquitto, free_port, until
 
@@ -260,6 +261,26 @@ def test_words_spoken_while_the_broker_is_away_survive_kill_9(tmp_path: Path) ->
     seen = list(dict.fromkeys(e["seq"] for e in events))
     assert seen == list(range(1, len(seen) + 1))
     assert len([e for e in events if e["type"] == "text"]) > 5
+
+
+def test_with_a_sound_server_that_hangs_it_still_answers_feeds_the_watchdog_and_stops(
+    tmp_path, broker
+) -> None:
+    """Nothing did: pyalsaaudio closed the microphone with the interpreter locked, for ever."""
+    with PacedMicrophone() as paced, Ear(broker.port, ("edged/#",)) as ear:
+        box = Box(tmp_path, broker.port, alsa_device=DEVICE)
+        box.environment = paced.environment | {"WATCHDOG_USEC": "1500000"}
+        with box:
+            until(lambda: ear.on("step"), "steps", 20)
+            paced.hang_server(True)
+            try:
+                until(lambda: state(ear, "mic")["state"] == "lost", "told that it is lost")
+                fed = len(box.systemd.lines("WATCHDOG=1"))
+                assert ask(ear, "flush", "1")["ok"] is True
+                until(lambda: len(box.systemd.lines("WATCHDOG=1")) > fed + 4, "the watchdog is fed")
+                assert box.stop() < 5
+            finally:
+                paced.hang_server(False)
 
 
 def test_a_second_life_is_not_needed_for_wrong_settings(tmp_path: Path) -> None:

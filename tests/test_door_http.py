@@ -253,6 +253,32 @@ def test_without_a_microphone_there_is_nothing_to_follow() -> None:
     assert caught.value.response.status_code == 404
 
 
+def test_closing_the_door_tells_who_uploads(many: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody was told, and the door waited for the rest of the file until its time was over."""
+    begun = threading.Event()
+    push = Scripted.push
+
+    def slow(self: Scripted, frame: object, behind: bool = False) -> object:
+        begun.set()
+        time.sleep(0.02)
+        return push(self, frame, behind)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Scripted, "push", slow)
+    answers: list[str] = []
+    with open_door(scripted_source()) as door:
+        sender = threading.Thread(
+            target=lambda: answers.append(
+                post(door, silence(2000), params={"input_format": "pcm"}).text
+            )
+        )
+        sender.start()
+        begun.wait(20)
+        door.stop(30)
+        assert not door._thread.is_alive()
+    sender.join(20)
+    assert "edged is stopping" in answers[0].splitlines()[-1]
+
+
 # -- who may come in
 
 
@@ -278,6 +304,22 @@ def test_with_a_key_nobody_comes_in_without_it(many: None) -> None:
             assert requests.get(f"{door.url}/metrics", headers=good, timeout=9).ok
         with client(door, "/api/events?token=correct%20horse") as c:  # a browser
             assert c.hear()["type"] == "ready"
+
+
+def test_keys_cannot_be_guessed_faster_than_the_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They could, without end: sessions were counted, and who has no key begins none."""
+    monkeypatch.setattr(guard, "BURST", 3)
+    monkeypatch.setattr(guard, "NEW_PER_S", 1e-6)
+    with open_door(scripted_source(), api_key=KEY) as door:
+        right = {"x-api-key": KEY}
+        assert requests.get(f"{door.url}/metrics", headers=right, timeout=9).status_code == 200
+        for _ in range(3):
+            assert requests.get(f"{door.url}/metrics", timeout=9).status_code == 401
+        assert requests.get(f"{door.url}/metrics", headers=right, timeout=9).status_code == 401
+        with client(door, additional_headers=right) as c:
+            assert "too many wrong keys" in c.rest()[0]["message"]
+        monkeypatch.setattr(guard, "NEW_PER_S", 1e6)  # a while later
+        assert requests.get(f"{door.url}/metrics", headers=right, timeout=9).status_code == 200
 
 
 def test_a_foreign_page_may_not_connect_and_a_listed_one_may(many: None) -> None:

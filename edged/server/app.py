@@ -30,6 +30,7 @@ from edged.server.upload import Upload, failed
 SPARE = 16  # sockets that may be open beside those whose streams are in use
 BODY_S = 10.0  # for the body of a small request
 NO_KEY = "the x-api-key is missing or wrong"
+TOO_MANY_KEYS = "too many wrong keys came from this address: try again later"
 
 _log = logging.getLogger(__name__)
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -68,7 +69,9 @@ class App:
         self._states = states
         self._mute = mute
         self._rate = Rate()
+        self._guesses = Rate()
         self._connections: set[Connection] = set()
+        self._uploads: set[Upload] = set()
 
     def application(self) -> web.Application:
         app = web.Application(middlewares=[self._guard])
@@ -87,6 +90,8 @@ class App:
         self.followers.stop()
         for connection in list(self._connections):
             connection.stop()
+        for upload in list(self._uploads):
+            upload.stop()
 
     @web.middleware
     async def _guard(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
@@ -134,8 +139,8 @@ class App:
         return socket
 
     def _no_entry(self, request: web.Request) -> Error | None:
-        if not self._knows(request):
-            return Error(NO_KEY, 1008)
+        if reason := self._why_not(request):
+            return Error(reason, 1008)
         if len(self._connections) >= self._streams.max_streams + SPARE:
             self._metrics.refused.labels("sockets").inc()
             return Error("too many sockets are open: try again later", 1011)
@@ -143,13 +148,16 @@ class App:
 
     async def _post(self, request: web.Request) -> web.StreamResponse:
         """What is refused before the first line is a 500 in plain text, as in the cloud."""
-        if not self._knows(request):
-            return failed(Error(NO_KEY, 1008))
+        if reason := self._why_not(request):
+            return failed(Error(reason, 1008))
         if not self._admit(request):
             return failed(Error(TOO_MANY, 1008))
-        return await Upload(
-            request, self._streams, self._metrics, lambda: self._give_up(request)
-        ).serve()
+        upload = Upload(request, self._streams, self._metrics, lambda: self._give_up(request))
+        self._uploads.add(upload)
+        try:
+            return await upload.serve()
+        finally:
+            self._uploads.discard(upload)
 
     async def _events(self, request: web.Request) -> web.StreamResponse:
         if refusal := self._refusal(request):
@@ -210,16 +218,21 @@ class App:
 
     # -- who may
 
-    def _knows(self, request: web.Request) -> bool:
-        knows = key_fits(self._access.api_key, key_of(request.headers, request.query))
-        if not knows:
+    def _why_not(self, request: web.Request) -> str | None:
+        """Whose address has guessed too often is not asked: even the right key does not fit."""
+        address = request.remote or ""
+        if not self._guesses.has(address):
             self._metrics.refused.labels("key").inc()
-        return knows
+            return TOO_MANY_KEYS
+        if key_fits(self._access.api_key, key_of(request.headers, request.query)):
+            return None
+        self._guesses.take(address)
+        self._metrics.refused.labels("key").inc()
+        return NO_KEY
 
     def _refusal(self, request: web.Request) -> web.Response | None:
-        if self._knows(request):
-            return None
-        return web.Response(status=401, text=f"{NO_KEY}\n")
+        reason = self._why_not(request)
+        return None if reason is None else web.Response(status=401, text=f"{reason}\n")
 
     def _give_up(self, request: web.Request) -> None:
         """Cuts the connection of a client that neither reads nor answers."""

@@ -29,6 +29,7 @@ from edged.server.metrics import Metrics
 from edged.server.streams import Source, Streams
 
 MAX_CONNECTIONS = 128
+STOP_S = 1.0  # for answers that are under way when the door closes
 REQUEST_S = 10.0  # from connecting, or the last answer, to a whole request's headers
 # What the kernels hold of a client that sends a file faster than it is heard. Its pings wait behind
 # that, and most libraries give up after 20 s: the 6 MB that kernels hold by themselves cost the
@@ -168,7 +169,11 @@ class Door:
         self._metrics.open(app.gauges(), lambda: self._streams.model_name)
         self._metrics.watch(self._health)
         runner = web.AppRunner(
-            app.application(), access_log=None, handle_signals=False, keepalive_timeout=REQUEST_S
+            app.application(),
+            access_log=None,
+            handle_signals=False,
+            keepalive_timeout=REQUEST_S,
+            shutdown_timeout=STOP_S,
         )
         await runner.setup()
         self._streams.start()

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-NEW_PER_S = 5.0  # new sessions from one address, in the long run
+NEW_PER_S = 5.0  # new sessions from one address, in the long run; wrong keys too
 BURST = 20  # and at once
 MAX_ADDRESSES = 1024  # remembered; the one that was quiet for longest goes first
 
@@ -78,10 +78,18 @@ class Rate:
     def take(self, address: str) -> bool:
         """False: too many in too short a time."""
         now = self._clock()
-        tokens, then = self._buckets.pop(address, (float(BURST), now))
-        tokens = min(float(BURST), tokens + (now - then) * NEW_PER_S)
+        tokens = self._tokens(address, now)
         allowed = tokens >= 1
+        self._buckets.pop(address, None)
         self._buckets[address] = (tokens - 1 if allowed else tokens, now)
         if len(self._buckets) > MAX_ADDRESSES:
             self._buckets.popitem(last=False)
         return allowed
+
+    def has(self, address: str) -> bool:
+        """Whether `take` would be allowed. Takes nothing."""
+        return self._tokens(address, self._clock()) >= 1
+
+    def _tokens(self, address: str, now: float) -> float:
+        tokens, then = self._buckets.get(address, (float(BURST), now))
+        return min(float(BURST), tokens + (now - then) * NEW_PER_S)

@@ -148,8 +148,9 @@ class Stream:
         item, came_at = self._next.popleft()
         match item:
             case Flush(flush_id):
-                self._tell(self._session.flush(flush_id))
+                events = self._session.flush(flush_id)
                 self._metrics.flush_seconds.observe(time.monotonic() - came_at)
+                self._tell(events)
             case End():
                 self._tell(self._session.end())
             case frame:
@@ -157,11 +158,11 @@ class Stream:
                 behind = len(self._next) >= BEHIND and not is_file
                 started = time.monotonic()
                 events = self._session.push(frame, behind)
-                self._tell(events)
                 now = time.monotonic()
                 self._metrics.step_seconds.observe(now - started)
                 if not is_file:
                     self._metrics.answer_seconds.observe(now - came_at)
+                self._tell(events)  # counted before: who has heard it may look at once
         return not self.done
 
     def _decode(self) -> None:

@@ -70,6 +70,10 @@ class Upload:
             body.cancel()
             self._streams.release(stream)
 
+    def stop(self) -> None:
+        """The door is closed."""
+        self._told(Error("edged is stopping", 1011))
+
     def _setup(self) -> Setup:
         query = self._request.query
         return Setup(

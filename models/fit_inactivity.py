@@ -19,16 +19,36 @@ from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edged.bench.turn_evidence import Heard, hear, in_pause, judge, listener, silence_s, truth
+from edged.bench.turn_evidence import (
+    Heard,
+    close,
+    hear,
+    in_pause,
+    judge,
+    listener,
+    silence_s,
+    truth,
+)
 from edged.bench.turn_material import Stream, read_streams
-from edged.bench.turn_scores import SilenceHazard, Steps, auc, brier, calibration, calibration_error
+from edged.bench.turn_scores import (
+    SilenceHazard,
+    Steps,
+    auc,
+    brier,
+    calibration,
+    calibration_error,
+    turn_ends,
+)
 from edged.events import HORIZONS_S
 from edged.models.loader import Models, load
 from edged.options import Options
+from edged.runstats import percentile
+from edged.vad.endpoint import Endpoint
 from edged.vad.evidence import Evidence
 from edged.vad.inactivity import FEATURES, HORIZONS, WARM_UP_S, Features, Weights, probabilities
 
@@ -44,6 +64,10 @@ FOLDS = 5
 # What can only speak for an end, or only against it: another sign is the noise of few examples.
 SIGNS = {"turn": 1, "text_final": 1, "text_end": 1, "text_dangling": -1}
 _models: Models
+
+# A stream, and what the two baselines that were fitted without it say: the timer, and the timer
+# that is told what is a pause.
+Judged: TypeAlias = tuple[Heard, SilenceHazard, SilenceHazard]
 
 
 def main() -> None:
@@ -232,23 +256,35 @@ def baseline(heard: Sequence[Heard], told: bool = False) -> SilenceHazard:
 def cross_validate(heard: Sequence[Heard]) -> None:
     """Prints the figures of all speakers, each judged by weights that were fitted without it."""
     groups = speaker_groups(heard)
-    judged: list[tuple[Heard, SilenceHazard]] = []
+    judged: list[Judged] = []
     for fold in range(FOLDS):
         fitted = [one for i, group in enumerate(groups) if i % FOLDS != fold for one in group]
-        hazards, timer = fit(fitted), baseline(fitted)
+        hazards, timer, told = fit(fitted), baseline(fitted), baseline(fitted, told=True)
         left_out = [one for group in groups[fold::FOLDS] for one in group]
-        judged += [(judge(one, Weights(hazards)), timer) for one in left_out]
+        judged += [(judge(one, Weights(hazards)), timer, told) for one in left_out]
     for name, chosen in (
-        ("real", [pair for pair in judged if pair[0].stream.real]),
-        ("synthetic", [pair for pair in judged if not pair[0].stream.real]),
+        ("real", [one for one in judged if one[0].stream.real]),
+        ("synthetic", [one for one in judged if not one[0].stream.real]),
         ("all", judged),
     ):
-        print(f"{name}: {_summary(chosen)}")
+        print(f"{name}: {_summary(chosen)}; {_ends([one for one, _, _ in chosen])}")
 
 
-def _summary(judged: Sequence[tuple[Heard, SilenceHazard]]) -> str:
-    steps = Steps.of([one for one, _ in judged])
-    timer = np.concatenate([hazard(Steps.of([one]).silence_s) for one, hazard in judged])
+def _ends(judged: Sequence[Heard]) -> str:
+    ends = turn_ends([close(one, Endpoint()) for one in judged])
+    median, late = (percentile(ends.delays_s, q) for q in (50, 90))
+    return (
+        f"turn end to `turn` {median:.2f} / {late:.2f} s in median / p90,"
+        f" {ends.missed} of {len(ends.delays_s) + ends.missed} ends missed,"
+        f" {ends.cut} of {ends.inner} inner pauses cut"
+    )
+
+
+def _summary(judged: Sequence[Judged]) -> str:
+    steps = Steps.of([one for one, _, _ in judged])
+    silence = [Steps.of([one]).silence_s for one, _, _ in judged]
+    timer = np.concatenate([hazard(s) for (_, hazard, _), s in zip(judged, silence, strict=True)])
+    told = np.concatenate([hazard(s) for (_, _, hazard), s in zip(judged, silence, strict=True)])
     paused = steps.pause & np.isfinite(steps.y[:, 2])
     p, y = steps.p[paused, 2], steps.y[paused, 2]
     errors = [
@@ -257,7 +293,8 @@ def _summary(judged: Sequence[tuple[Heard, SilenceHazard]]) -> str:
     ]
     return (
         f"{len(y)} steps in pauses, Brier score at 2 s {brier(p, y):.3f}"
-        f" (silence alone {brier(timer[paused], y):.3f}),"
+        f" (silence alone {brier(timer[paused], y):.3f},"
+        f" told what is a pause {brier(told[paused], y):.3f}),"
         f" ROC area {auc(p, y):.3f} ({auc(timer[paused], y):.3f}),"
         f" calibration errors {', '.join(f'{e:.3f}' for e in errors)}"
     )

@@ -12,13 +12,14 @@ import soxr
 from numpy.typing import NDArray
 
 from edged import SAMPLE_RATE, STEP_S, STEP_SAMPLES
-from edged.bench.turn_evidence import hear, judge
+from edged.bench.turn_evidence import close, hear, judge
 from edged.bench.turn_material import Stream
 from edged.events import Step, Turn
 from edged.models import loader
 from edged.models.loader import Models, load
 from edged.options import Options
 from edged.session import Session
+from edged.vad.endpoint import CAP, LATE, Endpoint
 
 SAMPLES = Path(__file__).parents[1] / "models" / "samples"
 Audio = NDArray[np.int16]
@@ -75,6 +76,50 @@ def test_a_thinking_pause_of_a_second_and_a_half_in_mid_sentence_does_not_split(
     assert len(turns) == 1, turns
 
 
+def test_after_a_finished_clause_the_same_pause_is_the_end(models: Models) -> None:
+    """The other side of the test above: what waits for everything waits too long."""
+    said = clip("good-influence")
+    cut = round(1.85 * SAMPLE_RATE)  # "He has known her all her life | and has a good influence"
+    turns, _ = run(Session(models), rest(1), said[:cut], rest(2.5), said[cut:], rest(4))
+    assert len(turns) == 2, turns
+    assert turns[0][0] - (1 + speech_end_s(said[:cut])) < LATE * 0.7 + 0.3
+
+
+@pytest.mark.parametrize(("name", "start_s", "stop_s"), [("mister-hale", 3.57, 4.48)])
+def test_one_word_is_a_turn_and_closes_before_the_cap(
+    models: Models, name: str, start_s: float, stop_s: float
+) -> None:
+    """ "Introducing", alone: cut out of a sentence, it sounds unfinished, and still ends."""
+    word = clip(name)[round(start_s * SAMPLE_RATE) : round(stop_s * SAMPLE_RATE)]
+    [(given, text)], _ = run(Session(models), rest(1.5), word, rest(3))
+    assert text.lower().startswith("introducing")
+    assert given - (1.5 + speech_end_s(word)) < CAP * 0.7 - 0.2
+
+
+@pytest.mark.parametrize("kind", ["hum", "music"])
+def test_hum_and_music_do_not_open_the_gate(models: Models, kind: str) -> None:
+    t = np.arange(20 * SAMPLE_RATE) / SAMPLE_RATE
+    if kind == "hum":  # of a transformer: the mains and its harmonics
+        x = sum(6000 / n * np.sin(2 * np.pi * 50 * n * t) for n in (1, 2, 3, 5, 7, 9))
+    else:  # chords of plucked strings, a drum on each beat
+        beat = t % 0.5
+        root = np.array([220.0, 174.6, 261.6, 196.0])[(t / 2).astype(int) % 4]
+        tones = sum(
+            np.sin(2 * np.pi * np.cumsum(root * ratio * n) / SAMPLE_RATE) / n
+            for ratio in (1, 1.26, 1.5)
+            for n in (1, 2, 3)
+        )
+        drum = np.random.default_rng(2).standard_normal(len(t)) * np.exp(-40 * beat)
+        x = 2500 * tones * np.exp(-3 * beat) + 4000 * drum
+    session = Session(models)
+    sound = np.clip(x, -32768, 32767).astype(np.int16)
+    for start in range(0, len(sound) - STEP_SAMPLES + 1, STEP_SAMPLES):
+        events = session.push(sound[start : start + STEP_SAMPLES])
+        assert not session.speaking
+        assert not [e for e in events if isinstance(e, Turn)]
+    assert not [e for e in session.end() if isinstance(e, Turn)]
+
+
 def test_turns_end_without_smart_turn(models: Models) -> None:
     """A board without Smart Turn: turns still end, and steps stay probabilities."""
     session = Session(replace(models, smart_turn=None))
@@ -124,3 +169,12 @@ def test_the_evidence_without_smart_turn_is_judged_as_a_session_without_it_does(
         judge(heard, models.inactivity, smart_turn=False).inactivity, without.inactivity, atol=1e-9
     )
     np.testing.assert_allclose(judge(heard, models.inactivity).inactivity, heard.inactivity)
+
+
+def test_turns_closed_from_the_evidence_are_those_of_the_session(models: Models) -> None:
+    """The fit's cross-validation closes turns without a session."""
+    x = np.concatenate([rest(1), clip("good-influence"), rest(3), clip("peaceful-night"), rest(3)])
+    stream = Stream("x", ("s",), False, x, (), (), (), len(x) / SAMPLE_RATE)
+    heard = hear(models, stream, Options())
+    assert len(heard.closed_s) >= 2
+    assert close(heard, Endpoint()).closed_s == pytest.approx(heard.closed_s)

@@ -99,5 +99,19 @@ def test_the_surer_the_end_the_shorter_the_wait(
     assert SOON * silence_s - 1e-9 <= endpoint.wait_s(p) <= CAP * silence_s + 1e-9
 
 
+@settings(deadline=None)
+@given(st.floats(0.01, 1), st.floats(0.1, 3), st.floats(0, 1), st.floats(0, 10), st.floats(0, 10))
+def test_a_turn_that_is_over_stays_over_as_the_silence_grows(
+    threshold: float, silence_s: float, p: float, a: float, b: float
+) -> None:
+    endpoint = Endpoint(threshold, silence_s)
+    early, late = sorted((a, b))
+    for unfinished in (True, False):
+        if endpoint.is_over(p, early, unfinished):
+            assert endpoint.is_over(p, late, unfinished)
+    if endpoint.is_over(p, early, unfinished=True):
+        assert endpoint.is_over(p, early, unfinished=False), "an unfinished turn is never sooner"
+
+
 def test_before_any_speech_nothing_closes() -> None:
     assert not Endpoint().is_over(1.0, None)

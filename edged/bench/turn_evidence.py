@@ -17,6 +17,7 @@ from edged.events import HORIZONS_S, Turn
 from edged.models.loader import Models
 from edged.options import Options
 from edged.session import Session
+from edged.vad.endpoint import Endpoint
 from edged.vad.evidence import Evidence
 from edged.vad.gate import WINDOW_S, Gate
 from edged.vad.inactivity import Inactivity, Weights
@@ -66,6 +67,20 @@ def judge(one: Heard, weights: Weights, smart_turn: bool = True) -> Heard:
     if not smart_turn:
         evidence = tuple(replace(e, complete=None) for e in evidence)
     return replace(one, evidence=evidence, inactivity=np.array([model.push(e) for e in evidence]))
+
+
+def close(one: Heard, endpoint: Endpoint) -> Heard:
+    """The turns that `endpoint` would close, by the evidence and the probabilities of `one`.
+
+    A session's turns but for what opens one: here all that the clock takes for speech.
+    """
+    closed, is_open = [], False
+    for number, (e, p) in enumerate(zip(one.evidence, one.inactivity, strict=True), 1):
+        is_open = is_open or e.silence_s == 0.0
+        if is_open and endpoint.is_over(float(p[2]), e.silence_s, e.unfinished):
+            closed.append(number * STEP_S)
+            is_open = False
+    return replace(one, closed_s=tuple(closed))
 
 
 def silence_s(one: Heard) -> Floats:

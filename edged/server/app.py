@@ -29,6 +29,11 @@ from edged.server.upload import Upload, failed
 
 SPARE = 16  # sockets that may be open beside those whose streams are in use
 BODY_S = 10.0  # for the body of a small request
+MAY_ASK = {  # what a browser wants to know before a listed page's request (CORS)
+    "Access-Control-Allow-Methods": "GET, POST",
+    "Access-Control-Allow-Headers": "x-api-key, authorization, content-type",
+    "Access-Control-Max-Age": "600",
+}
 NO_KEY = "the x-api-key is missing or wrong"
 TOO_MANY_KEYS = "too many wrong keys came from this address: try again later"
 
@@ -75,6 +80,7 @@ class App:
 
     def application(self) -> web.Application:
         app = web.Application(middlewares=[self._guard])
+        app.on_response_prepare.append(self._let_read)
         for prefix in ("/api", ""):  # the SDK's base URL is given with and without /api
             app.router.add_get(f"{prefix}/speech/asr", self._speech)
             app.router.add_post(f"{prefix}/post/speech/asr", self._post)
@@ -106,6 +112,8 @@ class App:
             self._metrics.refused.labels("origin").inc()
             sentence = "this web page may not connect: EDGED_LISTEN_ORIGINS lists those that may\n"
             return web.Response(status=403, text=sentence)
+        if "Access-Control-Request-Method" in request.headers:
+            return web.Response(status=204, headers=MAY_ASK)
         try:
             return await handler(request)
         except web.HTTPException:
@@ -115,6 +123,13 @@ class App:
         except Exception:
             _log.exception("a request failed", extra={"EDGED_CODE": "door-request-failed"})
             return web.Response(status=500, text="error from server 1011: a bug in edged\n")
+
+    async def _let_read(self, request: web.Request, response: web.StreamResponse) -> None:
+        """A browser gives an answer to a page of another origin only where it is named so."""
+        origin = request.headers.get("Origin", "")
+        if origin in self._access.origins.allowed:
+            response.headers["Access-Control-Allow-Origin"] = origin
+            response.headers["Vary"] = "Origin"
 
     # -- speech
 

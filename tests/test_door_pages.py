@@ -1,0 +1,54 @@
+"""Pages of other origins, in a real browser: what a listed one may do, and no other."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import http.server
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from edged.server import streams
+from edged.server.guard import Origins
+from tests.chromium import Chromium
+from tests.door_rig import Scripted, open_door, scripted_source
+
+UPLOAD = """
+fetch('%s/api/post/speech/asr?input_format=pcm', {
+    method: 'POST', headers: {'x-api-key': 'right'}, body: new Uint8Array(3840 * 2)
+}).then(answer => answer.text()).catch(String).then(text => { window.answer = text })
+"""
+
+
+@contextlib.contextmanager
+def site(folder: Path) -> Iterator[str]:
+    """A web server with an empty page -> its origin."""
+    (folder / "index.html").write_text("<!doctype html><title>a page</title>")
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(folder))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+
+
+def test_a_listed_page_may_upload_and_read_the_answer_and_no_other_may(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its origin was let in, but the browser kept it from asking: nobody answered its preflight."""
+    monkeypatch.setattr(streams, "Session", Scripted)
+    with site(tmp_path) as listed, site(tmp_path) as other, Chromium() as browser:
+        origins = Origins(frozenset({listed}))
+        with open_door(scripted_source(), api_key="right", origins=origins) as door:
+            page = browser.page(f"{listed}/")
+            page.js(UPLOAD % door.url)
+            page.wait("window.answer")
+            assert '"w1"' in page.js("window.answer")
+            page.go(f"{other}/")
+            page.js(UPLOAD % door.url)
+            page.wait("window.answer")
+            assert "Failed to fetch" in page.js("window.answer")

@@ -279,6 +279,19 @@ def test_closing_the_door_tells_who_uploads(many: None, monkeypatch: pytest.Monk
     assert "edged is stopping" in answers[0].splitlines()[-1]
 
 
+def test_an_upload_is_a_file_however_slowly_it_comes(door: Door) -> None:
+    """Its first second was taken for live speech if the network paused behind it."""
+
+    def slowly() -> Iterator[bytes]:
+        for _ in range(3):
+            yield silence(5)
+            time.sleep(0.3)
+
+    post(door, slowly(), params={"input_format": "pcm"})
+    assert door._metrics.step_seconds._sum.get() > 0
+    assert door._metrics.answer_seconds._sum.get() == 0  # nobody waited for a live answer
+
+
 # -- who may come in
 
 

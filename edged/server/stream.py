@@ -66,9 +66,10 @@ class Stream:
         wake: Callable[[Stream], None],
         beside: Executor,
         metrics: Metrics,
+        whole: bool = False,
     ) -> None:
         """`make_session` is called on the first step, with an executor for long work. `wake` tells
-        the crew that there is something to do."""
+        the crew that there is something to do. `whole`: it is a file, however it comes."""
         self.done = False
         self._make_session = make_session
         self._decoder = decoder
@@ -83,6 +84,7 @@ class Stream:
         self._received = 0  # bytes of audio
         self._was_full = False
         self._pace = Pace()
+        self._whole = whole
         self._frames: Iterator[Frame] = iter(())
         self._next: deque[tuple[Frame | Flush | End, float]] = deque()  # decoded: a few steps
         self._came_at = 0.0  # the audio that is being decoded
@@ -212,7 +214,7 @@ class Stream:
     def _is_file(self) -> bool:
         with self._lock:
             self._pace.is_worth(self._received_s)  # what its header says may be known by now
-            return self._pace.is_file
+            return self._whole or self._pace.is_file
 
     def _tell(self, events: list[Event]) -> None:
         if self.done or not events:

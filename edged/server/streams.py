@@ -86,13 +86,14 @@ class Streams:
     def open(self, setup: Setup, client: Client, kind: str) -> tuple[Stream, Options]:
         """Raises RequestError for a setup that is wrong, BusyError if all streams are taken."""
         options = self.options(setup)
-        audio = decoder(setup.input_format, whole=kind == "post")
+        whole = kind == "post"
+        audio = decoder(setup.input_format, whole)
         if len(self._open) >= self.max_streams:
             raise BusyError(
                 f"all {self.max_streams} streams of this box are in use (EDGED_MAX_STREAMS)"
             )
         make = partial(_session, self._source.models(), options)
-        stream = Stream(make, audio, client, self._crew.wake, self._beside, self._metrics)
+        stream = Stream(make, audio, client, self._crew.wake, self._beside, self._metrics, whole)
         self._open.add(stream)
         self._metrics.sessions.labels(kind).inc()
         return stream, options

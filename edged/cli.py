@@ -285,6 +285,10 @@ def bench(
         bool,
         typer.Option("--offline", help="Also the same weights on whole clips: the ceiling."),
     ] = False,
+    joined: Annotated[
+        bool,
+        typer.Option("--joined", help="All clips as one unbroken stream: does anything drift?"),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
     language: LanguageOption = "en",
     temp: TempOption = 0.0,
@@ -319,6 +323,7 @@ def bench(
         manifest=manifest,
         clips=clips,
         limit_minutes=limit_minutes,
+        joined=joined,
         offline=offline,
         peer=peer,
         as_json=as_json,

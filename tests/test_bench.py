@@ -176,6 +176,33 @@ def test_the_lag_is_the_time_of_the_step_that_told_the_word(measured: Measured) 
     assert all(lag == pytest.approx(3 * 0.08 - 0.1, abs=0.05) for lag in measured.lags_s)
 
 
+class Punctual(Scripted):
+    """Tells in every tenth step of the stream a word that began five steps before."""
+
+    def push(self, frame: Any) -> list[Event]:
+        self.step += 1
+        told = [Text("word", (self.step - 5) * 0.08), EndText((self.step - 4) * 0.08)]
+        return [*(told if self.step % 10 == 0 else []), Step(self.step - 1)]
+
+    def end(self) -> list[Event]:
+        word = Word("late", 27 * 0.08, 28 * 0.08)
+        return [Turn("late", word.start_s, word.stop_s, (word,)), EndOfStream()]
+
+
+def test_words_of_a_joined_stream_belong_to_the_clip_that_was_heard_then(
+    clips: list[Clip], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three clips of 13 steps: words began in the steps 5, 15 and 25 of the stream."""
+    monkeypatch.setattr(measure, "Session", Punctual)
+    models: Any = SimpleNamespace()
+    heard = measure.measure(models, clips, Options(), lambda s: None, joined=True).heard
+    assert [h.clip.id for h in heard] == ["a", "b", "c"]
+    starts = [[round(word.start_s / 0.08) for word in h.words] for h in heard]
+    assert starts == [[5], [2, 12], []]
+    assert all(w.stop_s - w.start_s == pytest.approx(0.08) for h in heard for w in h.words)
+    assert [[round(w.start_s / 0.08) for w in h.turn_words] for h in heard] == [[], [], [1]]
+
+
 def test_work_beside_the_steps_is_counted_apart_from_them(measured: Measured) -> None:
     assert min(measured.beside_s) >= 0.2
     assert max(measured.steps.step_ms) < 200

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import resource
 import time
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future
@@ -55,11 +56,11 @@ class Beside(Executor):
 
 @dataclass
 class Heard:
-    """What one clip gave: words as committed, and the turns."""
+    """What one clip gave: words as committed, and those of its turns. Seconds of the clip."""
 
     clip: Clip
     words: list[Word] = field(default_factory=list)
-    turns: list[Turn] = field(default_factory=list)
+    turn_words: list[Word] = field(default_factory=list)
     text_events: int = 0
 
     @property
@@ -68,7 +69,7 @@ class Heard:
 
     @property
     def turn_text(self) -> str:
-        return " ".join(turn.text for turn in self.turns)
+        return " ".join(word.text for word in self.turn_words)
 
 
 @dataclass
@@ -96,14 +97,22 @@ def warm_up(models: Models, clip: Clip, options: Options) -> None:
 
 
 def measure(
-    models: Models, clips: Sequence[Clip], options: Options, progress: Progress
+    models: Models,
+    clips: Sequence[Clip],
+    options: Options,
+    progress: Progress,
+    joined: bool = False,
 ) -> Measured:
-    """Each clip through a session of its own: all frames pushed, then the end."""
+    """Each clip through a session of its own: all frames pushed, then the end. `joined`: all of
+    them through one, without a break, as a microphone would bring them."""
     result = Measured(options)
     early_rss: int | None = None
-    result.steps = RunStats()
+    stream = _Stream(models, result, progress)
     for number, clip in enumerate(clips):
-        result.heard.append(_hear(models, clip, result, progress))
+        stream.hear(clip)
+        if not joined or number == len(clips) - 1:
+            stream.end()
+            stream = _Stream(models, result, progress)
         if number == len(clips) // 4:
             early_rss = rss()
     result.cpu_s = result.steps.cpu_s
@@ -113,36 +122,63 @@ def measure(
     return result
 
 
-def _hear(models: Models, clip: Clip, result: Measured, progress: Progress) -> Heard:
-    beside = Beside()
-    session = Session(models, result.options, beside)
-    heard = Heard(clip)
-    for number, frame in enumerate(frames(clip.file), 1):
-        so_far = sum(beside.seconds)
-        started = time.perf_counter()
-        events = session.push(frame)
-        took = time.perf_counter() - started - (sum(beside.seconds) - so_far)
-        result.steps.add(took)
-        _note(events, heard)
-        stops = [event.stop_s for event in events if isinstance(event, EndText)]
-        result.lags_s += [number * STEP_S + took - stop for stop in stops]
-        progress(STEP_S)
-    _note(session.end(), heard)
-    result.beside_s += beside.seconds
-    result.dropped.update(session.dropped)
-    return heard
+class _Stream:
+    """One session, and whose words it gave: those of the clip that was heard at their time."""
 
+    def __init__(self, models: Models, result: Measured, progress: Progress) -> None:
+        self._result, self._progress = result, progress
+        self._beside = Beside()
+        self._session = Session(models, result.options, self._beside)
+        self._steps = 0
+        self._first_steps: list[int] = []
+        self._heard: list[Heard] = []
+        self._open: Heard | None = None  # has the word whose end is still to be told
+        self._said_at = 0.0
 
-def _note(events: Sequence[Event], heard: Heard) -> None:
-    for event in events:
-        match event:
-            case Text(text=text, start_s=start):
-                heard.text_events += 1
-                heard.words.append(Word(text, start, start))
-            case EndText(stop_s=stop) if heard.words:
-                heard.words[-1] = Word(heard.words[-1].text, heard.words[-1].start_s, stop)
-            case Turn():
-                heard.turns.append(event)
+    def hear(self, clip: Clip) -> None:
+        """Raises InputError."""
+        self._heard.append(Heard(clip))
+        self._first_steps.append(self._steps)
+        for frame in frames(clip.file):
+            so_far = sum(self._beside.seconds)
+            started = time.perf_counter()
+            events = self._session.push(frame)
+            took = time.perf_counter() - started - (sum(self._beside.seconds) - so_far)
+            self._steps += 1
+            self._result.steps.add(took)
+            self._note(events)
+            stops = [event.stop_s for event in events if isinstance(event, EndText)]
+            self._result.lags_s += [self._steps * STEP_S + took - stop for stop in stops]
+            self._progress(STEP_S)
+
+    def end(self) -> None:
+        self._note(self._session.end())
+        self._result.heard += self._heard
+        self._result.beside_s += self._beside.seconds
+        self._result.dropped.update(self._session.dropped)
+
+    def _note(self, events: Sequence[Event]) -> None:
+        for event in events:
+            match event:
+                case Text(text=text, start_s=start):
+                    heard, origin = self._at(start)
+                    heard.text_events += 1
+                    heard.words.append(Word(text, start - origin, start - origin))
+                    self._open, self._said_at = heard, start
+                case EndText(stop_s=stop) if self._open is not None:
+                    word = self._open.words[-1]
+                    length = stop - self._said_at
+                    self._open.words[-1] = Word(word.text, word.start_s, word.start_s + length)
+                case Turn(words=words):
+                    for word in words:
+                        heard, origin = self._at(word.start_s)
+                        moved = Word(word.text, word.start_s - origin, word.stop_s - origin)
+                        heard.turn_words.append(moved)
+
+    def _at(self, seconds: float) -> tuple[Heard, float]:
+        """The clip that was heard then, and when it began."""
+        index = max(0, bisect_right(self._first_steps, seconds / STEP_S) - 1)
+        return self._heard[index], self._first_steps[index] * STEP_S
 
 
 def flush_times(

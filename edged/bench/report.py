@@ -63,9 +63,7 @@ def figures(measured: Measured) -> Figures:
             if any(h.clip.kind == kind for h in heard)
         },
         "word_times": word_times((h, h.words) for h in heard),
-        "turn_word_times": word_times(
-            (h, [word for turn in h.turns for word in turn.words]) for h in heard
-        ),
+        "turn_word_times": word_times((h, h.turn_words) for h in heard),
         "dropped": dict(measured.dropped),
     }
 

@@ -36,6 +36,7 @@ class Plan:
     manifest: Path | None = None
     clips: int | None = None
     limit_minutes: float | None = None
+    joined: bool = False
     offline: bool = False
     peer: str | None = None
     as_json: bool = False
@@ -56,7 +57,7 @@ def bench(plan: Plan) -> int:
         "machine": report.machine(),
         "model": models.name,
         "threads": plan.threads,
-        "runs": [_run(models, clips, options) for options in plan.options],
+        "runs": [_run(models, clips, options, plan.joined) for options in plan.options],
         "offline": _offline(models, clips) if plan.offline else None,
         "peer": _peer(clips, plan) if plan.peer else None,
     }
@@ -67,12 +68,12 @@ def bench(plan: Plan) -> int:
     return 0
 
 
-def _run(models: Models, clips: Sequence[Clip], options: Options) -> report.Figures:
+def _run(models: Models, clips: Sequence[Clip], options: Options, joined: bool) -> report.Figures:
     measure.warm_up(models, clips[0], options)
     with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
         total = sum(map(clip_duration_s, clips))
         task = bar.add_task(f"delay {options.delay_in_frames}", total=total)
-        result = measure.measure(models, clips, options, lambda s: bar.advance(task, s))
+        result = measure.measure(models, clips, options, lambda s: bar.advance(task, s), joined)
     result.flushes_s = measure.flush_times(models, clips, options, FLUSHES)
     return report.figures(result)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,14 @@ from hypothesis import strategies as st
 from edged.audio.history import History
 from edged.errors import ModelError
 from edged.stt.cache import Cache
-from edged.stt.commit import HeardWord, token_limit, unsaid, without_loop, words_of
+from edged.stt.commit import (
+    HeardWord,
+    in_order,
+    token_limit,
+    unsaid,
+    without_loop,
+    words_of,
+)
 from edged.stt.decoder import _resumed
 from edged.stt.graphs import HEAD_DIM, HEADS, KV
 from edged.stt.vocabulary import Vocabulary
@@ -211,3 +219,37 @@ def test_a_dip_below_the_threshold_does_not_close_it() -> None:
 def test_openings_and_closings_alternate(probabilities: list[float], enter: float) -> None:
     changes = _run(Gate(enter), probabilities)
     assert changes == ["open", "close"] * (len(changes) // 2) + ["open"] * (len(changes) % 2)
+
+
+@given(st.lists(st.integers(0, 800), max_size=60))
+def test_heard_frames_are_put_in_order_by_changing_few(heard: list[int]) -> None:
+    ordered = in_order(heard)
+    assert len(ordered) == len(heard)
+    assert all(a <= b for a, b in itertools.pairwise(ordered))
+    assert set(ordered) <= set(heard)
+    if all(a <= b for a, b in itertools.pairwise(heard)):
+        assert ordered == heard
+
+
+@given(st.lists(st.integers(0, 800), min_size=3, max_size=60), st.data())
+def test_of_frames_of_which_one_is_far_off_one_is_changed(
+    heard: list[int], data: st.DataObject
+) -> None:
+    heard = sorted(heard)
+    at = data.draw(st.integers(0, len(heard) - 1))
+    astray = [*heard[:at], data.draw(st.integers(0, 2000)), *heard[at + 1 :]]
+    assert sum(a != b for a, b in zip(in_order(astray), astray, strict=True)) <= 1
+
+
+def test_a_first_word_whose_attention_rests_at_a_pause_takes_no_other_with_it() -> None:
+    """ "The biblical narratives": when the speaker paused, the attention of "The" jumped to the
+    pause. What had been said up to then was matched with "The biblical", and "biblical" was never
+    said."""
+    said = _line("The", 0.2)
+    vocabulary = Vocabulary([b"", b"", b"", *(f"\u2581{w}".encode() for w in LINE)])
+    words = words_of([3, 4, 5], [81, 22, 47], [0.9] * 3, vocabulary)
+    assert [w.text for w in words] == LINE
+    assert unsaid(said, words) == 1
+
+
+LINE = ["The", "biblical", "narratives"]

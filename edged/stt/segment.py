@@ -34,8 +34,6 @@ class Tuning:
     adapted: whether the encoder has the weights adapted to little lookahead.
     lock_s: how long the hypothesis behind a said word may still change.
     tail_s: how much further than the commit point the decoder looks.
-    early_s: how much before its delay is over a word may be said, because the next update would
-        come too late. wait_s: how much later it may be said if updates do not agree on it.
     first_s: seconds of a segment before its first word may be said: earlier the model invents.
     longest_s: a segment ends at a word boundary when it grows older than this.
     loop_updates: a loop that lasts this many updates ends the segment.
@@ -46,8 +44,6 @@ class Tuning:
     adapted: bool = True
     lock_s: float = 2.0
     tail_s: float = 0.5
-    early_s: float = 0.0
-    wait_s: float = 9.0
     first_s: float = 0.9
     longest_s: float = 20.0
     loop_updates: int = 3
@@ -172,6 +168,8 @@ class Segment:
 
     def _settled(self, word: HeardWord, hypothesis: Hypothesis, until_s: float) -> bool:
         """Old enough, complete (a word follows), and the same as in the update before."""
-        late_s = until_s - word.stop_s
-        agreed = word.last <= hypothesis.agreed or late_s > self._tuning.wait_s
-        return late_s >= -self._tuning.early_s and word.last < len(hypothesis.tokens) and agreed
+        return (
+            word.stop_s <= until_s
+            and word.last < len(hypothesis.tokens)
+            and word.last <= hypothesis.agreed
+        )

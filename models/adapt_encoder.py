@@ -33,7 +33,8 @@ import soxr
 import torch
 import torch.nn.functional as functional
 
-from edged.models.moonshine import EOS, HEAD_DIM, HEADS, LAYERS, ROTARY, read_weights
+from edged.models.moonshine import EOS, HEAD_DIM, HEADS, LAYERS, ROTARY
+from edged.models.weights import read_weights
 
 RATE = 16_000
 FRAME_S = 0.024

@@ -8,7 +8,7 @@ from concurrent.futures import Executor, Future, wait
 from dataclasses import dataclass, field
 
 from edged.events import Turn, Word
-from edged.stt.commit import UNSURE, mean_probability
+from edged.stt.commit import is_unsure, mean_probability
 from edged.stt.second_pass import Transcript
 
 RATE = 16_000
@@ -88,7 +88,7 @@ class Turns:
         probability: list[float] = []
         for piece in turn.pieces:
             transcript = piece.transcript.result()
-            if mean_probability(transcript.probability) < UNSURE:
+            if is_unsure(transcript.probability):
                 self._dropped["unsure_in_turn"] += len(transcript.words)
                 continue
             origin = piece.start / RATE

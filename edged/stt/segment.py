@@ -10,9 +10,8 @@ import numpy as np
 from edged import STEP_S
 from edged.options import Options
 from edged.stt.commit import (
-    UNSURE,
     HeardWord,
-    mean_probability,
+    is_unsure,
     ready,
     token_limit,
     unsaid,
@@ -42,8 +41,8 @@ class Tuning:
     chunk: int = 10
     revise: int = 45
     adapted: bool = True
-    lock_s: float = 2.0
-    tail_s: float = 0.5
+    lock_s: float = 1.5
+    tail_s: float = 0.35
     first_s: float = 0.9
     longest_s: float = 20.0
     loop_updates: int = 3
@@ -150,7 +149,7 @@ class Segment:
         )
         first = unsaid(self._said, words)
         end = len(words)
-        unsure = mean_probability(hypothesis.probability[:sane]) < UNSURE
+        unsure = is_unsure(hypothesis.probability[:sane])
         if last:
             if sane < len(hypothesis.tokens):
                 self._dropped["loop"] += 1

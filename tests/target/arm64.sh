@@ -21,6 +21,8 @@ emulation() {
     [ -e /proc/sys/fs/binfmt_misc/qemu-aarch64 ] || update-binfmts --enable qemu-aarch64
 }
 
+hear() { edged transcribe "$@" && edged transcribe --text-from words "$@"; }
+
 cpus() { # a Pi's: onnxruntime reads them, and this machine's own would mislead it
     local part=0xd08 more="" n
     [[ $QEMU_CPU != *a76 ]] || { part=0xd0b more=" atomics fphp asimdhp cpuid asimdrdm lrcpc dcpop asimddp"; }
@@ -62,9 +64,11 @@ check)
     release=$([ "${4:?suite}" = trixie ] && echo deb13 || echo deb12)
     package=$(cd "$debs" && ls edged_*+"$release"_arm64.deb) || die "there is no package for ${4} in $debs"
     emulation
-    clip=mister-hale.flac
-    wanted=$(edged transcribe "$(dirname "$0")/../../models/samples/$clip")
-    [ -n "$wanted" ] || die "nothing is heard in $clip here"
+    # Not mister-hale.flac: "introducing" and "into using" are so nearly as likely there that two
+    # processors may disagree; edged models verify counts by how much.
+    clips="peaceful-night.flac good-influence.flac"
+    wanted=$(cd "$(dirname "$0")/../../models/samples" && hear $clips)
+    [ -n "$wanted" ] || die "nothing is heard in $clips here"
     export wanted
     # shellcheck disable=SC2016 # run inside
     inside "
@@ -74,7 +78,7 @@ check)
         [ -z \"\$(dpkg -V edged edged-models)\" ]
         edged --version
         cd /opt/edged/lib/python3*/site-packages/edged/models/data/samples
-        heard=\$(edged transcribe $clip)
+        heard=\$(edged transcribe $clips && edged transcribe --text-from words $clips)
         say \"heard: \$heard\"
         [ \"\$heard\" = \"\$wanted\" ] || { say \"but on $(uname -m): \$wanted\"; exit 1; }
         edged models verify --models-dir /var/lib/edged/models

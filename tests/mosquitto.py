@@ -16,6 +16,7 @@ import subprocess
 import tempfile
 import threading
 import time
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -177,7 +178,11 @@ class Heard:
 
 @dataclass
 class Ear:
-    """A subscriber with a session that outlives the broker's restarts (it asks for 1 h)."""
+    """A subscriber with a session that outlives the broker's restarts (it asks for 1 h).
+
+    Its name is its own: named by its address in memory, an ear once inherited the session of one
+    that had been there before, and with it the other's topics, which its test had not asked for.
+    """
 
     port: int
     topics: tuple[str, ...] = ("#",)
@@ -188,7 +193,7 @@ class Ear:
         self.ready = threading.Event()
         client = Client(
             CallbackAPIVersion.VERSION2,
-            client_id=f"ear-{id(self)}",
+            client_id=f"ear-{uuid.uuid4().hex}",
             protocol=MQTTProtocolVersion.MQTTv5,
         )
         client.on_connect = lambda c, *_: c.subscribe([(t, 1) for t in self.topics])

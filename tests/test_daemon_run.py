@@ -74,6 +74,7 @@ def test_a_stop_while_the_models_load_ends_it(tmp_path, broker) -> None:
         with contextlib.ExitStack() as after:
             after.push(box.__exit__)
             until(lambda: "loading" in box.systemd.status, "it loads")
+            assert box.systemd.lines("EXTEND_TIMEOUT_USEC=")
             assert box.stop() < 5
         assert [h.payload for h in ear.on("availability")][-1:] in ([], [b"offline"])
 

@@ -1,4 +1,5 @@
-"""What systemd is told: READY, STATUS, RELOADING, STOPPING, WATCHDOG (sd_notify(3))."""
+"""What systemd is told: READY, STATUS, RELOADING, STOPPING, WATCHDOG, and that a start needs more
+time (sd_notify(3))."""
 
 from __future__ import annotations
 
@@ -51,6 +52,10 @@ class Notifier:
 
     def ready(self) -> None:
         send("READY=1")
+
+    def extend_start(self, seconds: float) -> None:
+        """The start may last `seconds` from now, where TimeoutStartSec= would end it sooner."""
+        send(f"EXTEND_TIMEOUT_USEC={round(seconds * 1e6)}")
 
     def reloading(self) -> None:
         """Must be followed by `ready`. systemd 253 and later want the time too."""

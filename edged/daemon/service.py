@@ -34,6 +34,7 @@ from edged.daemon.health import Heartbeats, cpu_temp_c, rss_mb
 from edged.daemon.hearing import Hearing
 from edged.daemon.keeper import Keeper
 from edged.daemon.notify import Notifier, watchdog_interval_s
+from edged.daemon.starting import while_it_gets_on
 from edged.errors import EdgedError
 from edged.events import Error, Event, Turn
 from edged.listen import listen
@@ -90,7 +91,8 @@ class Daemon:
 
     def run(self) -> int:
         """Raises ConfigError or ModelError if it cannot begin; otherwise 0."""
-        self._start()
+        with while_it_gets_on(self._notifier):
+            self._start()
         self._say_state(self._hearing.state)
         while self._stop_by is None:
             try:

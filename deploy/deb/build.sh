@@ -33,6 +33,8 @@ esac
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 umask 022
+: "${SOURCE_DATE_EPOCH:=$(git -C "$TOP" log -1 --format=%ct 2>/dev/null || date +%s)}"
+export SOURCE_DATE_EPOCH
 
 wheels=${WHEELS:-$work/wheels}
 [ -n "${WHEELS:-}" ] || "$HERE/../wheels.sh" "$wheels" "$suite" "$arch"
@@ -72,7 +74,7 @@ system_files() {
     { cat "$TOP/LICENSE"; printf '\nModels and samples:\n\n'; cat "$TOP/models/NOTICES.md"
       printf '\nPackages of others, in /opt/edged: each has its licence in its .dist-info folder.\n'; } >"$root/usr/share/doc/edged/copyright"
     printf 'edged (%s) %s; urgency=medium\n\n  * See the history of the source.\n\n -- edged <edged@localhost>  %s\n' \
-        "$full" "$suite" "$(date -R -d "@${SOURCE_DATE_EPOCH:-$(git -C "$TOP" log -1 --format=%ct 2>/dev/null || date +%s)}")" |
+        "$full" "$suite" "$(date -R -d "@$SOURCE_DATE_EPOCH")" |
         gzip -9n >"$root/usr/share/doc/edged/changelog.gz"
     # /opt is where an add-on may live (FHS 3.13); Debian's own packages may not.
     printf 'edged: dir-or-file-in-opt\nedged: embedded-library\n' >"$root/usr/share/lintian/overrides/edged"
@@ -84,13 +86,19 @@ control() { # control FOLDER: reads the fields from standard input
     (cd "$1" && find . -path ./DEBIAN -prune -o -type f -printf '%P\0' | sort -z | xargs -0 md5sum) >"$1/DEBIAN/md5sums"
 }
 
-pack() { # the newest date of a file is the last commit's, so that the same source gives the same package
-    find "$1" -newermt "@${SOURCE_DATE_EPOCH:=$(git -C "$TOP" log -1 --format=%ct 2>/dev/null || date +%s)}" -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
-    SOURCE_DATE_EPOCH=$SOURCE_DATE_EPOCH dpkg-deb --root-owner-group -Zzstd -z15 --build "$1" "$out" >&2
+dates() { # the newest date of a file is the last commit's, so that the same source gives the same package
+    find "$1" -newermt "@$SOURCE_DATE_EPOCH" -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
+}
+
+pack() {
+    dates "$1"
+    dpkg-deb --root-owner-group -Zzstd -z15 --build "$1" "$out" >&2
 }
 
 environment
 system_files
+dates "$root"
+"$HERE/compile.sh" "$root" "$suite"
 control "$root" <<FIELDS
 Package: edged
 Version: $full

@@ -359,7 +359,7 @@ def devices(
     """List the microphones, under names that survive a reboot."""
     from rich.console import Console
 
-    from edged.config_sources import load
+    from edged.config.sources import load
     from edged.devices import show_devices
 
     show_devices(Console(), as_json, load().settings.alsa_device)

@@ -116,7 +116,7 @@ def listen(
     """
     from rich.console import Console
 
-    from edged.config_sources import load
+    from edged.config.sources import load
     from edged.listen import listen as work
     from edged.mqtt.broker import EmbeddedBroker
 
@@ -142,8 +142,8 @@ def show(env_file: EnvFile = None, as_json: Json = False) -> None:
     """Every setting in force and where its value comes from. Secrets are masked."""
     from rich.console import Console
 
-    from edged.config_show import show as work
-    from edged.config_sources import load
+    from edged.config.show import show as work
+    from edged.config.sources import load
     from edged.daemon.state import StateFile
 
     remembered = StateFile(load(env_file).settings.state_dir).read()
@@ -158,7 +158,7 @@ def check(
     """Every problem of an env file (and of FILE.d) at once. Exit code 1 if there is one."""
     from rich.console import Console
 
-    from edged.config_show import check as work
+    from edged.config.show import check as work
 
     raise typer.Exit(work(env_file, Console(), as_json))
 
@@ -166,7 +166,7 @@ def check(
 @config.command()
 def example() -> None:
     """An env file with every setting, its default and what it allows."""
-    from edged.config_show import example as work
+    from edged.config.show import example as work
 
     print(work(), end="")
 
@@ -179,8 +179,8 @@ def history(
     """Settings files that worked, newest first: what rollback can go back to."""
     from rich.console import Console
 
-    from edged.config_rollback import DEFAULT_ENV_FILE
-    from edged.config_rollback import history as work
+    from edged.config.rollback import DEFAULT_ENV_FILE
+    from edged.config.rollback import history as work
 
     work(env_file or DEFAULT_ENV_FILE, Console(), as_json)
 
@@ -196,7 +196,7 @@ def rollback(
     """Put settings files back that worked. The running daemon takes them by itself."""
     from rich.console import Console
 
-    from edged.config_rollback import DEFAULT_ENV_FILE
-    from edged.config_rollback import rollback as work
+    from edged.config.rollback import DEFAULT_ENV_FILE
+    from edged.config.rollback import rollback as work
 
     work(name, env_file or DEFAULT_ENV_FILE, Console())

@@ -13,9 +13,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from edged.config import Live, Settings, changed_fields, env_name, live_class, mqtt_may_change
-from edged.config_show import check, example, show
-from edged.config_sources import Remembered, SettingsError, changed_live, load
+from edged.config.settings import (
+    Live,
+    Settings,
+    changed_fields,
+    env_name,
+    live_class,
+    mqtt_may_change,
+)
+from edged.config.show import check, example, show
+from edged.config.sources import Remembered, SettingsError, changed_live, load
 from edged.errors import ConfigError
 
 ROOT = Path(__file__).parents[1]

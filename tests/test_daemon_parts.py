@@ -15,8 +15,8 @@ import pytest
 
 from edged import logs
 from edged.audio.capture import Mic
-from edged.config import Settings
-from edged.config_sources import Remembered, load
+from edged.config.settings import Settings
+from edged.config.sources import Remembered, load
 from edged.daemon import health, notify
 from edged.daemon.control import Control, check_files
 from edged.daemon.health import Heartbeats, Speed

@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from edged.config_history import KEPT, History, find_state_dir, restore, same_as_now, unpack
-from edged.config_rollback import history, rollback
-from edged.config_sources import SettingsError, load
+from edged.config.history import KEPT, History, find_state_dir, restore, same_as_now, unpack
+from edged.config.rollback import history, rollback
+from edged.config.sources import SettingsError, load
 from edged.daemon import first
 from edged.daemon.first import first_settings
 from edged.daemon.watch import FilesWatch
@@ -152,7 +152,7 @@ def test_root_is_not_led_out_of_the_history_by_what_the_service_may_write(etc: E
 def test_no_set_however_forged_writes_outside_the_folder(files: dict[str, str]) -> None:
     import tempfile
 
-    from edged.config_history import _hash
+    from edged.config.history import _hash
 
     with tempfile.TemporaryDirectory() as root:
         kept = History(Path(root) / "state")

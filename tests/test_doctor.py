@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from edged.config import Settings
+from edged.config.settings import Settings
 from edged.doctor import checkup as module
 from edged.doctor import machine, recogniser
 from edged.doctor.broker import (

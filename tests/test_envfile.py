@@ -9,7 +9,7 @@ from dotenv import dotenv_values
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edged import envfile
+from edged.config import envfile
 from edged.errors import ConfigError
 
 

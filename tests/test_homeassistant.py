@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edged.config import Settings
+from edged.config.settings import Settings
 from edged.errors import ConfigError
 from edged.events import Step, Text, Turn, to_json
 from edged.mqtt.homeassistant import (

@@ -10,9 +10,9 @@ from typing import Any
 
 from edged import __version__
 from edged.audio.capture import Mic, MicState
-from edged.config import Settings, mqtt_may_change
-from edged.config_show import effective, shown
-from edged.config_sources import Loaded, SettingsFile
+from edged.config.settings import Settings, mqtt_may_change
+from edged.config.show import effective, shown
+from edged.config.sources import Loaded, SettingsFile
 from edged.models.loader import Models
 
 _BOARD = Path("/proc/device-tree/model")

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from edged import __version__, logs
-from edged.config import Live, Settings, live_class
-from edged.config_sources import SettingsError
+from edged.config.settings import Live, Settings, live_class
+from edged.config.sources import SettingsError
 from edged.daemon import about
 from edged.daemon.engine import Configure, Engine, Restart
 from edged.daemon.first import check_files

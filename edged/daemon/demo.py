@@ -14,7 +14,7 @@ from typing import Any
 from rich.console import Console
 
 from edged.audio.playback import SAMPLE
-from edged.config_sources import load
+from edged.config.sources import load
 from edged.devices import list_devices
 from edged.errors import DeviceError
 from edged.mqtt.broker import PORT

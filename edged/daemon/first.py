@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edged.config import Settings
-from edged.config_history import History, find_state_dir, unpack
-from edged.config_sources import Loaded, load
+from edged.config.history import History, find_state_dir, unpack
+from edged.config.settings import Settings
+from edged.config.sources import Loaded, load
 from edged.daemon.state import StateFile
 from edged.errors import ConfigError, EdgedError
 from edged.models import loader

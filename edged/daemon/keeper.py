@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from edged.config import Live, Settings, changed_fields, live_class, mqtt_may_change
-from edged.config_history import History
-from edged.config_sources import Loaded, allowed_text, changed_live, load
+from edged.config.history import History
+from edged.config.settings import Live, Settings, changed_fields, live_class, mqtt_may_change
+from edged.config.sources import Loaded, allowed_text, changed_live, load
 from edged.daemon.state import StateFile
 from edged.daemon.watch import FilesWatch
 from edged.errors import EdgedError, RequestError

@@ -24,7 +24,7 @@ from rich.console import Console
 
 from edged import SAMPLE_RATE, logs
 from edged.audio.capture import Mic, MicState
-from edged.config import Settings
+from edged.config.settings import Settings
 from edged.daemon import about
 from edged.daemon.beside import Beside
 from edged.daemon.control import Control

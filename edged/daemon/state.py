@@ -12,7 +12,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from edged.config_sources import Remembered
+from edged.config.sources import Remembered
 from edged.logs import say
 
 _log = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TypeAlias
 
-from edged.config_sources import files_of
+from edged.config.sources import files_of
 
 _Signature: TypeAlias = tuple[tuple[str, int, int], ...]
 

@@ -15,7 +15,7 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
-from edged.config import Settings
+from edged.config.settings import Settings
 from edged.doctor.finding import Finding
 from edged.errors import ConfigError
 from edged.mqtt.client import tls_context

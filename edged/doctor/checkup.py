@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.text import Text
 
 from edged.audio.playback import files_of, is_playback
-from edged.config import Settings
-from edged.config_sources import SettingsError, load
+from edged.config.settings import Settings
+from edged.config.sources import SettingsError, load
 from edged.daemon.state import StateFile
 from edged.doctor.broker import (
     check_broker,

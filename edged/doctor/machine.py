@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from edged.audio.playback import is_playback
-from edged.config import Settings
+from edged.config.settings import Settings
 from edged.doctor.finding import Finding
 
 NEEDED_MB = 250  # resident while somebody speaks, with some room

@@ -10,7 +10,7 @@ from pathlib import Path
 from edged import STEP_S
 from edged.audio.files import open_audio
 from edged.audio.source import Frame
-from edged.config import Settings
+from edged.config.settings import Settings
 from edged.doctor.finding import Finding
 from edged.errors import EdgedError, ModelError
 from edged.events import Text

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from edged.config import Settings
-from edged.config_rules import split_host_port
+from edged.config.rules import split_host_port
+from edged.config.settings import Settings
 from edged.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from edged import logs
-from edged.config_sources import load
+from edged.config.sources import load
 from edged.daemon.health import cpu_temp_c
 from edged.models import loader
 from edged.server import mount

@@ -15,9 +15,9 @@ from pydantic import SecretStr
 from rich.console import Console
 from rich.table import Table
 
-from edged import envfile
-from edged.config import Settings, env_name, live_class, unit
-from edged.config_sources import Loaded, SettingsError, allowed_text, load
+from edged.config import envfile
+from edged.config.settings import Settings, env_name, live_class, unit
+from edged.config.sources import Loaded, SettingsError, allowed_text, load
 from edged.options import DELAYS, LANGUAGES
 
 MASK = "********"

@@ -1,7 +1,7 @@
 """Settings: every name, default, bound and whether it changes live. One class, frozen.
 
 A setting `x` is `EDGED_X` in the environment and in env files. Where the values come from, and
-which one counts, is `edged/config_sources.py`; this file says only what is allowed.
+which one counts, is `edged/config/sources.py`; this file says only what is allowed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Annotated, Any
 from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from edged.config_rules import BROKER_URL, DEVICE, LISTEN, TOPIC, ConflictError, conflicts, one_of
+from edged.config.rules import BROKER_URL, DEVICE, LISTEN, TOPIC, ConflictError, conflicts, one_of
 from edged.mqtt.settings import BrokerSettings
 from edged.options import DELAYS, LANGUAGES, Options
 
@@ -239,7 +239,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Only what it is given: `config_sources.load` reads the surroundings, and remembers
+        """Only what it is given: `sources.load` reads the surroundings, and remembers
         where each value came from."""
         return (init_settings,)
 

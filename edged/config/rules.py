@@ -16,7 +16,7 @@ from edged.mqtt.settings import address
 from edged.mqtt.topics import check_base, check_device
 
 if TYPE_CHECKING:
-    from edged.config import Settings
+    from edged.config.settings import Settings
 
 
 class ConflictError(ValueError):

@@ -23,15 +23,15 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_settings import EnvSettingsSource, SecretsSettingsSource
 
-from edged import envfile
-from edged.config import (
+from edged.config import envfile
+from edged.config.rules import ConflictError
+from edged.config.settings import (
     PREFIX,
     Settings,
     env_name,
     is_secret,
     mqtt_may_change,
 )
-from edged.config_rules import ConflictError
 from edged.errors import ConfigError
 
 CREDENTIALS = ("mqtt_username", "mqtt_password", "api_key")

@@ -22,8 +22,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from edged import envfile
-from edged.config_sources import SettingsFile, files_of, folder_of, load
+from edged.config import envfile
+from edged.config.sources import SettingsFile, files_of, folder_of, load
 from edged.errors import ConfigError
 from edged.logs import say
 
@@ -150,7 +150,7 @@ def unpack(kept: Kept, folder: Path) -> Path:
 
 def find_state_dir(env_file: Path) -> Path:
     """Where the daemon that reads `env_file` keeps its state, however wrong that file is."""
-    from edged.config import default_state_dir
+    from edged.config.settings import default_state_dir
 
     if given := os.environ.get("EDGED_STATE_DIR"):
         return Path(given)

@@ -10,8 +10,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from edged import envfile
-from edged.config_history import History, Kept, check_kept, find_state_dir, restore, same_as_now
+from edged.config import envfile
+from edged.config.history import History, Kept, check_kept, find_state_dir, restore, same_as_now
 from edged.errors import ConfigError
 
 DEFAULT_ENV_FILE = Path("/etc/edged/edged.env")

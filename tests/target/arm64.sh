@@ -21,6 +21,9 @@ emulation() {
     [ -e /proc/sys/fs/binfmt_misc/qemu-aarch64 ] || update-binfmts --enable qemu-aarch64
 }
 
+# What getauxval(AT_HWCAP2) tells of an A72 or A76.
+no_more_than_a_pi='import ctypes, sys; sys.exit(ctypes.CDLL(None).getauxval(26) and "this is not the processor that was asked for")'
+
 hear() { edged transcribe "$@" && edged transcribe --text-from words "$@"; }
 
 cpus() { # a Pi's: onnxruntime reads them, and this machine's own would mislead it
@@ -43,7 +46,9 @@ inside() { # inside SCRIPT: what it mounts and writes is gone with the namespace
         for file in possible present online; do echo 0-3 >$root/sys/devices/system/cpu/$file; done
         cp "$dir.cpuinfo" $root/sys/cpuinfo && mount --bind $root/sys/cpuinfo $root/proc/cpuinfo
         mount --bind "$debs" $root/debs
-        exec chroot $root env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8 wanted="${wanted:-}" sh -euc "$script"'
+        # QEMU_CPU again: without it each program inside has every extension that qemu knows, SME too,
+        # with which (qemu 7.2, onnxruntime 1.32) other words are heard, or none.
+        exec chroot $root env -i QEMU_CPU=$QEMU_CPU PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8 wanted="${wanted:-}" sh -euc "$script"'
 }
 
 case $verb in
@@ -73,7 +78,8 @@ check)
     # shellcheck disable=SC2016 # run inside
     inside "
         say() { echo \"arm64: \$*\"; }
-        say \$(uname -m), \$(. /etc/os-release && echo \$PRETTY_NAME), \$(python3 -V)
+        say \$(uname -m), $QEMU_CPU, \$(. /etc/os-release && echo \$PRETTY_NAME), \$(python3 -V)
+        [ $(uname -m) = aarch64 ] || python3 -c '$no_more_than_a_pi'
         dpkg -i /debs/edged-models_*.deb /debs/$package
         [ -z \"\$(dpkg -V edged edged-models)\" ]
         edged --version

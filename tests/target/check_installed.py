@@ -139,6 +139,42 @@ def test_kill_9_and_a_missed_watchdog_are_answered_with_a_new_start(machine: Mac
     machine.sh("rm -r /run/systemd/system/edged.service.d; systemctl daemon-reload")
 
 
+SLOW_START = """
+import sys, time
+from edged.cli import main
+from edged.daemon import starting
+from edged.models import loader
+
+def load(*args, before=loader.load):
+    end = time.monotonic() + 25
+    while time.monotonic() < end:
+        %s
+    return before(*args)
+
+starting.PATIENCE_S = 15
+loader.load = load
+sys.exit(main())
+"""
+
+
+def test_a_start_that_works_is_waited_for_and_one_that_hangs_is_ended(machine: Machine) -> None:
+    """Both take 25 s. On a processor so slow that the models took longer to load than
+    TimeoutStartSec=, systemd ended one start after the other, for ever."""
+    folder = "/run/systemd/system/edged.service.d"
+    for body, works in (("sum(range(1000))", True), ("time.sleep(1)", False)):
+        machine.sh(f"mkdir -p {folder}; printf '%s' '{SLOW_START % body}' > /opt/edged/slow.py;"
+                   "printf '[Service]\\nTimeoutStartSec=12\\nTimeoutStopSec=2\\nExecStart=\\n"
+                   "ExecStart=/opt/edged/bin/python3 /opt/edged/slow.py run --env-file"
+                   f" /etc/edged/edged.env\\n' > {folder}/slow.conf;"
+                   "systemctl daemon-reload; systemctl reset-failed edged")  # fmt: skip
+        said = machine.run("systemctl", "restart", "edged", check=False)
+        assert ("timeout" in said) is not works, said
+        assert (machine.show("ActiveState") == "active") is works
+    machine.sh(f"rm -r {folder} /opt/edged/slow.py; systemctl daemon-reload;"
+               "systemctl restart edged")  # fmt: skip
+    machine.until(lambda: machine.show("ActiveState") == "active", "it is ready again")
+
+
 def test_a_secret_is_optional_and_reaches_the_service_alone(machine: Machine) -> None:
     machine.sh("echo tea > /etc/edged/credentials/mqtt_password;"
                "echo EDGED_MQTT_USERNAME=kitchen > /etc/edged/edged.env.d/20-user.env;"

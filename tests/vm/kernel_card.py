@@ -24,7 +24,7 @@ from edged.audio.ring import Gap, Ring
 
 PLUG = "plughw:CARD=Loopback,DEV=1"
 DRIVER = Path("/sys/bus/platform/drivers/snd_aloop")
-PULLS = 3
+PULLS = 20
 SLOW = 2.0  # an emulated machine: twice the time that is promised on a board
 RATE = 24_000
 

@@ -198,8 +198,9 @@ class Session:
         words = self._recognizer.finish(self._history, stop)
         # the silence behind this segment may well be the next one's beginning
         self._floor = max(self._floor, min(stop, self._speech_end + 2 * WINDOW))
+        self._with_turn(words)
         self._second_pass()
-        return self._with_turn(words)
+        return words
 
     def _with_turn(self, words: list[Word]) -> list[Word]:
         self._turns.say(words)

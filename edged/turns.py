@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from edged.events import Turn, Word
 from edged.stt.commit import is_unsure, mean_probability
+from edged.stt.omitted import with_omitted
 from edged.stt.second_pass import Transcript
 
 RATE = 16_000
@@ -29,6 +30,7 @@ class Inline(Executor):
 @dataclass(slots=True)
 class _Piece:
     start: int
+    said: tuple[Word, ...]  # as committed
     transcript: Future[Transcript]
 
 
@@ -36,6 +38,7 @@ class _Piece:
 class _OpenTurn:
     pieces: list[_Piece] = field(default_factory=list)
     said: list[Word] = field(default_factory=list)  # as committed, should time run out
+    in_pieces: int = 0  # of them, those of `pieces`; the rest is of the segment still open
 
 
 class Turns:
@@ -53,8 +56,12 @@ class Turns:
         return bool(self._open.pieces)
 
     def add(self, start: int, work: Callable[[], Transcript]) -> None:
-        """A segment that started at `start` (16 kHz) belongs to the open turn."""
-        self._open.pieces.append(_Piece(start, self._beside.submit(work)))
+        """A segment that started at `start` (16 kHz) belongs to the open turn: all of it has
+        been said."""
+        turn = self._open
+        said = tuple(turn.said[turn.in_pieces :])
+        turn.in_pieces = len(turn.said)
+        turn.pieces.append(_Piece(start, said, self._beside.submit(work)))
 
     def say(self, words: Sequence[Word]) -> None:
         """Words of the open turn as they were committed."""
@@ -88,11 +95,13 @@ class Turns:
         probability: list[float] = []
         for piece in turn.pieces:
             transcript = piece.transcript.result()
-            if is_unsure(transcript.probability):
-                self._dropped["unsure_in_turn"] += len(transcript.words)
-                continue
             origin = piece.start / RATE
-            words += [Word(w.text, origin + w.start_s, origin + w.stop_s) for w in transcript.words]
+            heard = [Word(w.text, origin + w.start_s, origin + w.stop_s) for w in transcript.words]
+            if is_unsure(transcript.probability):  # what the first pass was sure of stands
+                self._dropped["unsure_in_turn"] += len(heard)
+                words += piece.said
+            else:
+                words += with_omitted(piece.said, heard)
             probability += transcript.probability
         if not words:
             return None

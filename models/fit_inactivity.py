@@ -31,6 +31,7 @@ from edged.bench.turn_evidence import (
     in_pause,
     judge,
     listener,
+    reader,
     silence_s,
     truth,
 )
@@ -93,7 +94,8 @@ def collect(manifest: Path, models_dir: Path | None, cache: Path | None, jobs: i
     """The evidence of every stream, from the cache where that exists."""
     if cache and cache.exists():
         return list(pickle.loads(cache.read_bytes()))
-    streams = read_streams(manifest, listener(load(models_dir)))
+    models = load(models_dir)
+    streams = read_streams(manifest, listener(models), reader(models))
     heard = []
     with ProcessPoolExecutor(jobs, initializer=_load, initargs=(models_dir,)) as pool:
         for number, one in enumerate(pool.map(_hear, streams), 1):
@@ -264,7 +266,11 @@ def cross_validate(heard: Sequence[Heard]) -> None:
         judged += [(judge(one, Weights(hazards)), timer, told) for one in left_out]
     for name, chosen in (
         ("real", [one for one in judged if one[0].stream.real]),
-        ("synthetic", [one for one in judged if not one[0].stream.real]),
+        ("read aloud", [one for one in judged if one[0].stream.read]),
+        (
+            "commands and talk",
+            [one for one in judged if not (one[0].stream.read or one[0].stream.real)],
+        ),
         ("all", judged),
     ):
         print(f"{name}: {_summary(chosen)}; {_ends([one for one, _, _ in chosen])}")
@@ -277,6 +283,8 @@ def _ends(judged: Sequence[Heard]) -> str:
         f"turn end to `turn` {median:.2f} / {late:.2f} s in median / p90,"
         f" {ends.missed} of {len(ends.delays_s) + ends.missed} ends missed,"
         f" {ends.cut} of {ends.inner} inner pauses cut"
+        f" and {ends.cut_between} of {ends.between} between sentences,"
+        f" a word or two {percentile(ends.short_s, 50) or 0:.2f} s ({len(ends.short_s)})"
     )
 
 
@@ -286,7 +294,7 @@ def _summary(judged: Sequence[Judged]) -> str:
     timer = np.concatenate([hazard(s) for (_, hazard, _), s in zip(judged, silence, strict=True)])
     told = np.concatenate([hazard(s) for (_, _, hazard), s in zip(judged, silence, strict=True)])
     paused = steps.pause & np.isfinite(steps.y[:, 2])
-    p, y = steps.p[paused, 2], steps.y[paused, 2]
+    p, y, sudden = steps.p[paused, 2], steps.y[paused, 2], steps.sudden[paused]
     errors = [
         calibration_error(steps.p[known, column], steps.y[known, column])
         for column, known in enumerate(np.isfinite(steps.y).T)
@@ -295,7 +303,8 @@ def _summary(judged: Sequence[Judged]) -> str:
         f"{len(y)} steps in pauses, Brier score at 2 s {brier(p, y):.3f}"
         f" (silence alone {brier(timer[paused], y):.3f},"
         f" told what is a pause {brier(told[paused], y):.3f}),"
-        f" ROC area {auc(p, y):.3f} ({auc(timer[paused], y):.3f}),"
+        f" ROC area {auc(p, y):.3f} ({auc(timer[paused], y):.3f}; but for the last 2 s before a"
+        f" turn {auc(p[~sudden], y[~sudden]):.3f}),"
         f" calibration errors {', '.join(f'{e:.3f}' for e in errors)}"
     )
 

@@ -11,10 +11,13 @@ import soundfile
 from typer.testing import CliRunner
 
 from edged import SAMPLE_RATE, STEP_S
+from edged.bench.onsets import compared
+from edged.bench.sentences import punctuated, sentence_ends
 from edged.bench.turn_evidence import Heard, in_pause, silence_s, truth
 from edged.bench.turn_material import END_S, INNER_S, REST_S, Stream, read_streams
 from edged.bench.turn_scores import (
     SilenceHazard,
+    Steps,
     auc,
     brier,
     calibration_error,
@@ -115,6 +118,17 @@ def test_turns_are_late_missed_or_cut(
     assert (ends.missed, ends.cut, ends.inner) == (missed, cut, 1)
 
 
+def test_what_nobody_can_foresee_is_the_last_two_seconds_before_another_turn() -> None:
+    evidence = tuple(Evidence((0.0,), n * STEP_S, n * STEP_S, 0.0) for n in range(1, 101))
+    talk = stream(speech=((1.0, 2.0), (6.0, 6.5)), inner=(), ends=(2.0,), known_s=8.0)
+    steps = Steps.of([Heard(talk, evidence, np.zeros((100, 3)), ())])
+    times = (np.flatnonzero(steps.sudden) + 1) * STEP_S
+    assert (times.min(), times.max()) == pytest.approx((4.08, 6.0))
+    inside = stream()
+    steps = Steps.of([Heard(inside, evidence[:87], np.zeros((87, 3)), ())])
+    assert not steps.sudden.any(), "a pause inside a turn can be told from its end"
+
+
 def test_silence_before_any_speech_counts_from_the_start_and_not_as_speech() -> None:
     """It counted as no silence at all: a room where nobody had spoken yet was "speaking"."""
     evidence = tuple(Evidence((0.0,), n * STEP_S, None, 0.0) for n in range(1, 4))
@@ -171,6 +185,55 @@ def test_strung_clips_have_exactly_the_speech_and_the_silences_they_claim(manife
         assert INNER_S[0] <= stop - start <= INNER_S[1] + 0.6
     for end in made.ends[:-1]:
         assert min(a for a, _ in made.speech if a > end) - end >= END_S
+
+
+def test_a_pause_between_sentences_may_be_a_turns_end_and_is_no_pause_inside_one(
+    manifest: Path,
+) -> None:
+    """Seven in ten pauses "inside a turn" came behind a full stop of read prose: whoever answered
+    there was counted as interrupting."""
+    lines = [json.loads(line) for line in manifest.read_text(encoding="utf-8").splitlines()]
+    for entry in lines:
+        entry["text"] = "It left. It came."
+    manifest.write_text("\n".join(json.dumps(e) for e in lines), encoding="utf-8")
+    words = [("It", 0.5, 0.8), ("left", 0.8, 1.25), ("It", 1.75, 2.0), ("came", 2.0, 2.5)]
+    made = [s for s in read_streams(manifest, lambda audio: [], lambda audio: words) if not s.real]
+    assert sum(len(s.ends) + len(s.between) for s in made) == 4, "two clips of two sentences"
+    assert not [pause for s in made for pause in s.inner]
+
+
+@pytest.mark.parametrize(
+    ("text", "heard", "expected"),
+    [
+        ("It left. It came.", "it left it came", [True]),
+        ("It left, it came.", "it left it came", [False]),
+        ("It left. It came.", "bit lift it came", [True]),  # misheard
+        ("It left. It came.", "", [False]),  # nothing known
+    ],
+)
+def test_a_sentence_ends_in_the_gap_where_its_last_word_was_heard(
+    text: str, heard: str, expected: list[bool]
+) -> None:
+    spoken = [(word, 0.5 * i, 0.5 * i + 0.3) for i, word in enumerate(heard.split())]
+    assert sentence_ends(text, spoken, [(0.8, 1.0)]) == expected
+
+
+def test_every_clip_with_punctuation_has_a_text_that_ends() -> None:
+    assert all(text[-1] in ".?!…" for text in punctuated().values())
+
+
+@pytest.mark.parametrize(
+    ("heard", "expected"),
+    [
+        ("too boats left please call", (2, 0)),  # by sound
+        ("boats left please call", (1, 1)),  # lost
+        ("blue boats left please call", (1, 0)),  # heard as another word
+    ],
+)
+def test_first_words_are_whole_or_lost_or_heard_as_others(
+    heard: str, expected: tuple[int, int]
+) -> None:
+    assert compared(["Two boats left.", "Please call."], heard.split()) == expected
 
 
 def test_the_same_seed_gives_the_same_streams(manifest: Path) -> None:

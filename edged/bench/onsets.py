@@ -1,8 +1,9 @@
 """Is the first word of an utterance whole, when another ended 200 ms before?
 
 Utterances whose first word begins with a plosive, the hardest onset to catch, are strung
-together 200 ms apart. A first word is whole if the string's `turn` has it. Words that the
-recogniser gets wrong even with a long silence in front are left out: they say nothing of onsets.
+together 200 ms apart. A first word is whole if the string's `turn` has it, by sound ("too" is
+"two"); else it was heard as another word, or lost. Words that the recogniser gets wrong even with
+a long silence in front are left out: they say nothing of onsets.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import numpy as np
 
 from edged import SAMPLE_RATE, STEP_SAMPLES
 from edged.bench import wer
-from edged.bench.manifest import Clip, read_manifest
+from edged.bench.manifest import read_manifest
 from edged.bench.turn_evidence import listener
 from edged.bench.turn_material import Audio, Listen, load_audio
 from edged.events import Event, Turn
@@ -27,14 +28,16 @@ SOFT_C = ("ce", "ci", "cy", "ch")
 APART_S = 0.2
 LONGEST_S = 6.0  # utterances of more are no commands
 IN_A_STRING = 4
+SAME_SOUND = {"two": "to", "too": "to", "four": "for", "by": "buy", "bye": "buy"}
 
 
 @dataclass(frozen=True, slots=True)
 class Onsets:
-    """`whole` of `tried` first words."""
+    """`whole` of `tried` first words; `lost` were not heard as another word either."""
 
     tried: int
     whole: int
+    lost: int
 
 
 def measure(models: Models, manifest: Path) -> Onsets:
@@ -47,12 +50,14 @@ def measure(models: Models, manifest: Path) -> Onsets:
             first = wer.words(clip.text)[0]
             if 0 < len(audio) < LONGEST_S * SAMPLE_RATE and _heard(models, [audio])[:1] == [first]:
                 utterances.append((clip, audio))
-    tried = whole = 0
+    tried = whole = lost = 0
     for start in range(0, len(utterances) - 1, IN_A_STRING):
         string = utterances[start : start + IN_A_STRING]
         tried += len(string)
-        whole += _whole([clip for clip, _ in string], _heard(models, [a for _, a in string]))
-    return Onsets(tried, whole)
+        heard = _heard(models, [audio for _, audio in string])
+        there, gone = compared([clip.text or "" for clip, _ in string], heard)
+        whole, lost = whole + there, lost + gone
+    return Onsets(tried, whole, lost)
 
 
 def begins_with_plosive(text: str) -> bool:
@@ -87,14 +92,19 @@ def _heard(models: Models, utterances: Sequence[Audio]) -> list[str]:
     return wer.words(" ".join(e.text for e in events if isinstance(e, Turn)))
 
 
-def _whole(clips: Sequence[Clip], heard: Sequence[str]) -> int:
-    """How many of the clips' first words are in their place among the words heard."""
+def compared(texts: Sequence[str], heard: Sequence[str]) -> tuple[int, int]:
+    """How many of the texts' first words are in their place among the words heard, and how many
+    have no word in their place."""
     said: list[str] = []
     firsts = set()
-    for clip in clips:
+    for text in texts:
         firsts.add(len(said))
-        said += wer.words(clip.text or "")
-    pairs = wer.align(said, heard)
-    return sum(
-        a in firsts and b is not None and said[a] == heard[b] for a, b in pairs if a is not None
-    )
+        said += _sounds(wer.words(text))
+    sounds = _sounds(heard)
+    place = {a: b for a, b in wer.align(said, sounds) if a in firsts}
+    whole = sum(b is not None and said[a] == sounds[b] for a, b in place.items() if a is not None)
+    return whole, sum(b is None for b in place.values())
+
+
+def _sounds(words: Sequence[str]) -> list[str]:
+    return [SAME_SOUND.get(word, word) for word in words]

@@ -12,11 +12,13 @@ import soxr
 from numpy.typing import NDArray
 
 from edged import SAMPLE_RATE, STEP_S, STEP_SAMPLES
-from edged.bench.turn_material import Audio, Listen, Span, Stream
+from edged.bench.sentences import TimedWord
+from edged.bench.turn_material import Audio, Listen, Read, Span, Stream
 from edged.events import HORIZONS_S, Turn
 from edged.models.loader import Models
 from edged.options import Options
 from edged.session import Session
+from edged.stt.second_pass import transcribe
 from edged.vad.endpoint import Endpoint
 from edged.vad.evidence import Evidence
 from edged.vad.gate import WINDOW_S, Gate
@@ -77,7 +79,7 @@ def close(one: Heard, endpoint: Endpoint) -> Heard:
     closed, is_open = [], False
     for number, (e, p) in enumerate(zip(one.evidence, one.inactivity, strict=True), 1):
         is_open = is_open or e.silence_s == 0.0
-        if is_open and endpoint.is_over(float(p[2]), e.silence_s, e.unfinished):
+        if is_open and endpoint.is_over(float(p[2]), e.silence_s, e.unfinished, e.answer):
             closed.append(number * STEP_S)
             is_open = False
     return replace(one, closed_s=tuple(closed))
@@ -136,3 +138,14 @@ def listener(models: Models) -> Listen:
         return spans
 
     return listen
+
+
+def reader(models: Models) -> Read:
+    """Finds the words of a clip, all of which it hears first."""
+
+    def read(audio: Audio) -> list[TimedWord]:
+        x = soxr.resample(audio.astype(np.float32) / 32768, SAMPLE_RATE, RATE)
+        words = transcribe(models.graphs, models.vocabulary, x).words
+        return [(word.text, word.start_s, word.stop_s) for word in words]
+
+    return read

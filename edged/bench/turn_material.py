@@ -1,11 +1,14 @@
 """Audio with known speech and known silence, for fitting and scoring the turn model.
 
 Real: clips whose speaker turns were labelled by people, as they are. Synthetic: one speaker's
-clips strung together with gaps of drawn length, some inside a sentence, filled with that
-clip's own room tone. A stream is one visit: one or a few turns, and then rest; most of what is
-said to a box is followed by nothing for long. The truth about a synthetic stream's pauses that
-were in the recording comes from word times where there are any, else from the voice detector, run
-over the clip.
+sentences strung together with gaps of drawn length, and with some inside a sentence, where the
+speaker made a short pause anyway; gaps are filled with that clip's own room tone. Where sentences
+end is known from the text (edged/bench/sentences.py): read prose goes on behind a full stop after
+a second, and whoever waits for an answer there is not wrong. A clip without a text is taken for
+one sentence. A stream is one visit: one or a few turns, and then rest; most of what is said to a
+box is followed by nothing for long. The truth about a synthetic stream's pauses that were in the
+recording comes from word times where there are any, else from the voice detector, run over the
+clip.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ import json
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -24,14 +27,24 @@ from numpy.typing import NDArray
 
 from edged import SAMPLE_RATE
 from edged.audio.files import open_audio
+from edged.bench.sentences import (
+    BREAKS_OFF,
+    TimedWord,
+    has_several,
+    punctuated,
+    sentence_ends,
+)
 from edged.errors import ConfigError
 
 Audio: TypeAlias = NDArray[np.int16]
 Span: TypeAlias = tuple[float, float]
 Listen: TypeAlias = Callable[[Audio], list[Span]]
+Read: TypeAlias = Callable[[Audio], list[TimedWord]]
 
 INNER_S = (0.3, 1.5)  # a pause of this length with one speaker on both sides is inside a turn
 END_S = 2.0  # a silence of this length ends a turn
+CLOSURE_S = 0.08  # a stop consonant is silent for as long: no place to think
+WORD_S = 0.25  # of speech at least on both sides of a thinking pause
 LABEL_GAP_S = 0.15  # words closer than this are one stretch of speech
 STRING_S = 5.0  # of clips in one synthetic stream, or a little more: one or a few turns, and then
 REST_S = 8.0  # of silence at its end: people say what they have to say, and leave
@@ -44,8 +57,9 @@ SYNC_MAPS = "sync map"  # labels without gaps between lines: of no use here
 class Stream:
     """24 kHz audio with the truth about it. Times in seconds from its start.
 
-    speech: the union over all speakers. inner: pauses inside a turn. ends: where a turn ends.
-    known_s: nothing is known of who speaks after it.
+    speech: the union over all speakers. inner: pauses inside a turn, of a sentence as far as
+    sentences are known. ends: where a turn ends. known_s: nothing is known of who speaks after it.
+    between: pauses between two sentences of a turn. read: read aloud.
     """
 
     id: str
@@ -56,28 +70,43 @@ class Stream:
     inner: tuple[Span, ...]
     ends: tuple[float, ...]
     known_s: float
+    between: tuple[Span, ...] = ()
+    read: bool = False
 
 
 @dataclass(frozen=True)
 class _Clip:
+    """A sentence of a recording, or all of it. Times in seconds of `audio`, the whole recording;
+    of it, start_s to stop_s may be heard."""
+
     id: str
     speaker: str
     audio: Audio
     speech: tuple[Span, ...]
     tone: NDArray[np.float32] = field(repr=False)
+    read: bool
+    start_s: float = 0.0
+    stop_s: float = 0.0
 
 
-def read_streams(manifest: Path, listen: Listen, seed: int = 0) -> list[Stream]:
+def read_streams(
+    manifest: Path, listen: Listen, read: Read = lambda audio: [], seed: int = 0
+) -> list[Stream]:
     """All of a manifest: labelled conversations, and streams made from each speaker's clips.
 
-    `listen` gives the speech in int16[n] at 24 kHz. Raises ConfigError, InputError.
+    `listen` gives the speech in int16[n] at 24 kHz, `read` its words; where it gives none, a clip
+    is one sentence. Raises ConfigError, InputError.
     """
     entries = _entries(manifest)
+    texts = punctuated()
     real = [_labelled(e, manifest.parent) for e in entries if _has_turns(e)]
     clips = [
-        _clip(e, manifest.parent, listen)
+        sentence
         for e in entries
         if e.get("kind") in SPEECH_KINDS and not e.get("turns")
+        for sentence in _sentences(
+            _clip(e, manifest.parent, listen), texts.get(e["id"]) or e.get("text") or "", read
+        )
     ]
     return real + list(_strung(clips, seed))
 
@@ -149,7 +178,25 @@ def _clip(entry: dict[str, Any], folder: Path, listen: Listen) -> _Clip:
     words = [(float(a), float(b)) for word, a, b in times if word.strip()]
     speech = _merge(words, LABEL_GAP_S) if words else listen(audio)
     speaker = entry.get("speaker") or entry["id"]
-    return _Clip(str(entry["id"]), str(speaker), audio, tuple(speech), _room_tone(audio))
+    stop = len(audio) / SAMPLE_RATE
+    read = entry.get("kind") == "read"
+    tone = _room_tone(audio)
+    return _Clip(str(entry["id"]), str(speaker), audio, tuple(speech), tone, read, 0.0, stop)
+
+
+def _sentences(clip: _Clip, text: str, read: Read) -> list[_Clip]:
+    """The clip cut where it is silent between two sentences, without one that breaks off."""
+    gaps = [(a[1], b[0]) for a, b in pairwise(clip.speech)]
+    sentences = []
+    if gaps and has_several(text):
+        first = 0
+        for i, ends in enumerate(sentence_ends(text, read(clip.audio), gaps), 1):
+            if ends:
+                middle = sum(gaps[i - 1]) / 2
+                sentences.append(replace(clip, speech=clip.speech[first:i], stop_s=middle))
+                first, clip = i, replace(clip, start_s=middle)
+        clip = replace(clip, speech=clip.speech[first:])
+    return sentences if text.endswith(BREAKS_OFF) else [*sentences, clip]
 
 
 def _room_tone(audio: Audio) -> NDArray[np.float32]:
@@ -180,6 +227,7 @@ class _Tape:
         self._samples = 0
         self.speech: list[Span] = []
         self.inner: list[Span] = []
+        self.between: list[Span] = []
         self.ends: list[float] = []
 
     @property
@@ -192,21 +240,23 @@ class _Tape:
     def silence(self, clip: _Clip, seconds: float) -> None:
         self._add(_silence(clip.tone, seconds, self._rng))
 
-    def say(self, clip: _Clip, start_s: float, stop_s: float) -> None:
-        """The clip between two times, with the truth about it."""
+    def say(self, clip: _Clip, start_s: float, stop_s: float, goes_on: bool = False) -> None:
+        """The clip between two times, with the truth about it. goes_on: in its sentence."""
         shift = self.seconds - start_s
         for a, b in clip.speech:
             if b > start_s and a < stop_s:
-                self._speak(max(a, start_s) + shift, min(b, stop_s) + shift)
+                pauses = self.inner if goes_on else self.between
+                self._speak(max(a, start_s) + shift, min(b, stop_s) + shift, pauses)
+                goes_on = True
         self._add(clip.audio[round(start_s * SAMPLE_RATE) : round(stop_s * SAMPLE_RATE)])
 
-    def _speak(self, start: float, stop: float) -> None:
+    def _speak(self, start: float, stop: float, pauses: list[Span]) -> None:
         if self.speech:
             before = self.speech[-1][1]
             if start - before >= END_S:
                 self.ends.append(before)
             elif INNER_S[0] <= start - before <= INNER_S[1]:
-                self.inner.append((before, start))
+                pauses.append((before, start))
         self.speech.append((start, stop))
 
     def _add(self, audio: Audio) -> None:
@@ -219,14 +269,14 @@ def _strung(clips: Sequence[_Clip], seed: int) -> Iterator[Stream]:
     speakers: dict[str, list[_Clip]] = {}
     for clip in clips:
         own = speakers.setdefault(clip.speaker, [])
-        if clip.speech and sum(len(c.audio) for c in own) < MOST_S * SAMPLE_RATE:
+        if clip.speech and sum(c.stop_s - c.start_s for c in own) < MOST_S:
             own.append(clip)
     for speaker, own in speakers.items():
         rng = np.random.default_rng([seed, zlib.crc32(speaker.encode())])
         left = list(own)
         while left:
             taken = [left.pop(0)]
-            while left and sum(len(c.audio) for c in taken) < STRING_S * SAMPLE_RATE:
+            while left and sum(c.stop_s - c.start_s for c in taken) < STRING_S:
                 taken.append(left.pop(0))
             yield _string(taken, rng)
 
@@ -236,13 +286,14 @@ def _string(clips: Sequence[_Clip], rng: np.random.Generator) -> Stream:
     tape.silence(clips[0], min(0.5 + rng.exponential(3.0), 10.0))
     for clip in clips:
         start, stop = clip.speech[0][0], clip.speech[-1][1]
-        start, stop = max(0.0, start - 0.1), min(stop + 0.15, len(clip.audio) / SAMPLE_RATE)
+        start, stop = max(clip.start_s, start - 0.1), min(stop + 0.15, clip.stop_s)
         cut = _cut(clip, rng)
-        if cut is not None and rng.random() < 0.6:
+        goes_on = cut is not None and rng.random() < 0.6
+        if cut is not None and goes_on:
             tape.say(clip, start, cut)
             tape.silence(clip, rng.uniform(*INNER_S))
             start = cut
-        tape.say(clip, start, stop)
+        tape.say(clip, start, stop, goes_on)
         if clip is clips[-1]:
             tape.silence(clip, REST_S)
         elif rng.random() < 0.15:  # the turn goes on behind a finished sentence
@@ -251,7 +302,7 @@ def _string(clips: Sequence[_Clip], rng: np.random.Generator) -> Stream:
             tape.silence(clip, min(END_S + 0.2 + rng.exponential(4.0), 12.0))
     tape.ends.append(tape.speech[-1][1])
     return Stream(
-        "+".join(clip.id for clip in (clips[0], clips[-1])[: len(clips)]),
+        "+".join(dict.fromkeys(clip.id for clip in (clips[0], clips[-1]))),
         (clips[0].speaker,),
         False,
         tape.audio(),
@@ -259,10 +310,17 @@ def _string(clips: Sequence[_Clip], rng: np.random.Generator) -> Stream:
         tuple(tape.inner),
         tuple(tape.ends),
         tape.seconds,
+        tuple(tape.between),
+        clips[0].read,
     )
 
 
 def _cut(clip: _Clip, rng: np.random.Generator) -> float | None:
     """The middle of a short pause inside the clip: where a thinking pause can be put in."""
-    gaps = [(a[1] + b[0]) / 2 for a, b in pairwise(clip.speech)]
+    first, last = clip.speech[0][0] + WORD_S, clip.speech[-1][1] - WORD_S
+    gaps = [
+        (a[1] + b[0]) / 2
+        for a, b in pairwise(clip.speech)
+        if b[0] - a[1] > CLOSURE_S and a[1] >= first and b[0] <= last
+    ]
     return float(rng.choice(gaps)) if gaps else None

@@ -5,16 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edged import STEP_S
 from edged.bench.turn_evidence import Heard, in_pause, next_speech_s, silence_s, truth
+from edged.bench.turn_material import Span, Stream
 from edged.vad.inactivity import WARM_UP_S
 
 Floats = NDArray[np.float64]
 
 _EDGES_S = (0.001, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0)
+SHORT_S = 1.0  # speech of a turn of a word or two
 EARLY_S = 0.3  # labels of speech ends reach further than the voice by up to this
 
 
@@ -92,12 +96,16 @@ class SilenceHazard:
 
 @dataclass(frozen=True, slots=True)
 class Steps:
-    """Of some streams: p and y float64[n, 3], silence_s float64[n], pause bool[n]."""
+    """Of some streams: p and y float64[n, 3], silence_s float64[n], pause bool[n].
+
+    sudden: bool[n], the turn is over, and the next one begins within 2 s: nobody can foresee that.
+    """
 
     p: Floats
     y: Floats
     silence_s: Floats
     pause: Floats
+    sudden: Floats
 
     @classmethod
     def of(cls, heard: Sequence[Heard]) -> Steps:
@@ -106,36 +114,59 @@ class Steps:
         y = np.concatenate([truth(one.stream, len(one.evidence)) for one in heard])
         pause = np.concatenate([in_pause(one.stream, len(one.evidence)) for one in heard])
         silence = np.concatenate([silence_s(one) for one in heard])
+        over = np.concatenate([_is_over(one.stream, len(one.evidence)) for one in heard])
         opinion = [
             e.silence_s is not None or e.heard_s >= WARM_UP_S for one in heard for e in one.evidence
         ]
         kept = np.isfinite(y[:, 0]) & np.array(opinion)
-        return cls(p[kept], y[kept], silence[kept], pause[kept])
+        sudden = over & (y[:, 2] == 0)
+        return cls(p[kept], y[kept], silence[kept], pause[kept], sudden[kept])
+
+
+def _is_over(stream: Stream, steps: int) -> NDArray[np.bool_]:
+    """bool[steps]: the step ends in the silence behind a turn."""
+    times = (np.arange(steps) + 1) * STEP_S
+    over = np.zeros(steps, bool)
+    for end in stream.ends:
+        over |= (times > end) & (times <= next_speech_s(stream.speech, end + 0.001))
+    return over
 
 
 @dataclass(frozen=True, slots=True)
 class TurnEnds:
-    """delays_s: from a turn's end to its `turn`. missed: ends that none followed before the next
-    speech. cut: pauses inside a turn in which one was given, of `inner`."""
+    """delays_s: from a turn's end to its `turn`; short_s: of those with little speech. missed: ends
+    that none followed before the next speech. cut: pauses inside a turn in which one was given, of
+    `inner`; cut_between: of those between two sentences, `between`."""
 
     delays_s: tuple[float, ...]
     missed: int
     cut: int
     inner: int
+    short_s: tuple[float, ...] = ()
+    cut_between: int = 0
+    between: int = 0
 
 
 def turn_ends(heard: Sequence[Heard]) -> TurnEnds:
     """What became of the labelled turn ends and inner pauses."""
     delays: list[float] = []
-    missed = cut = inner = 0
+    short: list[float] = []
+    missed = 0
     for one in heard:
         stream = one.stream
-        for end in stream.ends:
+        for before, end in pairwise((-math.inf, *stream.ends)):
             following = min(next_speech_s(stream.speech, end + 0.001), stream.known_s)
             given = [c for c in one.closed_s if end - EARLY_S <= c < following]
             delays += [max(0.0, given[0] - end)] if given else []
             missed += not given
-        for start, stop in stream.inner:
-            inner += 1
-            cut += any(start <= closed <= stop for closed in one.closed_s)
-    return TurnEnds(tuple(delays), missed, cut, inner)
+            if sum(b - a for a, b in stream.speech if before < a < end) < SHORT_S:
+                short += delays[-1:] if given else []
+    inner = [_is_cut(one, pause) for one in heard for pause in one.stream.inner]
+    between = [_is_cut(one, pause) for one in heard for pause in one.stream.between]
+    return TurnEnds(
+        tuple(delays), missed, sum(inner), len(inner), tuple(short), sum(between), len(between)
+    )
+
+
+def _is_cut(one: Heard, pause: Span) -> bool:
+    return any(pause[0] <= closed <= pause[1] for closed in one.closed_s)

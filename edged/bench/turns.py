@@ -11,7 +11,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -22,7 +22,7 @@ from rich.table import Table
 
 from edged import SAMPLE_RATE, STEP_S
 from edged.bench import onsets
-from edged.bench.turn_evidence import Heard, hear, judge, listener
+from edged.bench.turn_evidence import Heard, hear, judge, listener, reader
 from edged.bench.turn_material import read_streams
 from edged.bench.turn_scores import (
     SilenceHazard,
@@ -43,8 +43,11 @@ from edged.vad.turn import SmartTurn
 Figures: TypeAlias = dict[str, Any]
 
 NOTES = """\
-The bars are for speakers not fitted on. real: recordings with labelled speaker turns, as they are.
-synthetic: recorded clips strung together with silences of known length, in their own room tone.
+The bars are for speakers not fitted on; all columns but one are of those. real: recordings with
+labelled speaker turns, as they are. The rest is synthetic: recorded sentences strung together with
+silences of known length, some inside a sentence, in their own room tone. A pause between two
+sentences of a turn may well be its end, and is counted apart. The last 2 s before another turn
+count as a mistake of whoever holds a turn for over, though nobody can foresee the next one.
 silence duration alone: the best that can be told from it, fitted on the same steps as the model;
 told what is a pause: fitted on the pauses alone, as if it knew when Silero still hears speech."""
 
@@ -64,12 +67,12 @@ def bench_turns(
         )
     first_words = onsets.measure(models, manifest)
     if as_json:
-        counts = {"tried": first_words.tried, "whole": first_words.whole}
-        print(json.dumps(_plain({"groups": groups, "first_words": counts}), indent=2))
+        print(json.dumps(_plain({"groups": groups, "first_words": asdict(first_words)}), indent=2))
     else:
         show(groups, Console())
         share = _of(first_words.whole, first_words.tried)
-        print(f"first words complete, plosives, utterances 200 ms apart: {share} (bar: 99 %)")
+        print(f"first words complete, plosives, utterances 200 ms apart: {share} (bar: 99 %),")
+        print(f"  the others heard as other words, but for {first_words.lost} that were lost")
         print(NOTES)
     return 0
 
@@ -79,7 +82,7 @@ def measure(
 ) -> dict[str, Figures]:
     """Figures by group of streams, each stream through a real session."""
     weights = models.inactivity
-    streams = read_streams(manifest, listener(models))
+    streams = read_streams(manifest, listener(models), reader(models))
     heard = []
     for number, stream in enumerate(streams, 1):
         heard.append(hear(models, stream, Options()))
@@ -89,9 +92,10 @@ def measure(
     for one in heard:
         fitted = bool(seen & set(one.stream.speakers))
         whose = "speakers fitted on" if fitted else "other speakers"
-        kind = "real" if one.stream.real else "synthetic"
-        for name in (f"all, {whose}", f"{kind}, {whose}"):
-            groups.setdefault(name, []).append(one)
+        groups.setdefault(f"all, {whose}", []).append(one)
+        if not fitted:
+            kind = "read aloud" if one.stream.read else "commands and talk"
+            groups.setdefault("real" if one.stream.real else kind, []).append(one)
     cost = Cost.measured(models, weights, heard)
     return {name: figures(groups[name], weights, cost) for name in sorted(groups)}
 
@@ -102,6 +106,7 @@ def figures(heard: Sequence[Heard], weights: Weights, cost: Cost) -> Figures:
     known = np.isfinite(steps.y)
     paused = steps.pause & known[:, 2]
     p, y, silence = steps.p[paused, 2], steps.y[paused, 2], steps.silence_s[paused]
+    sudden = steps.sudden[paused]
     timer = SilenceHazard.of(weights.silence_only_2s)(silence)
     told = SilenceHazard.of(weights.silence_only_told_2s)(silence)
     alone = Steps.of([judge(one, weights, smart_turn=False) for one in heard]).p[paused, 2]
@@ -116,6 +121,7 @@ def figures(heard: Sequence[Heard], weights: Weights, cost: Cost) -> Figures:
         "brier_2s_without_smart_turn": brier(alone, y),
         "brier_gain": 1 - brier(p, y) / brier(timer, y) if len(y) else math.nan,
         "auc_2s": auc(p, y),
+        "auc_2s_but_sudden": auc(p[~sudden], y[~sudden]),
         "auc_2s_silence_only": auc(timer, y),
         "auc_2s_without_smart_turn": auc(alone, y),
         "calibration_error": [
@@ -127,6 +133,10 @@ def figures(heard: Sequence[Heard], weights: Weights, cost: Cost) -> Figures:
         "end_to_turn_s": [percentile(ends.delays_s, q) for q in (50, 90)],
         "inner_pauses": ends.inner,
         "inner_pauses_cut": ends.cut,
+        "pauses_between": ends.between,
+        "pauses_between_cut": ends.cut_between,
+        "short_turns": len(ends.short_s),
+        "short_turn_s": percentile(ends.short_s, 50),
         "questions_per_s": cost.questions_per_s(heard),
         "answer_cpu_s": cost.answer,
         "silero_cpu_s_per_audio_s": cost.silero,
@@ -215,6 +225,7 @@ _ROWS: tuple[tuple[str, str, Callable[[Figures], str]], ...] = (
     ("  the same, told what is a pause", "", lambda f: _number(f["brier_2s_silence_only_told"])),
     ("  without Smart Turn", "", lambda f: _number(f["brier_2s_without_smart_turn"])),
     ("area under ROC at 2 s, in pauses", ">= 0.80", lambda f: _number(f["auc_2s"])),
+    ("  but for the last 2 s before a turn", "", lambda f: _number(f["auc_2s_but_sudden"])),
     ("  of silence duration alone", "", lambda f: _number(f["auc_2s_silence_only"])),
     ("  without Smart Turn", "", lambda f: _number(f["auc_2s_without_smart_turn"])),
     (
@@ -229,6 +240,16 @@ _ROWS: tuple[tuple[str, str, Callable[[Figures], str]], ...] = (
     ),
     ("  no `turn` before the next speech", "", lambda f: _of(f["ends_missed"], f["ends"])),
     ("inner pauses cut", "<= 8 %", lambda f: _of(f["inner_pauses_cut"], f["inner_pauses"])),
+    (
+        "  between two sentences, cut",
+        "",
+        lambda f: _of(f["pauses_between_cut"], f["pauses_between"]),
+    ),
+    (
+        "a word or two to `turn`, median, s",
+        "",
+        lambda f: f"{_number(f['short_turn_s'], 2)} (of {f['short_turns']})",
+    ),
     ("CPU s per audio s", "<= 0.02", lambda f: _number(f["cpu_s_per_audio_s"], 4)),
     ("  of which Silero", "", lambda f: _number(f["silero_cpu_s_per_audio_s"], 4)),
     ("  questions to Smart Turn, 1/s", "", lambda f: _number(f["questions_per_s"])),

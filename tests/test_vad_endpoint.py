@@ -75,6 +75,28 @@ def test_a_thinking_pause_of_a_second_and_a_half_does_not_close_an_unfinished_tu
         assert endpoint.is_over(p_silent, CAP * 0.7 + 0.01, unfinished), "nobody waits for ever"
 
 
+def test_a_word_that_is_complete_in_itself_closes_as_soon_as_anything_does() -> None:
+    """ "No.", alone, took 1.2 s: with so little speech the model was never sure of an end."""
+    endpoint = Endpoint(threshold=0.5, silence_s=0.7)
+    assert not endpoint.is_over(0.6, SOON * 0.7 + 0.01)
+    assert endpoint.is_over(0.6, SOON * 0.7 + 0.01, answer=True)
+    assert not endpoint.is_over(0.6, SOON * 0.7 - 0.01, answer=True)
+    assert not endpoint.is_over(0.45, SOON * 0.7 + 0.01, answer=True), "the threshold holds"
+
+
+def test_an_answer_is_short_and_complete_to_smart_turn_and_to_the_recogniser() -> None:
+    def said(speech_s: float, complete: float | None, final: float, dangling: bool = False) -> bool:
+        return Evidence((), 3.0, 0.5, speech_s, complete, Belief(0.9, final, dangling)).answer
+
+    assert said(0.3, 0.95, 0.9)
+    assert not said(3.0, 0.95, 0.9), "a sentence"
+    assert not said(0.3, 0.5, 0.9)
+    assert not said(0.3, None, 0.9)
+    assert not said(0.3, 0.95, 0.0), "no mark that ends it"
+    assert not said(0.3, 0.95, 0.9, dangling=True)
+    assert not Evidence((), 3.0, 0.5, 0.3, 0.95, None).answer
+
+
 def test_a_sentence_that_breaks_off_or_dangles_is_unfinished_and_unknown_is_not() -> None:
     def said(complete: float | None, dangling: bool | None, final: float = 0.0) -> Evidence:
         belief = None if dangling is None else Belief(0.9, final, dangling)
@@ -107,8 +129,9 @@ def test_a_turn_that_is_over_stays_over_as_the_silence_grows(
     endpoint = Endpoint(threshold, silence_s)
     early, late = sorted((a, b))
     for unfinished in (True, False):
-        if endpoint.is_over(p, early, unfinished):
-            assert endpoint.is_over(p, late, unfinished)
+        for answer in (True, False):
+            if endpoint.is_over(p, early, unfinished, answer):
+                assert endpoint.is_over(p, late, unfinished, answer)
     if endpoint.is_over(p, early, unfinished=True):
         assert endpoint.is_over(p, early, unfinished=False), "an unfinished turn is never sooner"
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from edged.errors import ModelError
 from edged.models.catalogue import resources
 from edged.vad.evidence import Belief, Evidence, belief_of
-from edged.vad.inactivity import FEATURES, Inactivity, Weights
+from edged.vad.inactivity import FEATURES, Features, Inactivity, Weights
 
 WEIGHTS = resources() / "inactivity.json"
 probability = st.floats(0, 1)
@@ -135,3 +135,23 @@ def test_text_that_is_not_there_or_not_read_to_its_end_is_no_evidence() -> None:
     assert belief_of("", 0.9, 0.9) is None
     assert belief_of(" ... ", 0.9, 0.9) is None
     assert belief_of("yes", None, 0.9) is None
+
+
+def pace_after(*pauses_s: float) -> float:
+    """The feature after pauses of these lengths, with a second of speech before each."""
+    features, now = Features(), 0.0
+    for pause_s in (*pauses_s, 0.0):
+        for step in range(12 + round(pause_s / 0.08)):
+            now += 0.08
+            silence = max(0.0, (step - 11) * 0.08)
+            x = features.push(Evidence((0.9 if silence == 0 else 0.1,), now, silence, 1.0))
+    return float(x[FEATURES.index("pace")])
+
+
+def test_the_pace_of_a_stream_is_how_many_of_its_pauses_were_short() -> None:
+    """In a meeting somebody always goes on: the model gave silence there the odds of a kitchen."""
+    assert pace_after() == 0.0, "nothing is known of a stream at first"
+    assert pace_after(0.16, 0.16) == 0.0, "words have gaps, too"
+    assert pace_after(1.0, 1.0, 1.0) > pace_after(1.0) > 0
+    assert pace_after(4.0, 4.0, 4.0) < pace_after(4.0) < 0
+    assert pace_after(4.0, 4.0, 1.0, 1.0) > 0, "the last pauses count more"

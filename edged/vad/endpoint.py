@@ -6,10 +6,12 @@ from dataclasses import dataclass
 
 # How long to wait, in units of the silence setting (see models/README.md):
 SOON = 0.7  # where the model is sure
-LATE = 1.8  # where it stays unsure
+LATE = 1.6  # where it stays unsure
 CAP = 2.6  # where it expects more: nobody waits longer, however sure it is of that
-# What is sure: of the way from the threshold to 1, and of that to 0.
-SURE = 0.7
+# Where the wait begins to shrink and where it is shortest, of the way from the threshold to 1;
+# what is unsure, of that to 0.
+SURER = 0.4
+SURE = 0.6
 UNSURE = 0.5
 
 
@@ -29,13 +31,24 @@ class Endpoint:
         """Silence that closes a turn at this P(nobody speaks for 2 s)."""
         if p_silent <= UNSURE * self.threshold:
             return CAP * self.silence_s
-        scale = SURE * (1 - self.threshold)
-        sure = min(max((p_silent - self.threshold) / scale, 0.0), 1.0) if scale > 0 else 0.0
+        above = (p_silent - self.threshold) / (1 - self.threshold) if self.threshold < 1 else 0.0
+        sure = min(max((above - SURER) / (SURE - SURER), 0.0), 1.0)
         return (LATE - (LATE - SOON) * sure) * self.silence_s
 
-    def is_over(self, p_silent: float, silence_s: float | None, unfinished: bool = False) -> bool:
+    def is_over(
+        self,
+        p_silent: float,
+        silence_s: float | None,
+        unfinished: bool = False,
+        answer: bool = False,
+    ) -> bool:
         """silence_s: since the last speech, None before any. unfinished: what was said surely
-        calls for more, so the speaker may think as long as CAP allows."""
+        calls for more, so the speaker may think as long as CAP allows. answer: a word or two that
+        are complete, so SOON is enough if the model finds an end likely at all."""
         if silence_s is None:
             return False
-        return silence_s >= (CAP * self.silence_s if unfinished else self.wait_s(p_silent))
+        if unfinished:
+            return silence_s >= CAP * self.silence_s
+        if answer and p_silent > self.threshold:
+            return silence_s >= SOON * self.silence_s
+        return silence_s >= self.wait_s(p_silent)

@@ -10,6 +10,11 @@ FINAL = (".", "?", "!")
 # of a mark that ends a sentence. One turn's end in twelve is held to be so, wrongly.
 BREAKS_OFF = 0.2
 SURELY_FINAL = 0.9
+# A word or two that sound complete to both: "yes", "stop", "seven of clubs". Short speech is rare
+# in what the turn model is fitted on, and mostly a sentence's beginning there.
+ANSWER_S = 1.0
+COMPLETE = 0.8
+FINAL_MARK = 0.5
 # Words that an English sentence hardly ends with: something is still to come.
 _DANGLING = re.compile(
     r"a|an|the|and|or|but|because|if|while|which|than|as|of|to|at|for|from|with|into|my|your|its|"
@@ -67,3 +72,11 @@ class Evidence:
             return True
         final = 0.0 if belief is None else belief.final
         return self.complete is not None and self.complete < BREAKS_OFF and final < SURELY_FINAL
+
+    @property
+    def answer(self) -> bool:
+        """A short utterance that is complete in itself."""
+        belief = self.belief
+        if belief is None or belief.dangling or belief.final < FINAL_MARK:
+            return False
+        return self.speech_s < ANSWER_S and self.complete is not None and self.complete > COMPLETE

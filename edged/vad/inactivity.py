@@ -34,6 +34,7 @@ FEATURES = (
     "voice_recent",  # the probability of speech, averaged over about half a second
     "voice_clear",  # -log(1.05 - the same over a second of speech): distant voices get lost
     "log_speech",  # log(0.3 s + speech in this turn)
+    "pace",  # how many of the stream's pauses so far were short: a meeting or a command a day
     "turn_known",  # 1 if Smart Turn has answered in this pause; the next two are 0 if not
     "turn",  # log odds of its answer
     "text_known",  # 1 if the recogniser has read the words to their end; the rest is 0 if not
@@ -44,14 +45,19 @@ FEATURES = (
 # What was said before a pause tells how it ends; once it has lasted, it tells nothing more.
 FULL_S, FADED_S = 0.8, 2.0
 _BENDS_S = (0.3, 0.6, 1.0, 2.0, 4.0)
+PAUSE_S, SHORT_S = 0.3, 2.0  # what is a pause, and which one is short
+FORGET = 0.9  # a pause counts this much less with each one after it
+EVEN = 2.0  # pauses, half of them short, that every stream begins with
 
 
 class Features:
-    """The state behind the features of one stream: smoothing only."""
+    """The state behind the features of one stream: smoothing, and how long its pauses were."""
 
     def __init__(self) -> None:
         self._recent = 0.0
         self._clear = 0.9
+        self._silence_s = 0.0
+        self._pauses = self._short = 0.0
 
     def push(self, e: Evidence) -> NDArray[np.float64]:
         """float64[len(FEATURES)] of one step."""
@@ -59,6 +65,7 @@ class Features:
         self._recent += 0.15 * (voice - self._recent)
         if e.silence_s == 0.0:
             self._clear += 0.1 * (voice - self._clear)
+        self._count_pause(e.silence_s)
         silence = e.heard_s if e.silence_s is None else e.silence_s
         early = min(max((FADED_S - silence) / (FADED_S - FULL_S), 0.0), 1.0)
         complete = 0.0 if e.complete is None else _log_odds(e.complete, 0.02)
@@ -75,6 +82,7 @@ class Features:
                 self._recent,
                 -math.log(1.05 - self._clear),
                 math.log(0.3 + min(e.speech_s, 10.0)),
+                (self._short + EVEN / 2) / (self._pauses + EVEN) - 0.5,
                 early * (e.complete is not None),
                 complete * early,
                 early * (belief is not None),
@@ -83,6 +91,12 @@ class Features:
                 early * _log_odds(p_end, 0.02),
             ]
         )
+
+    def _count_pause(self, silence_s: float | None) -> None:
+        if silence_s == 0.0 and self._silence_s >= PAUSE_S:
+            self._pauses = FORGET * self._pauses + 1
+            self._short = FORGET * self._short + (self._silence_s < SHORT_S)
+        self._silence_s = silence_s or 0.0
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,9 @@ class Judge:
     def is_over(self, endpoint: Endpoint) -> bool:
         """The open turn should be closed at this step."""
         e = self.evidence
-        return e is not None and endpoint.is_over(self.inactivity[2], e.silence_s, e.unfinished)
+        return e is not None and endpoint.is_over(
+            self.inactivity[2], e.silence_s, e.unfinished, e.answer
+        )
 
     def turn_over(self) -> None:
         """A turn was closed."""

@@ -29,6 +29,7 @@ from typing import Any
 SAMPLES = next(Path("/opt/edged/lib").glob("python3*/site-packages/edged/models/data/samples"))
 DRIVER = Path("/sys/bus/platform/drivers/snd_aloop")
 ENV = Path("/etc/edged/edged.env.d/10-vm.env")
+SLOW = Path("/etc/systemd/system/edged.service.d/emulated.conf")
 PULLS = 20
 PATIENCE_S = 600.0  # only a failure takes so long
 SPOKEN = "good-influence"  # 4.5 s
@@ -145,6 +146,7 @@ def test_speech_that_the_card_hears_becomes_text() -> None:
         text=True,
     )
     time.sleep(10)  # until it has subscribed
+    until(lambda: (state("health") or {}).get("lag_s", 99) < 10, "the ring has room for it")
     start = time.monotonic()
     subprocess.run("aplay -q -D plughw:Loopback,0,0 /tmp/speech.wav", shell=True, timeout=120)
     said, _ = ear.communicate(timeout=PATIENCE_S + 30)
@@ -202,6 +204,10 @@ def test_kill_9_is_answered_with_a_new_start() -> None:
 
 
 def test_frozen_it_is_ended_by_the_watchdog_and_starts_again() -> None:
+    if SLOW.exists():
+        SLOW.unlink()
+        sh("systemctl daemon-reload; systemctl restart edged")
+        until(open_again, "it runs with its own watchdog")
     pid, before = show("MainPID"), int(show("NRestarts"))
     sh(f"kill -STOP {pid}")
     took = until(lambda: int(show("NRestarts")) > before, "the watchdog")
@@ -222,6 +228,12 @@ def main() -> int:
         "EDGED_ALSA_DEVICE=plughw:CARD=Loopback,DEV=1\nEDGED_HEALTH_EVERY_S=5\n"
     )
     make_sounds()
+    if sh("systemd-detect-virt") == "qemu":
+        # A step with words in it takes such a processor tens of seconds, if others use it too: a
+        # recogniser that is slow must not be told from one that hangs by the unit's 30 s here.
+        SLOW.parent.mkdir(exist_ok=True)
+        SLOW.write_text("[Service]\nWatchdogSec=3min\n")
+        sh("systemctl daemon-reload")
     sh("systemctl start mosquitto; systemctl restart edged")
     checks: list[Callable[[], None]] = [v for k, v in globals().items() if k.startswith("test_")]
     failed = 0
@@ -233,8 +245,7 @@ def main() -> int:
             failed += 1
             print("FAIL", check.__name__)
             traceback.print_exc()
-    if failed:
-        print(sh("journalctl -b -u edged -o cat --no-pager | tail -60"))
+            print(sh("journalctl -b -u edged -o short-monotonic --no-pager | tail -80"))
     print(f"{len(checks) - failed} of {len(checks)} passed")
     return failed
 

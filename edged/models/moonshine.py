@@ -10,8 +10,11 @@ as graphs into which audio can be pushed a few frames at a time:
     encoder        feat[n,288], pos0, past_*    -> out[n,288], k_*, v_*
     encoder_full   the same with upstream's weights, for the second pass
     cross          h[n,288]                     -> k_*, v_*        what the decoder attends to
-    decoder        ids[n], pos0, mask[n,s+n], past_*, cross_*
-                                                -> p[n,32768], heard[n], k_*, v_*
+    embedding.bin  uint8[32768,288], a row for each token, of which only those in use are read
+    decoder        rows[n,288], pos0, mask[n,s+n], past_*, cross_*
+                                                -> logits[n,32768], heard[n], k_*, v_*
+    softmax        logits[n,32768]              -> p[n,32768]      a graph of its own: so both can
+                                                                   be in memory that is kept
 
 One encoder frame is 384 samples (24 ms); frame i needs conv1 frames 6i .. 6i+12. Keys and values
 are one tensor a layer, [8 heads, time, 36], which a matrix product reads in place: a single
@@ -32,7 +35,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from edged.models.recipe import ADAPTED_SHARE
+from edged.models.recipe import ADAPTED_SHARE, EMBEDDING
 from edged.models.weights import Array, Linear, Weights, adapt, read_weights
 
 LAYERS, HEADS, HEAD_DIM, WIDTH = 6, 8, 36, 288
@@ -270,9 +273,8 @@ def _cross(weights: Weights, path: Path) -> None:
 
 def _decoder(weights: Weights, path: Path) -> None:
     g = _Graph()
-    table, scale, zero = weights["embed"]
-    x = g.op("Gather", g.const(table), "ids")
-    x = g.op("DequantizeLinear", x, g.const(np.float32(scale)), g.const(zero))
+    _, scale, zero = weights["embed"]
+    x = g.op("DequantizeLinear", "rows", g.const(np.float32(scale)), g.const(zero))
     g.op("Unsqueeze", "pos0", g.ints(0), name="start")
     aligned = []
     for layer in range(LAYERS):
@@ -292,24 +294,30 @@ def _decoder(weights: Weights, path: Path) -> None:
         up, gate = g.ops("Split", h, g.ints(FFN, FFN), names=[None] * 2, axis=-1)
         silu = g.op("QuickGelu", gate, alpha=1.0)
         x = g.op("Add", x, g.linear(g.op("Mul", up, silu), weights[place + "mlp.fc2"]))
-    # Its maximum is found outside: ONNX Runtime's ArgMax takes longer than the whole product.
-    logits = g.linear(g.norm(x, weights["model.decoder.norm"]), weights["proj_out"])
-    g.op("Softmax", logits, axis=-1, name="p")
+    # Their maximum is found outside: ONNX Runtime's ArgMax takes longer than the whole product.
+    g.linear(g.norm(x, weights["model.decoder.norm"]), weights["proj_out"], name="logits")
     attention = g.op("ReduceMean", g.op("Concat", *aligned, axis=0), g.ints(0), keepdims=0)
     g.op("ArgMax", attention, axis=-1, keepdims=0, name="heard")
     inputs = {
-        "ids": (_I, ["n"]),
+        "rows": (TensorProto.UINT8, ["n", WIDTH]),
         "pos0": (_I, []),
         "mask": (_F, ["n", "m"]),
         **_caches("past_", "s"),
         **_caches("cross_", "t"),
     }
     outputs = {
-        "p": (_F, ["n", VOCABULARY]),
+        "logits": (_F, ["n", VOCABULARY]),
         "heard": (_I, ["n"]),
         **_caches("", "n"),
     }
     g.save(path, inputs, outputs)
+
+
+def _softmax(path: Path) -> None:
+    g = _Graph()
+    g.op("Softmax", "logits", axis=-1, name="p")
+    shape = ["n", VOCABULARY]
+    g.save(path, {"logits": (_F, shape)}, {"p": (_F, shape)})
 
 
 def build(upstream: Path, out: Path, streaming_encoder: Path | None) -> None:
@@ -323,6 +331,8 @@ def build(upstream: Path, out: Path, streaming_encoder: Path | None) -> None:
     _conv1(encoder, out / "conv1.onnx")
     _conv23(encoder, out / "conv23.onnx")
     _encoder(streaming, out / "encoder.onnx", groups=1)
-    _encoder(encoder, out / "encoder_full.onnx", groups=4)
+    _encoder(encoder, out / "encoder_full.onnx", groups=8)
     _cross(decoder, out / "cross.onnx")
     _decoder(decoder, out / "decoder.onnx")
+    _softmax(out / "softmax.onnx")
+    (out / EMBEDDING).write_bytes(decoder["embed"][0].tobytes())

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edged.models.moonshine import EOS, HEAD_DIM, HEADS, LAYERS
+from edged.models.moonshine import EOS, HEAD_DIM, HEADS, LAYERS, WIDTH
+from edged.models.recipe import EMBEDDING
 from edged.stt.ortsession import open_session
 
 Floats = NDArray[np.float32]
@@ -75,7 +76,7 @@ class Read:
 def rebuilt(folder: Path, audio: Floats, tokens: list[int], threads: int = 1) -> Read:
     """The built graphs over the same audio, full context and upstream's encoder weights, reading
     upstream's `tokens`."""
-    names = ("conv1", "conv23", "encoder_full", "cross", "decoder")
+    names = ("conv1", "conv23", "encoder_full", "cross", "decoder", "softmax")
     run = {name: open_session(folder / f"{name}.onnx", threads).run for name in names}
     start = np.array(0)
     nothing = {f"past_{name}": np.zeros((HEADS, 0, HEAD_DIM), np.float32) for name in _layers()}
@@ -88,13 +89,14 @@ def rebuilt(folder: Path, audio: Floats, tokens: list[int], threads: int = 1) ->
     cross = dict(zip(_layers(), run["cross"](_layers(), {"h": states}), strict=True))
     n = len(tokens) + 1
     given = {
-        "ids": np.array([BOS, *tokens]),
+        "rows": np.fromfile(folder / EMBEDDING, np.uint8).reshape(-1, WIDTH)[[BOS, *tokens]],
         "pos0": start,
         "mask": np.triu(np.full((n, n), -1e9, np.float32), 1),
         **nothing,
         **{f"cross_{name}": value for name, value in cross.items()},
     }
-    p = run["decoder"](["p"], given)[0]
+    logits = run["decoder"](["logits"], given)[0]
+    p = run["softmax"](["p"], {"logits": logits})[0]
     theirs = p[np.arange(n), [*tokens, EOS]]
     return Read(states, np.log(p.max(-1) / np.maximum(theirs, 1e-30)))
 

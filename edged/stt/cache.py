@@ -19,7 +19,7 @@ class Cache:
     """
 
     def __init__(self, capacity: int) -> None:
-        self._buffers = _untouched(len(KV), HEADS * capacity * HEAD_DIM)
+        self._buffers = untouched(len(KV), HEADS * capacity * HEAD_DIM)
         self.length = 0
 
     def arrays(self) -> list[Floats]:
@@ -43,7 +43,7 @@ class Cache:
             self.splice(keep, nothing, 0)
 
 
-def _untouched(rows: int, columns: int) -> Floats:
+def untouched(rows: int, columns: int) -> Floats:
     """Zeros, resident only where written, and given back to the system at once when let go.
 
     Not numpy's own memory: numpy asks for huge pages, which make the whole resident (2 x 13 MB for

@@ -7,14 +7,16 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from edged.stt.cache import Cache
-from edged.stt.graphs import CROSS, KV, PAST, Floats, Graphs, feeds
+from edged.stt.cache import Cache, untouched
+from edged.stt.graphs import CROSS, KV, PAST, VOCABULARY, Floats, Graphs, feeds
+from edged.stt.ortsession import run_into
 from edged.stt.vocabulary import BOS, EOS
 
 BATCH = 16  # tokens read at once: up to about eight cost little more than one
+LONGEST_UPDATE = 12  # runs, so that a step stays short; the next update goes on from there
 RESUME_WITHIN = 5  # how far ahead a draft is searched for a token that came out earlier
 
-_OUTPUTS = ["p", "heard", *KV]
+_OUTPUTS = ["heard", *KV]
 
 
 @dataclass(slots=True)
@@ -54,6 +56,7 @@ class Decoder:
         later, below 0 sooner. `random` is needed where `temperature` > 0."""
         self._graphs = graphs
         self._cache = Cache(capacity)
+        self._p = untouched(BATCH, VOCABULARY)
         self._capacity = capacity
         self._temperature = temperature
         self._eos_bonus = eos_bonus
@@ -73,11 +76,17 @@ class Decoder:
         limit = min(limit, self._capacity - 1)
         new = Hypothesis(old.tokens[:base], old.heard[:base], old.probability[:base])
         draft = old.tokens[base:]
+        batch, runs = BATCH, 0
         while not new.ended and len(new.tokens) < limit:
+            if horizon is not None and runs == LONGEST_UPDATE:
+                break
             if horizon is not None and new.heard[base:] and new.heard[-1] > horizon:
                 break
-            guess = draft[: min(BATCH, limit - len(new.tokens)) - 1]
+            guess = draft[: min(batch, limit - len(new.tokens)) - 1]
             good = self._extend(new, cross, guess)
+            runs += 1
+            # Where the draft was wrong the rest of it probably is, too: no use in reading much.
+            batch = min(BATCH, 2 * (good + 1))
             # Behind a token that differs, the draft goes on as if one had been exchanged, or from
             # where it has the new one. Sampled text has no such second chance: it would bend it.
             draft = _resumed(draft[good:], new.tokens[-1:]) if self._temperature == 0 else []
@@ -100,13 +109,15 @@ class Decoder:
         position = len(to.tokens)
         fed = [to.tokens[-1] if to.tokens else BOS, *guess]
         feed = {
-            "ids": np.array(fed, np.int64),
+            "rows": self._graphs.embedding[fed],
             "pos0": np.array(position),
             "mask": _causal(len(fed), position),
             **feeds(PAST, self._cache.arrays()),
             **feeds(CROSS, cross),
         }
-        p, heard, *rest = self._graphs.decoder.run(_OUTPUTS, feed)
+        p = self._p[: len(fed)]
+        heard, *rest = run_into(self._graphs.decoder, feed, "logits", p, _OUTPUTS)
+        run_into(self._graphs.softmax, {"logits": p}, "p", p)  # each row is read before it is written
         self.runs += 1
         best = self._choose(p, guess)
         good = 0

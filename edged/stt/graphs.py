@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,9 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edged.errors import ModelError
+from edged.models.recipe import EMBEDDING, GRAPHS
 from edged.stt.ortsession import open_session
 
 LAYERS, HEADS, HEAD_DIM, WIDTH = 6, 8, 36, 288
+VOCABULARY = 32_768
 FRAME = 384  # samples of 16 kHz in one encoder frame
 FRAME_S = FRAME / 16_000
 
@@ -20,6 +25,26 @@ PAST = tuple(f"past_{name}" for name in KV)
 CROSS = tuple(f"cross_{name}" for name in KV)
 
 Floats = NDArray[np.float32]
+
+
+class Embedding:
+    """The decoder's table of tokens, read row by row: 9 MB of which a stream uses a few dozen kB,
+    and mapping it would bring in the neighbours of each row."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises ModelError that names the file."""
+        try:
+            self._file = path.open("rb", buffering=0)
+        except OSError as problem:
+            raise ModelError(
+                f"{path} cannot be read ({problem.strerror}): `edged models fetch` mends it"
+            ) from problem
+
+    def __getitem__(self, tokens: Sequence[int]) -> NDArray[np.uint8]:
+        """-> uint8[tokens, 288]. Safe in several threads."""
+        number = self._file.fileno()
+        rows = [os.pread(number, WIDTH, token * WIDTH) for token in tokens]
+        return np.frombuffer(b"".join(rows), np.uint8).reshape(-1, WIDTH)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,13 +57,14 @@ class Graphs:
     encoder_full: Any
     cross: Any
     decoder: Any
+    softmax: Any
+    embedding: Embedding
 
     @classmethod
     def load(cls, folder: Path, threads: int = 1) -> Graphs:
         """Opens `folder`'s graphs. Raises ModelError that names the file."""
-        return cls(
-            **{name: open_session(folder / f"{name}.onnx", threads) for name in cls.__slots__}
-        )
+        graphs = {name: open_session(folder / f"{name}.onnx", threads) for name in GRAPHS}
+        return cls(**graphs, embedding=Embedding(folder / EMBEDDING))
 
 
 def feeds(names: tuple[str, ...], arrays: list[Floats]) -> dict[str, Floats]:

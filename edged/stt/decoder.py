@@ -117,7 +117,8 @@ class Decoder:
         }
         p = self._p[: len(fed)]
         heard, *rest = run_into(self._graphs.decoder, feed, "logits", p, _OUTPUTS)
-        run_into(self._graphs.softmax, {"logits": p}, "p", p)  # each row is read before it is written
+        # In place: ONNX Runtime reads a row before it writes it (tests/test_stt_decoder.py).
+        run_into(self._graphs.softmax, {"logits": p}, "p", p)
         self.runs += 1
         best = self._choose(p, guess)
         good = 0

@@ -11,7 +11,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
 
-from edged.bench import measure, report, table
+from edged.bench import report, table
+from edged.bench.apart import Run, run_apart
 from edged.bench.manifest import (
     Clip,
     choose,
@@ -22,10 +23,8 @@ from edged.bench.manifest import (
 )
 from edged.bench.offline import measure_offline
 from edged.bench.peer import measure_peer, upstream_dir
-from edged.models.loader import Models, load
+from edged.models.loader import glance, load
 from edged.options import Options
-
-FLUSHES = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +51,13 @@ def bench(plan: Plan) -> int:
     """
     clips = sample_clips() if plan.manifest is None else read_manifest(plan.manifest)
     clips = within(choose(clips, plan.clips), plan.limit_minutes)
-    models = load(plan.models_dir, plan.model, plan.threads)
+    glance(plan.models_dir, plan.model)
     whole: report.Figures = {
         "machine": report.machine(),
-        "model": models.name,
+        "model": plan.model,
         "threads": plan.threads,
-        "runs": [_run(models, clips, options, plan.joined) for options in plan.options],
-        "offline": _offline(models, clips) if plan.offline else None,
+        "runs": [_run(plan, clips, options) for options in plan.options],
+        "offline": _offline(plan, clips) if plan.offline else None,
         "peer": _peer(clips, plan) if plan.peer else None,
     }
     if plan.as_json:
@@ -68,18 +67,16 @@ def bench(plan: Plan) -> int:
     return 0
 
 
-def _run(models: Models, clips: Sequence[Clip], options: Options, joined: bool) -> report.Figures:
-    measure.warm_up(models, clips[0], options)
+def _run(plan: Plan, clips: Sequence[Clip], options: Options) -> report.Figures:
+    run = Run(tuple(clips), options, plan.joined, plan.models_dir, plan.model, plan.threads)
     with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
         total = sum(map(clip_duration_s, clips))
         task = bar.add_task(f"delay {options.delay_in_frames}", total=total)
-        result = measure.measure(models, clips, options, lambda s: bar.advance(task, s), joined)
-    result.flushes_s = measure.flush_times(models, clips, options, FLUSHES)
-    return report.figures(result)
+        return run_apart(run, lambda seconds: bar.advance(task, seconds))
 
 
-def _offline(models: Models, clips: Sequence[Clip]) -> report.Figures:
-    result = measure_offline(models, clips)
+def _offline(plan: Plan, clips: Sequence[Clip]) -> report.Figures:
+    result = measure_offline(load(plan.models_dir, plan.model, plan.threads), clips)
     return report.other("offline", clips, result.texts, result.audio_s, result.cpu_s)
 
 

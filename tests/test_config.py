@@ -253,6 +253,7 @@ def test_every_problem_is_told_at_once_with_its_key_line_and_what_is_allowed(env
         ("EDGED_LISTEN=8080", "host:port"),
         ("EDGED_LISTEN=0.0.0.0:8080", "needs an EDGED_API_KEY"),
         ("EDGED_LISTEN=[::]:8080", "needs an EDGED_API_KEY"),
+        ("EDGED_LISTEN=127.example.org:8080", "needs an EDGED_API_KEY"),  # was taken for loopback
         ("EDGED_LANGUAGE=xx", "must be one of en"),
         ("EDGED_LOG_LEVEL=chatty", "must be one of debug, info, warning, error"),
         ("EDGED_MODEL=../x", "must be a model's name"),
@@ -273,6 +274,8 @@ def test_a_wrong_value_is_refused_with_what_is_allowed(env_file, lines: str, rea
         "EDGED_MQTT_URL=mqtts://[::1]:8884",
         "EDGED_LISTEN=127.0.0.1:8080",
         "EDGED_LISTEN=[::1]:8080",
+        "EDGED_LISTEN=localhost:8080",
+        "EDGED_LISTEN=127.0.0.2:8080",
         "EDGED_LISTEN=0.0.0.0:8080\nEDGED_API_KEY=k",
         "EDGED_LISTEN=0.0.0.0:8080\nEDGED_LISTEN_WITHOUT_KEY=on",
         "EDGED_STEP_EVERY=0",

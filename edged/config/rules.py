@@ -5,6 +5,7 @@ Each rule is told as "must be ...", so that an error can put the setting's name 
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -36,7 +37,11 @@ def split_host_port(value: str) -> tuple[str, int]:
 
 
 def is_loopback(host: str) -> bool:
-    return host == "localhost" or host == "::1" or host.startswith("127.")
+    """By address, or the one name that stays here: "127.example.org" may be anywhere."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def one_of(*allowed: Any) -> AfterValidator:

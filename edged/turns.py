@@ -102,11 +102,11 @@ class Turns:
                 words += piece.said
             else:
                 words += with_omitted(piece.said, heard)
-            probability += transcript.probability
+                probability += transcript.probability
         if not words:
             return None
         text = " ".join(word.text for word in words)
-        confidence = mean_probability(probability)
+        confidence = mean_probability(probability) if probability else None
         return Turn(text, words[0].start_s, words[-1].stop_s, tuple(words), confidence)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
+import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -21,7 +23,7 @@ from edged.bench import measure, offline, report, table, wer
 from edged.bench.apart import Run, run_apart
 from edged.bench.manifest import Clip, choose, read_manifest, sample_clips, within
 from edged.bench.measure import Beside, Heard, Measured
-from edged.errors import ConfigError, InputError
+from edged.errors import ConfigError, EdgedError, InputError
 from edged.events import EndOfStream, EndText, Event, Step, Text, Turn, Word
 from edged.options import Options
 
@@ -293,3 +295,29 @@ def test_what_goes_wrong_in_that_process_is_raised_here(tmp_path: Path) -> None:
     missing = Clip("none", tmp_path / "none.wav", "", "read")
     with pytest.raises(InputError, match=r"none\.wav"):
         run_apart(Run((missing,), Options()), lambda seconds: None)
+
+
+def test_the_process_is_not_led_astray_by_the_folder_one_is_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`python -m` looks there first: with a json.py in it the run "ended early"."""
+    (tmp_path / "json.py").write_text("raise SystemExit(9)")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError):
+        run_apart(Run((Clip("none", tmp_path / "none.wav"),), Options()), lambda seconds: None)
+
+
+def test_a_process_that_dies_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also while it is still being told what to do: that was a BrokenPipeError."""
+    monkeypatch.setattr("sys.executable", "/bin/false")
+    many = tuple(Clip(f"clip {n}", Path("x" * 100)) for n in range(3000))
+    with pytest.raises(EdgedError, match=r"ended early \(exit code 1\)"):
+        run_apart(Run(many, Options()), lambda seconds: None)
+
+
+def test_a_process_has_its_own_peak_and_not_that_of_its_parent() -> None:
+    """`ru_maxrss` outlives exec: a child that had used 14 MB told the 313 MB of its parent."""
+    child = "from edged.bench.measure import peak_rss; print(peak_rss())"
+    large = np.ones(400_000_000, np.int8)
+    peak = int(subprocess.check_output([sys.executable, "-P", "-c", child]))
+    assert peak < len(large) < measure.peak_rss()

@@ -9,10 +9,13 @@ import pytest
 import soundfile
 from numpy.typing import NDArray
 
+from edged.errors import ModelError
 from edged.models.loader import Models, load
+from edged.models.recipe import EMBEDDING
+from edged.models.store import default_models_dir
 from edged.stt.commit import token_limit
 from edged.stt.decoder import LONGEST_UPDATE, Decoder, Hypothesis
-from edged.stt.graphs import FRAME_S, KV, Floats
+from edged.stt.graphs import FRAME_S, KV, WIDTH, Embedding, Floats
 from edged.stt.ortsession import run_into
 from edged.stt.second_pass import encode
 
@@ -75,8 +78,16 @@ def test_probabilities_are_the_softmax_of_the_logits(models: Models) -> None:
 
 
 def test_rows_of_the_embedding_are_those_of_the_file(models: Models) -> None:
-    table = models.graphs.embedding
-    rows = table[[1, 32_767, 1]]
-    assert rows.shape == (3, 288)
-    assert np.array_equal(rows[0], rows[2])
-    assert not np.array_equal(rows[0], rows[1])
+    path = default_models_dir() / models.name / "graphs" / EMBEDDING
+    whole = np.fromfile(path, np.uint8).reshape(-1, WIDTH)
+    tokens = [1, 32_767, 1, 6_005]
+    assert np.array_equal(models.graphs.embedding[tokens], whole[tokens])
+
+
+def test_an_embedding_that_is_cut_off_is_named(tmp_path: Path) -> None:
+    path = tmp_path / EMBEDDING
+    path.write_bytes(bytes(10 * WIDTH - 1))
+    table = Embedding(path)
+    assert table[[8]].shape == (1, WIDTH)
+    with pytest.raises(ModelError, match=r"embedding\.bin is cut off"):
+        table[[9]]

@@ -86,3 +86,28 @@ def test_each_segment_of_a_turn_has_its_own_words() -> None:
         turns.add(number * 32_000, lambda second=second: Transcript(second, [0.9] * len(second)))
     turns.close()
     assert turns.ready()[0].text == "One, Yes. No. Two."
+
+
+@pytest.mark.parametrize(
+    ("pieces", "text", "confidence"),
+    [
+        ([("Three.", "Free.", 0.2)], "Three.", None),
+        ([("Three.", "", 0.9)], "Three.", None),
+        ([("We went home.", "We went home.", 0.9), ("", "Uh-huh.", 0.1)], "We went home.", 0.9),
+    ],
+)
+def test_confidence_is_of_the_words_that_are_in_the_turn(
+    pieces: list[tuple[str, str, float]], text: str, confidence: float | None
+) -> None:
+    """Noise behind a sure sentence took it to 0.3, below what Home Assistant's blueprints act on;
+    a word that nothing confirmed had 1.0."""
+    turns = Turns(Inline(), Counter())
+    for number, (said, heard, p) in enumerate(pieces):
+        turns.say(words(said, 3.0 * number))
+        second = [HeardWord(w.text, w.start_s, w.stop_s, 0, p) for w in words(heard)]
+        transcript = Transcript(second, [p] * len(second))
+        turns.add(number * 48_000, lambda transcript=transcript: transcript)
+    turns.close()
+    (turn,) = turns.ready()
+    assert turn.text == text
+    assert turn.confidence == (None if confidence is None else pytest.approx(confidence))

@@ -7,6 +7,7 @@ progress, at the end `{"figures": {...}}`, or `{"error": "...", "kind": "InputEr
 
 from __future__ import annotations
 
+import contextlib
 import json
 import pickle
 import signal
@@ -41,13 +42,16 @@ class Run:
 def run_apart(run: Run, progress: measure.Progress) -> dict[str, Any]:
     """-> the figures of `edged.bench.report`. Raises what the run raised, as here."""
     child = subprocess.Popen(
-        [sys.executable, "-m", "edged.bench.apart"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        # -P: the folder one is in may hold a json.py, or another checkout
+        [sys.executable, "-P", "-m", "edged.bench.apart"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
     )
     assert child.stdin is not None
     assert child.stdout is not None
     try:
-        with child.stdin as to_child:
-            pickle.dump(run, to_child)
+        with contextlib.suppress(BrokenPipeError), child.stdin as to_child:
+            pickle.dump(run, to_child)  # a child that has died is told below
         for line in child.stdout:
             said = json.loads(line)
             if "figures" in said:

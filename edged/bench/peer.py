@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import resource
 import subprocess
 import sys
 import time
@@ -23,6 +22,7 @@ import soxr
 
 from edged import SAMPLE_RATE
 from edged.bench.manifest import Clip
+from edged.bench.measure import peak_rss
 from edged.errors import ConfigError, ModelError
 from edged.models.catalogue import shipped
 from edged.models.store import MEND, State, Store, default_models_dir
@@ -60,7 +60,7 @@ def measure_peer(clips: Sequence[Clip], model_dir: Path) -> PeerResult:
         )
     asked = {"model_dir": str(model_dir), "files": [str(clip.file) for clip in clips]}
     child = subprocess.run(
-        [sys.executable, "-m", "edged.bench.peer"],
+        [sys.executable, "-P", "-m", "edged.bench.peer"],
         input=json.dumps(asked),
         capture_output=True,
         text=True,
@@ -86,8 +86,7 @@ def _run(model_dir: str, files: Sequence[str]) -> PeerResult:
         started = time.process_time()
         texts.append(_stream(transcriber, chunks))
         cpu_s += time.process_time() - started
-    peak_rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return PeerResult(texts, audio_s, cpu_s, peak_rss)
+    return PeerResult(texts, audio_s, cpu_s, peak_rss())
 
 
 def _stream(transcriber: Any, chunks: Sequence[list[float]]) -> str:

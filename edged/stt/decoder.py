@@ -13,7 +13,7 @@ from edged.stt.ortsession import run_into
 from edged.stt.vocabulary import BOS, EOS
 
 BATCH = 16  # tokens read at once: up to about eight cost little more than one
-LONGEST_UPDATE = 12  # runs, so that a step stays short; the next update goes on from there
+LONGEST_UPDATE = 12  # runs while speech goes on, so that a step stays short
 RESUME_WITHIN = 5  # how far ahead a draft is searched for a token that came out earlier
 
 _OUTPUTS = ["heard", *KV]
@@ -69,7 +69,9 @@ class Decoder:
         """Decodes against `cross` (keys and values of all frames).
 
         limit: most tokens of the whole segment. horizon: encoder frame beyond which a token
-        is of no use yet, so that decoding stops there; None: decode to the end.
+        is of no use yet, so that decoding stops there; None: decode to the end, however long
+        that takes. With a horizon it also stops after LONGEST_UPDATE runs: the hypothesis may then
+        be shorter than it was, and the next update goes on from its end.
         """
         old, base = self.hypothesis, self.locked
         self._cache.truncate(base)

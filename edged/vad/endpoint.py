@@ -19,9 +19,9 @@ UNSURE = 0.5
 class Endpoint:
     """The surer it is that nobody speaks for 2 s, the less silence closes a turn.
 
-    Above `threshold` the wait shrinks from LATE to SOON times `silence_s`; shortly below it, the
-    model is unsure, and LATE bounds the wait; far below, CAP does. Nothing closes before SOON:
-    words have gaps, too.
+    Above `threshold` (from SURER to SURE of the way to 1) the wait shrinks from LATE to SOON times
+    `silence_s`; below and shortly above it, the model is unsure, and LATE bounds the wait; far
+    below, CAP does. Nothing closes before SOON: words have gaps, too.
     """
 
     threshold: float = 0.5

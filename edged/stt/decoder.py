@@ -12,7 +12,7 @@ from edged.stt.graphs import CROSS, KV, PAST, VOCABULARY, Floats, Graphs, feeds
 from edged.stt.ortsession import run_into
 from edged.stt.vocabulary import BOS, EOS
 
-BATCH = 16  # tokens read at once: up to about eight cost little more than one
+BATCH = 8  # tokens read at once: so many cost little more than one
 LONGEST_UPDATE = 12  # runs while speech goes on, so that a step stays short
 RESUME_WITHIN = 5  # how far ahead a draft is searched for a token that came out earlier
 

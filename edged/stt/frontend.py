@@ -21,7 +21,8 @@ def conv1_frames(frames: int) -> int:
 
 
 class Frontend:
-    """Features of one segment. Memory: the features (1.2 kB a frame), 1 s of conv1 frames."""
+    """Features of one segment. Memory: those that may be asked for again (1.2 kB a frame), 1 s of
+    conv1 frames."""
 
     def __init__(self, graphs: Graphs, capacity: int) -> None:
         """`capacity`: the most encoder frames the segment may have."""
@@ -31,7 +32,9 @@ class Frontend:
         self._conv_first = 0  # index of the first conv1 frame that is kept
         self._count = 0  # conv1 frames so far
         self._sum = self._squares = 0.0
-        self._features = np.empty((capacity, WIDTH), np.float32)
+        self._capacity = capacity
+        self._features = np.empty((0, WIDTH), np.float32)  # those that may be asked for again
+        self._features_first = 0  # index of the first of them
         self._done = 0  # features computed
 
     def push(self, samples: Floats) -> None:
@@ -42,7 +45,7 @@ class Frontend:
     def frames(self) -> int:
         """Encoder frames that the audio so far gives."""
         conv = self._count + max(0, (len(self._samples) - KERNEL) // STRIDE + 1)
-        return min(len(self._features), max(0, (conv - 13) // 6 + 1))
+        return min(self._capacity, max(0, (conv - 13) // 6 + 1))
 
     def features(self, first: int) -> Floats:
         """Features [frames - first, 288]; frames before `first` will not be asked for again."""
@@ -50,15 +53,17 @@ class Frontend:
         frames = self.frames
         young = self._count < _YOUNG
         start = first if young else self._done
+        wanted = self._features[first - self._features_first : start - self._features_first]
         if start < frames:
             offset = start * 6 - self._conv_first
             part = self._conv[:, :, offset : conv1_frames(frames) - self._conv_first]
-            self._features[start:frames] = self._normalised(part)
+            wanted = np.concatenate((wanted, self._normalised(part)))
             self._done = frames
+        self._features, self._features_first = wanted, first
         if not young:  # keep what the next frame needs, no more
             keep = self._done * 6 - self._conv_first
             self._conv, self._conv_first = self._conv[:, :, keep:].copy(), self._done * 6
-        return self._features[first:frames]
+        return self._features
 
     def _convolve(self) -> None:
         new = (len(self._samples) - KERNEL) // STRIDE + 1

@@ -52,7 +52,12 @@ def transcribe(
 
 def encode(graphs: Graphs, samples: Floats) -> Floats:
     """Upstream's full-context encoder states [frames, 288] of samples[n]."""
-    conv = graphs.conv1.run(None, {"x": samples[None, None]})[0]
+    count = (len(samples) - KERNEL) // STRIDE + 1
+    conv = np.empty((1, WIDTH, count), np.float32)
+    for start in range(0, count, _PIECE * 6):
+        stop = min(start + _PIECE * 6, count)
+        part = samples[start * STRIDE : (stop - 1) * STRIDE + KERNEL]
+        conv[:, :, start:stop] = graphs.conv1.run(None, {"x": part[None, None]})[0]
     total, squares = moments(conv)
     statistics = normalisation(total, squares, conv.shape[2])
     frames = (conv.shape[2] - 13) // 6 + 1

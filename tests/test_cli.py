@@ -160,7 +160,14 @@ def test_a_bug_is_one_line_with_70_and_its_traceback_on_request(
 
 
 def start(*words: str) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([*RUN, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    """As from a terminal: a shell that runs the tests in the background has Ctrl-C ignored, which
+    every process below it would inherit."""
+    return subprocess.Popen(
+        [*RUN, *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
 
 
 def test_events_leave_as_they_happen_and_ctrl_c_ends_with_130(tmp_path: Path) -> None:

@@ -89,7 +89,8 @@ class Session:
     def push(self, frame: NDArray[np.int16], behind: bool = False) -> list[Event]:
         """One step: int16[1920], 24 kHz mono -> its words, then exactly one `step`, then `turn`s.
 
-        `behind` tells that more audio waits: the recogniser then updates in larger chunks.
+        `behind` tells that more audio waits: the recogniser then updates in larger chunks, for
+        less CPU time and fewer mistakes (of a file 13.6 % of words wrong in place of 14.3 %).
         Raises ValueError for another length.
         """
         if len(frame) != STEP_SAMPLES:

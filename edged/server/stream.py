@@ -157,7 +157,7 @@ class Stream:
                 self._tell(self._session.end())
             case frame:
                 is_file = self._is_file()
-                behind = len(self._next) >= BEHIND and not is_file
+                behind = is_file or len(self._next) >= BEHIND  # as edged.transcribe has it
                 started = time.monotonic()
                 events = self._session.push(frame, behind)
                 now = time.monotonic()

@@ -108,15 +108,25 @@ class Page:
         self.call("Page.reload")
         until(lambda: self.js("!window.before && document.readyState") == "complete", "reload", 30)
 
-    def js(self, expression: str) -> Any:
-        answer = self.call(
+    def _evaluate(self, expression: str) -> dict[str, Any]:
+        answer: dict[str, Any] = self.call(
             "Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True
         )
+        return answer
+
+    def js(self, expression: str) -> Any:
+        answer = self._evaluate(expression)
         assert "exceptionDetails" not in answer, json.dumps(answer["exceptionDetails"])[:800]
         return answer["result"].get("value")
 
     def wait(self, expression: str, timeout_s: float = 10) -> Any:
-        return until(lambda: self.js(expression), f"{expression} in the page", timeout_s)
+        """While one page leads to another the expression may fail: that is "not yet", too."""
+
+        def value() -> Any:
+            answer = self._evaluate(expression)
+            return None if "exceptionDetails" in answer else answer["result"].get("value")
+
+        return until(value, f"{expression} in the page", timeout_s)
 
     def text(self, selector: str) -> str:
         return str(self.js(f"document.querySelector({json.dumps(selector)}).innerText"))

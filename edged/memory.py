@@ -11,7 +11,7 @@ import functools
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 _LARGE = 512 << 10  # bytes: blocks of this size are mapped, and unmapped when they are freed
-_SPARE = 1 << 20
+_SPARE = 1 << 20  # bytes of free memory that may stay at the end of the heap
 
 
 @functools.cache

@@ -184,7 +184,9 @@ class Session:
         if self._gate.speech_windows < MIN_SPEECH_WINDOWS:
             return []
         until = min(self._history.end, hang)
-        return self._with_turn(self._recognizer.advance(self._history, until, behind, pause))
+        words = self._recognizer.advance(self._history, until, behind, pause)
+        self._turns.say(words)
+        return words
 
     def _end_segment(self) -> list[Word]:
         """Words of the open segment; it ends shortly behind the last speech."""
@@ -199,12 +201,8 @@ class Session:
         words = self._recognizer.finish(self._history, stop)
         # the silence behind this segment may well be the next one's beginning
         self._floor = max(self._floor, min(stop, self._speech_end + 2 * WINDOW))
-        self._with_turn(words)
-        self._second_pass()
-        return words
-
-    def _with_turn(self, words: list[Word]) -> list[Word]:
         self._turns.say(words)
+        self._second_pass()
         return words
 
     def _second_pass(self) -> None:

@@ -17,7 +17,7 @@ SCREENS = ((1920, 1080), (800, 480))
 LONG = "no microphone: plughw:CARD=ReSpeaker4MicArrayUAC10,DEV=0 is gone, waiting until it is back"
 LIVE = "document.querySelector('#live').textContent"
 PAST = "[...document.querySelectorAll('#log p')].map(e => e.textContent)"
-STATUS = "document.body?.dataset.status"  # without a body while one page leads to the next
+STATUS = "document.body.dataset.status"
 
 
 @pytest.fixture(scope="module")

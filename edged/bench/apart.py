@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from edged import errors
-from edged.bench import measure
+from edged.bench import measure, report
 from edged.bench.manifest import Clip
+from edged.models.loader import load
 from edged.options import Options
 
 FLUSHES = 20
@@ -69,9 +70,6 @@ def run_apart(run: Run, progress: measure.Progress) -> dict[str, Any]:
 
 def perform(run: Run, progress: measure.Progress) -> dict[str, Any]:
     """In this process. Raises InputError for a clip, ModelError without models."""
-    from edged.bench import report
-    from edged.models.loader import load
-
     models = load(run.models_dir, run.model, run.threads)
     measure.warm_up(models, run.clips[0], run.options)
     result = measure.measure(models, run.clips, run.options, progress, run.joined)

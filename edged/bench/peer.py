@@ -22,7 +22,7 @@ import soxr
 
 from edged import SAMPLE_RATE
 from edged.bench.manifest import Clip
-from edged.bench.measure import peak_rss
+from edged.bench.measure import frames, peak_rss
 from edged.errors import ConfigError, ModelError
 from edged.models.catalogue import shipped
 from edged.models.store import MEND, State, Store, default_models_dir
@@ -100,8 +100,6 @@ def _stream(transcriber: Any, chunks: Sequence[list[float]]) -> str:
 
 
 def _audio(file: str) -> np.ndarray[Any, np.dtype[np.float32]]:
-    from edged.bench.measure import frames
-
     samples = np.concatenate([*frames(Path(file))]).astype(np.float32) / np.float32(2**15)
     return np.asarray(soxr.resample(samples, SAMPLE_RATE, PEER_RATE), np.float32)
 

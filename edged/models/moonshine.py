@@ -37,13 +37,11 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edged.models.recipe import ADAPTED_SHARE, EMBEDDING
 from edged.models.weights import Array, Linear, Weights, adapt, read_weights
+from edged.stt.graphs import HEAD_DIM, HEADS, LAYERS, VOCABULARY, WIDTH
 
-LAYERS, HEADS, HEAD_DIM, WIDTH = 6, 8, 36, 288
 ROTARY = 32  # dimensions of a head that are rotated
 POSITIONS = 2048  # frames or tokens of the longest segment: 49 s
 FFN = 1152
-VOCABULARY = 32768
-EOS = 2
 ALIGNED_HEADS = {3: (0, 2, 5, 6), 4: (0, 3, 6)}
 
 

@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edged.models.moonshine import EOS, HEAD_DIM, HEADS, LAYERS, WIDTH
 from edged.models.recipe import EMBEDDING
+from edged.stt.graphs import HEAD_DIM, HEADS, LAYERS, WIDTH
 from edged.stt.ortsession import open_session
+from edged.stt.vocabulary import BOS, EOS
 
 Floats = NDArray[np.float32]
-BOS = 1
 _TOKENS_PER_S = 6.5  # upstream's own limit against endless loops, for English
 _KINDS = ("k", "v")
 

@@ -80,9 +80,7 @@ class Decoder:
         draft = old.tokens[base:]
         batch, runs = BATCH, 0
         while not new.ended and len(new.tokens) < limit:
-            if horizon is not None and runs == LONGEST_UPDATE:
-                break
-            if horizon is not None and new.heard[base:] and new.heard[-1] > horizon:
+            if horizon is not None and (runs == LONGEST_UPDATE or _is_beyond(new, base, horizon)):
                 break
             guess = draft[: min(batch, limit - len(new.tokens)) - 1]
             good = self._extend(new, cross, guess)
@@ -155,6 +153,11 @@ class Decoder:
                     q = (p[i] / p[i, best[i]]).astype(np.float64) ** (1 / self._temperature)
                     best[i] = self._random.choice(len(q), p=q / q.sum())
         return best
+
+
+def _is_beyond(new: Hypothesis, base: int, horizon: int) -> bool:
+    """Whether a token behind the first `base` was heard later than at frame `horizon`."""
+    return len(new.heard) > base and new.heard[-1] > horizon
 
 
 def _resumed(rest: list[int], token: list[int]) -> list[int]:

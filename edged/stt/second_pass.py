@@ -59,8 +59,8 @@ def encode(graphs: Graphs, samples: Floats) -> Floats:
         part = samples[start * STRIDE : (stop - 1) * STRIDE + KERNEL]
         conv[:, :, start:stop] = graphs.conv1.run(None, {"x": part[None, None]})[0]
     total, squares = moments(conv)
-    statistics = normalisation(total, squares, conv.shape[2])
-    frames = (conv.shape[2] - 13) // 6 + 1
+    statistics = normalisation(total, squares, count)
+    frames = (count - 13) // 6 + 1
     features = np.empty((frames, WIDTH), np.float32)
     for start in range(0, frames, _PIECE):
         stop = min(start + _PIECE, frames)

@@ -33,12 +33,13 @@ import soxr
 import torch
 import torch.nn.functional as functional
 
-from edged.models.moonshine import EOS, HEAD_DIM, HEADS, LAYERS, ROTARY
+from edged.models.moonshine import ROTARY
 from edged.models.weights import read_weights
+from edged.stt.graphs import HEAD_DIM, HEADS, LAYERS
+from edged.stt.vocabulary import BOS, EOS
 
 RATE = 16_000
 FRAME_S = 0.024
-BOS = 1
 TOKENS_PER_S = 6.5  # a transcript with more is a loop: no lesson in it
 # (chunk, lookahead) in frames: mostly what 0.56 s of delay allows, and a little less and more.
 LAYOUTS = [(10, 20), (10, 20), (10, 20), (10, 14), (10, 30)]

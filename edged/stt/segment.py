@@ -33,6 +33,8 @@ class Tuning:
     adapted: whether the encoder has the weights adapted to little lookahead.
     lock_s: how long the hypothesis behind a said word may still change.
     tail_s: how much further than the commit point the decoder looks.
+    early_s: how long before its delay has passed a word may be said: at 0 it waits for the update
+        behind it.
     first_s: seconds of a segment before its first word may be said: earlier the model invents.
     longest_s: a segment ends at a word boundary when it grows older than this.
     loop_updates: a loop that lasts this many updates ends the segment.
@@ -43,15 +45,18 @@ class Tuning:
     adapted: bool = True
     lock_s: float = 1.5
     tail_s: float = 0.35
+    early_s: float = 0.24
     first_s: float = 0.9
     longest_s: float = 20.0
     loop_updates: int = 3
 
 
+# An update's time early, words are in time and wrong no more often: 423 of 2962, both ways. With
+# patience it were 418 in place of 412.
 PROMPT = Tuning()
 # With 1.1 s and more of its future in view, upstream's encoder is the better one, and the more
 # so the longer it may think again: at 1.28 s 13.2 % of words wrong, 13.9 % with 120 frames.
-PATIENT = Tuning(revise=220, adapted=False, lock_s=2.0)
+PATIENT = Tuning(revise=220, adapted=False, lock_s=2.0, early_s=0.0)
 
 
 def tuning_for(delay_in_frames: int) -> Tuning:
@@ -128,6 +133,7 @@ class Segment:
         """
         now = self.age_s
         delay = self._options.delay_in_frames * STEP_S
+        mature = now - delay + self._tuning.early_s
         if not (last and self._read_to_end and not self.due):  # else there is nothing new to hear
             self._frames_seen = self._encoder.frames
             if not last and now < self._tuning.first_s:
@@ -156,7 +162,7 @@ class Segment:
             if unsure and end > first:
                 self._dropped["unsure"] += end - first
         else:
-            end = ready(words, first, lambda word: self._settled(word, hypothesis, now - delay))
+            end = ready(words, first, lambda word: self._settled(word, hypothesis, mature))
         if unsure:
             end = first
         fresh = words[first:end]

@@ -99,7 +99,7 @@ def test_who_has_said_all_may_wait_longer_than_who_says_nothing(
     door: Door, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The microphone comes first: audio may wait long, and that is no fault of its sender."""
-    monkeypatch.setattr(socket_module, "IDLE_S", 0.2)
+    monkeypatch.setattr(socket_module, "IDLE_S", 0.7)
     free = threading.Event()
     push = Scripted.push
 
@@ -112,7 +112,7 @@ def test_who_has_said_all_may_wait_longer_than_who_says_nothing(
         c.setup()
         c.audio(silence(3))
         c.say(type="end_of_stream")
-        time.sleep(1)
+        time.sleep(1.5)
         free.set()
         assert c.rest()[-1]["type"] == "end_of_stream"
 

@@ -98,8 +98,9 @@ def test_pings_do_not_keep_a_socket_that_says_nothing(
 def test_who_has_said_all_may_wait_longer_than_who_says_nothing(
     door: Door, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The microphone comes first: audio may wait long, and that is no fault of its sender."""
-    monkeypatch.setattr(socket_module, "IDLE_S", 0.7)
+    """The microphone comes first: audio may wait long, and that is no fault of its sender. Where
+    its patience ended in the instant of its last event, an error came behind `end_of_stream`."""
+    monkeypatch.setattr(socket_module, "IDLE_S", 0.2)
     free = threading.Event()
     push = Scripted.push
 
@@ -112,8 +113,28 @@ def test_who_has_said_all_may_wait_longer_than_who_says_nothing(
         c.setup()
         c.audio(silence(3))
         c.say(type="end_of_stream")
-        time.sleep(1.5)
+        time.sleep(1)
         free.set()
+        assert c.rest()[-1]["type"] == "end_of_stream"
+
+
+def test_who_waits_for_the_end_to_be_worked_out_is_not_idle(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was in the works counted as done: a client whose patience ended just then, while the
+    last turn was heard again, was told that it had said nothing."""
+    monkeypatch.setattr(socket_module, "IDLE_S", 0.2)
+    end = Scripted.end
+
+    def slow(self: Scripted) -> object:
+        time.sleep(1)
+        return end(self)
+
+    monkeypatch.setattr(Scripted, "end", slow)
+    with client(door) as c:
+        c.setup()
+        c.audio(silence(3))
+        c.say(type="end_of_stream")
         assert c.rest()[-1]["type"] == "end_of_stream"
 
 

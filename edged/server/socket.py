@@ -163,8 +163,9 @@ class Connection:
             try:
                 message = await self._incoming.receive(patience)
             except TimeoutError:
-                if begun and any(request.waits for request in self._requests.values()):
-                    continue  # the client has said what it wants, and waits for us
+                # All may have been said just now; or the client has said what it wants, and waits.
+                if self._closing or (begun and any(r.waits for r in self._requests.values())):
+                    continue
                 self.refuse(
                     f"nothing was received for {IDLE_S:.0f} s" if begun else "no setup was received"
                 )

@@ -88,6 +88,7 @@ class Stream:
         self._frames: Iterator[Frame] = iter(())
         self._next: deque[tuple[Frame | Flush | End, float]] = deque()  # decoded: a few steps
         self._came_at = 0.0  # the audio that is being decoded
+        self._at_work = False
 
     # -- from the loop
 
@@ -114,8 +115,9 @@ class Stream:
 
     @property
     def waits(self) -> bool:
-        """Something is still to be done."""
-        return not self.done and bool(self._waiting or self._next)
+        """Something is still to be done or, once `done`, to be told. Asked in the order in which
+        a command goes through them, so that none is between two."""
+        return bool(self._waiting) or self._at_work or bool(self._next) or self.done
 
     @property
     def waiting_s(self) -> float:
@@ -132,6 +134,7 @@ class Stream:
         """At most one step."""
         if self.done or self._client.is_full():
             return False
+        self._at_work = True
         try:
             return self._step()
         except RequestError as problem:
@@ -139,6 +142,8 @@ class Stream:
         except Exception as problem:
             _log.exception("a stream failed", extra={"EDGED_CODE": "door-stream-failed"})
             self._fail(f"the recogniser failed ({type(problem).__name__})", OURS)
+        finally:
+            self._at_work = False
         return False
 
     def _step(self) -> bool:

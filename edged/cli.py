@@ -100,7 +100,7 @@ TempOption = Annotated[
         show_envvar=False,
         rich_help_panel=RECOGNISER,
         metavar="0..1",
-        help="0 is greedy; above, words are drawn.",
+        help="0: the likeliest words; above, words are drawn.",
     ),
 ]
 PaddingOption = Annotated[

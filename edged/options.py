@@ -18,7 +18,7 @@ class Options:
     """Settings of one session. All may change while it runs (`Session.configure`).
 
     delay_in_frames: steps of 80 ms between a word's end and its `text`.
-    temp: 0 is greedy; above, the uncommitted words are sampled with `seed`.
+    temp: 0 is the likeliest text; above, the uncommitted words are sampled with `seed`.
     padding_bonus: -4..4; negative commits sooner, positive waits for more agreement.
     vad_threshold: speech probability that opens the voice gate.
     turn_threshold: a turn closes when P(silent for 2 s) exceeds it.

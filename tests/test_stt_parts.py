@@ -22,7 +22,6 @@ from edged.stt.commit import (
     without_loop,
     words_of,
 )
-from edged.stt.decoder import _resumed
 from edged.stt.graphs import HEAD_DIM, HEADS, KV
 from edged.stt.vocabulary import Vocabulary
 from edged.vad.gate import Gate
@@ -48,6 +47,20 @@ def test_a_cache_holds_what_plain_joining_would(splices: list[tuple[int, int, in
         for view, wanted in zip(cache.arrays(), expected, strict=True):
             assert view.flags.c_contiguous
             np.testing.assert_array_equal(view, wanted)
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(0, 19), unique=True))
+def test_a_cache_keeps_the_positions_it_is_told_to(positions: list[int]) -> None:
+    cache = Cache(30)
+    content = [np.full((HEADS, 20, HEAD_DIM), n, np.float32) for n in range(len(KV))]
+    for array in content:
+        array += np.arange(20, dtype=np.float32)[None, :, None] * 100
+    cache.splice(0, content, 20)
+    cache.keep(positions)
+    assert cache.length == len(positions)
+    for view, array in zip(cache.arrays(), content, strict=True):
+        np.testing.assert_array_equal(view, array[:, positions])
 
 
 @given(st.lists(st.integers(0, 50), max_size=30), st.integers(-5, 700), st.integers(-5, 700))
@@ -136,14 +149,6 @@ def test_plain_text_is_no_loop(tokens: list[int]) -> None:
 
 def test_a_word_said_twice_is_no_loop() -> None:
     assert without_loop([1, 2, 3, 3]) == 4
-
-
-@given(st.lists(st.integers(0, 9), max_size=20), st.integers(0, 9))
-def test_a_resumed_draft_is_what_stood_behind_the_token(rest: list[int], token: int) -> None:
-    resumed = _resumed(rest, [token])
-    assert resumed == rest[len(rest) - len(resumed) :]
-    if token in rest[:5]:
-        assert rest[len(rest) - len(resumed) - 1] == token
 
 
 # ---- what was said and what is believed ---------------------------------------------------------

@@ -11,7 +11,7 @@ as graphs into which audio can be pushed a few frames at a time:
     encoder_full   the same with upstream's weights, for the second pass
     cross          h[n,288]                     -> k_*, v_*        what the decoder attends to
     embedding.bin  uint8[32768,288], a row for each token, of which only those in use are read
-    decoder        rows[n,288], pos0, mask[n,s+n], past_*, cross_*
+    decoder        rows[n,288], positions[n], mask[n,s+n], past_*, cross_*
                                                 -> logits[n,32768], heard[n], k_*, v_*
     softmax        logits[n,32768]              -> p[n,32768]      a graph of its own: so both can
                                                                    be in memory that is kept
@@ -104,7 +104,8 @@ class _Graph:
         return self.op("Transpose", split, perm=[1, 0, 2], name=name)
 
     def rotate(self, x: str) -> str:
-        """[heads,n,36] at positions pos0 .. pos0+n-1: pairs of the first ROTARY dimensions."""
+        """[heads,n,36] at positions start .. start+n-1, or those of `start` where it has n: pairs
+        of the first ROTARY dimensions."""
         frequencies = 1.0 / 10000 ** (np.arange(0, ROTARY, 2) / ROTARY)
         angles = np.arange(POSITIONS)[:, None] * frequencies
         cos = self.const(np.cos(angles).astype(np.float32), "cos")
@@ -273,7 +274,7 @@ def _decoder(weights: Weights, path: Path) -> None:
     g = _Graph()
     _, scale, zero = weights["embed"]
     x = g.op("DequantizeLinear", "rows", g.const(np.float32(scale)), g.const(zero))
-    g.op("Unsqueeze", "pos0", g.ints(0), name="start")
+    g.op("Unsqueeze", "positions", g.ints(0), name="start")
     aligned = []
     for layer in range(LAYERS):
         place = f"model.decoder.layers.{layer}."
@@ -298,7 +299,7 @@ def _decoder(weights: Weights, path: Path) -> None:
     g.op("ArgMax", attention, axis=-1, keepdims=0, name="heard")
     inputs = {
         "rows": (TensorProto.UINT8, ["n", WIDTH]),
-        "pos0": (_I, []),
+        "positions": (_I, ["n"]),
         "mask": (_F, ["n", "m"]),
         **_caches("past_", "s"),
         **_caches("cross_", "t"),

@@ -90,7 +90,7 @@ def rebuilt(folder: Path, audio: Floats, tokens: list[int], threads: int = 1) ->
     n = len(tokens) + 1
     given = {
         "rows": np.fromfile(folder / EMBEDDING, np.uint8).reshape(-1, WIDTH)[[BOS, *tokens]],
-        "pos0": start,
+        "positions": np.arange(n),
         "mask": np.triu(np.full((n, n), -1e9, np.float32), 1),
         **nothing,
         **{f"cross_{name}": value for name, value in cross.items()},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import mmap
+from collections.abc import Sequence
 from math import prod
 
 import numpy as np
@@ -36,11 +37,15 @@ class Cache:
             grown[:, keep:] = addition[:, :count]
         self.length = length
 
-    def truncate(self, keep: int) -> None:
-        """Forgets all positions from `keep` on."""
-        if keep < self.length:
-            nothing = [np.empty((HEADS, 0, HEAD_DIM), np.float32)] * len(KV)
-            self.splice(keep, nothing, 0)
+    def keep(self, positions: Sequence[int]) -> None:
+        """Content becomes these positions, in this order; the rest is forgotten."""
+        length = len(positions)
+        if length == self.length and list(positions) == list(range(length)):
+            return
+        for buffer in self._buffers:
+            kept = _packed(buffer, self.length)[:, positions]  # a copy: it may overlap
+            _packed(buffer, length)[:] = kept
+        self.length = length
 
 
 def untouched(rows: int, columns: int) -> Floats:

@@ -142,8 +142,8 @@ class Segment:
             if not cross:
                 return []
             horizon = None if last or pause else int((now - delay + self._tuning.tail_s) / FRAME_S)
-            self._decoder.update(cross, token_limit(now), horizon)
-            self._read_to_end = horizon is None
+            read = self._decoder.update(cross, token_limit(now), horizon, last)
+            self._read_to_end = horizon is None and (last or read.ended)
         hypothesis = self.hypothesis
         sane = without_loop(hypothesis.tokens)
         self._looping = self._looping + 1 if sane < len(hypothesis.tokens) else 0

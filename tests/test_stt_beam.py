@@ -172,6 +172,19 @@ def test_a_search_has_no_more_runs_than_its_bound(
     assert searched(language, rivals=rivals, bounds=Bounds(LONGEST, runs=runs))[1] <= runs
 
 
+@settings(deadline=None)
+@given(languages, st.integers(1, 4), st.integers(0, 4))
+def test_when_time_is_up_the_likeliest_text_goes_on_alone(
+    language: Language, rivals: int, alone: int
+) -> None:
+    """At the end of a segment nothing may be left out, but a step has 80 ms: one had taken 168."""
+    hurried, runs = searched(language, rivals=rivals, bounds=Bounds(LONGEST, alone=alone))
+    assert runs <= alone + LONGEST + 1
+    assert hurried.p_end is not None or len(hurried.tokens) == LONGEST
+    if alone == 0:
+        assert hurried.tokens == searched(language, rivals=1)[0].tokens
+
+
 @given(texts, st.sampled_from(LETTERS))
 def test_a_draft_goes_on_behind_the_token_or_as_if_one_had_been_exchanged(
     draft: list[int], token: int

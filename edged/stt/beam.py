@@ -45,12 +45,13 @@ class Bounds:
     """Where a search ends.
 
     tokens: most of them. horizon: a text that was heard beyond this frame is long enough; None:
-    to the end. runs: most of them.
+    to the end. runs: most of them. alone: after so many only the likeliest text goes on.
     """
 
     tokens: int
     horizon: int | None = None
     runs: int | None = None
+    alone: int | None = None
 
 
 @dataclass(slots=True)
@@ -77,11 +78,13 @@ class Beam:
             self.tree.read(known)
         live, done = [start], list[Line]()
         while live:
-            loose = self.tree.loose
+            runs, loose = self.tree.runs - first_run, self.tree.loose
+            if self.bounds.alone is not None and runs >= self.bounds.alone:
+                live = live[:1]
             if loose > 2 * MOST_LOOSE or (loose > MOST_LOOSE and len(live) == 1):
                 live = [self._settled(live[0])]
             if missing := [x for x in live if self.tree.child(x.row, x.token) is None]:
-                if self.bounds.runs is not None and self.tree.runs - first_run >= self.bounds.runs:
+                if self.bounds.runs is not None and runs >= self.bounds.runs:
                     break
                 each = max(1, BATCH // len(missing))
                 self.tree.read([(x.row, [x.token, *x.draft[: each - 1]]) for x in missing])

@@ -65,14 +65,20 @@ class Decoder:
         return self._tree.runs
 
     def update(
-        self, cross: list[Floats], limit: int, horizon: int | None, last: bool = True
+        self,
+        cross: list[Floats],
+        limit: int,
+        horizon: int | None,
+        last: bool = True,
+        in_step: bool = False,
     ) -> Hypothesis:
         """Decodes against `cross` (keys and values of all frames).
 
         limit: most tokens of the whole segment. horizon: encoder frame beyond which a token
         is of no use yet, so that decoding stops there; None: decode to the end. last: however long
         that takes. Else it stops after LONGEST_UPDATE runs: the hypothesis may then be shorter
-        than it was, and the next update goes on from its end.
+        than it was, and the next update goes on from its end. in_step: somebody waits; even if it
+        is the last, after so many runs only the likeliest text goes on.
         """
         old, base = self.hypothesis, self.locked
         limit = min(limit, self._capacity - 1)
@@ -80,7 +86,8 @@ class Decoder:
             return old
         self._forget(base)
         self._tree.hear(cross)
-        bounds = Bounds(limit - base, horizon, None if last else LONGEST_UPDATE)
+        runs, alone = None if last else LONGEST_UPDATE, LONGEST_UPDATE if in_step else None
+        bounds = Bounds(limit - base, horizon, runs, alone)
         beam = Beam(self._tree, bounds, resume=self._resume)
         token = old.tokens[base - 1] if base else BOS
         line = beam.search(Line(token, None, old.tokens[base:]), self._drafts())

@@ -142,7 +142,7 @@ class Segment:
             if not cross:
                 return []
             horizon = None if last or pause else int((now - delay + self._tuning.tail_s) / FRAME_S)
-            read = self._decoder.update(cross, token_limit(now), horizon, last)
+            read = self._decoder.update(cross, token_limit(now), horizon, last, in_step=True)
             self._read_to_end = horizon is None and (last or read.ended)
         hypothesis = self.hypothesis
         sane = without_loop(hypothesis.tokens)

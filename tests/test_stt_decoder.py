@@ -15,6 +15,7 @@ from edged.errors import ModelError
 from edged.models.loader import Models, load
 from edged.models.recipe import EMBEDDING
 from edged.models.store import default_models_dir
+from edged.stt import beam, choose
 from edged.stt.commit import token_limit
 from edged.stt.decoder import LONGEST_UPDATE, Decoder, Hypothesis
 from edged.stt.graphs import FRAME_S, KV, WIDTH, Embedding, Floats
@@ -56,7 +57,7 @@ def test_a_right_draft_is_read_at_once_and_changes_nothing(
     assert helped.runs < alone.runs
 
 
-def test_rivals_that_were_weighed_are_read_in_one_run_the_next_time(
+def test_rivals_that_were_weighed_are_read_in_few_runs_the_next_time(
     models: Models, heard: tuple[list[Floats], int]
 ) -> None:
     twice = decoder(models)
@@ -64,6 +65,28 @@ def test_rivals_that_were_weighed_are_read_in_one_run_the_next_time(
     first = twice.runs
     assert twice.update(*heard, None).tokens == tokens
     assert twice.runs - first < first / 3
+
+
+@pytest.mark.parametrize("most_loose", [0, 3])
+def test_a_text_that_is_settled_on_the_way_is_the_same_and_is_locked_as_any_other(
+    models: Models,
+    heard: tuple[list[Floats], int],
+    monkeypatch: pytest.MonkeyPatch,
+    most_loose: int,
+) -> None:
+    """What a long search settles or forgets is found or read again by the next update."""
+    monkeypatch.setattr(choose, "RIVALS", 1)
+    tokens = decoder(models).update(*heard, None).tokens
+    monkeypatch.setattr(beam, "MOST_LOOSE", most_loose)
+    settled = decoder(models)
+    for locked in (0, 4, 9, len(tokens)):
+        settled.lock(locked)
+        assert settled.update(*heard, None).tokens == tokens
+        assert len(settled._tree.rows([BOS, *tokens])) >= locked
+    settled.hypothesis.tokens[2] = 7  # as if the rows from there on were another text's
+    unread = settled.hypothesis.tokens[: settled.locked]
+    assert settled.update(*heard, None).tokens[: len(unread)] == unread
+    assert len(settled._tree.rows([BOS, *unread])) >= len(unread)
 
 
 def test_a_text_in_a_tree_is_read_as_if_it_stood_alone(

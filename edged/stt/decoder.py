@@ -13,9 +13,9 @@ from edged.stt.graphs import Floats, Graphs
 from edged.stt.tree import MOST_ROWS, TokenTree, common_prefix
 from edged.stt.vocabulary import BOS
 
-# Runs of an update, so that a step stays short: after so many the likeliest text goes on alone, and
-# after so many it is cut off, unless it is the last. (Cut off after 8 words came later: p99 1.28 s
-# behind their delay in place of 1.02 s.)
+# Runs of an update in a step, which must stay short: after so many the likeliest text goes on
+# alone, and after so many it is cut off, unless it is the last. (Cut off after 8, words came
+# later: p99 1.28 s behind their delay in place of 1.02 s.)
 ALONE_AFTER, LONGEST_UPDATE = 8, 12
 
 
@@ -41,7 +41,7 @@ class Decoder:
     """Decoding of one segment: the likeliest of a few texts, or a sampled one.
 
     Tokens before `locked` are fixed, with their self-attention keys and values in a cache; the
-    rest is a draft that each update reads again, in one batch, against the newest audio.
+    rest, and its rivals, are drafts that each update reads again against the newest audio.
     """
 
     def __init__(
@@ -51,12 +51,15 @@ class Decoder:
         temperature: float = 0.0,
         eos_bonus: float = 0.0,
         random: np.random.Generator | None = None,
+        in_step: bool = False,
     ) -> None:
         """`capacity`: most tokens. `eos_bonus` is added to the logit of "nothing more was said":
-        above 0 words come later, below 0 sooner. `random` is needed where `temperature` > 0."""
+        above 0 words come later, below 0 sooner. `random` is needed where `temperature` > 0.
+        `in_step`: somebody waits for each update."""
         chooser = Chooser(temperature, eos_bonus, random)
         self._tree = TokenTree(graphs, capacity + 2 * MOST_LOOSE + 2 * MOST_ROWS, chooser)
         self._capacity = capacity
+        self._alone = ALONE_AFTER if in_step else None
         self._resume = temperature == 0  # drawn text has no second chance: it would bend it
         self._rivals: list[list[int]] = []  # what else was weighed in the last update, from its
         self._rivals_from = 0  # tokens locked then on
@@ -68,20 +71,14 @@ class Decoder:
         return self._tree.runs
 
     def update(
-        self,
-        cross: list[Floats],
-        limit: int,
-        horizon: int | None,
-        last: bool = True,
-        in_step: bool = False,
+        self, cross: list[Floats], limit: int, horizon: int | None, last: bool = True
     ) -> Hypothesis:
         """Decodes against `cross` (keys and values of all frames).
 
         limit: most tokens of the whole segment. horizon: encoder frame beyond which a token
         is of no use yet, so that decoding stops there; None: decode to the end. last: however long
         that takes. Else it stops after LONGEST_UPDATE runs: the hypothesis may then be shorter
-        than it was, and the next update goes on from its end. in_step: somebody waits, so after
-        ALONE_AFTER runs only the likeliest text goes on.
+        than it was, and the next update goes on from its end.
         """
         old, base = self.hypothesis, self.locked
         limit = min(limit, self._capacity - 1)
@@ -89,8 +86,8 @@ class Decoder:
             return old
         self._forget(base)
         self._tree.hear(cross)
-        runs, alone = None if last else LONGEST_UPDATE, ALONE_AFTER if in_step else None
-        bounds = Bounds(limit - base, horizon, runs, alone)
+        runs = None if last else LONGEST_UPDATE
+        bounds = Bounds(limit - base, horizon, runs, self._alone)
         beam = Beam(self._tree, bounds, resume=self._resume)
         token = old.tokens[base - 1] if base else BOS
         line = beam.search(Line(token, None, old.tokens[base:]), self._drafts())

@@ -51,7 +51,8 @@ class Tuning:
     loop_updates: int = 3
 
 
-# Said an update early, words are in time and no more of them are wrong: 423 of 2962 either way.
+# Figures of a decoder without rivals. Said an update early, words are in time and no more of them
+# are wrong: 423 of 2962 either way.
 PROMPT = Tuning()
 # With 1.1 s and more of its future in view, upstream's encoder is the better one, and the more
 # so the longer it may think again: at 1.28 s 13.2 % of words wrong, 13.9 % with 120 frames. Here
@@ -87,6 +88,7 @@ class Segment:
             options.temp,
             options.padding_bonus,
             random,
+            in_step=True,
         )
         self._dropped = dropped
         self._said: list[HeardWord] = []
@@ -142,7 +144,7 @@ class Segment:
             if not cross:
                 return []
             horizon = None if last or pause else int((now - delay + self._tuning.tail_s) / FRAME_S)
-            read = self._decoder.update(cross, token_limit(now), horizon, last, in_step=True)
+            read = self._decoder.update(cross, token_limit(now), horizon, last)
             self._read_to_end = horizon is None and (last or read.ended)
         hypothesis = self.hypothesis
         sane = without_loop(hypothesis.tokens)

@@ -94,8 +94,8 @@ class TokenTree:
 
     def settle(self, rows: Sequence[int]) -> None:
         """These rows, in order, become the trunk; all else is forgotten."""
-        tokens = [*self._trunk, *(self._nodes[row].token for row in sorted(self._nodes))]
-        self._trunk = [tokens[row] for row in rows]
+        fixed = len(self._trunk)
+        self._trunk = [self._trunk[r] if r < fixed else self._nodes[r].token for r in rows]
         self._cache.keep(rows)
         self._nodes.clear()
         self._first.clear()

@@ -161,12 +161,28 @@ def test_int8_weights_are_multiplied_exactly_on_this_machine(models: Path) -> No
     machine was found to be able to do must give what uint8 weights, which never clip, give."""
     path, random = models / "tiny-en/graphs/encoder.onnx", np.random.default_rng(1)
     nothing = np.zeros((HEADS, 0, HEAD_DIM), np.float32)
-    given = {"feat": 3 * random.standard_normal((40, WIDTH), np.float32), "pos0": np.array(0)}
-    given |= dict.fromkeys(PAST, nothing)
+    given = {"feat": 3 * random.standard_normal((40, WIDTH), np.float32)}
+    given |= {"pos0": np.array(0), "kept": np.array([0]), **dict.fromkeys(PAST, nothing)}
     never_clips = options(1, exact_int8=False)
     safe = ort.InferenceSession(str(path), never_clips, providers=["CPUExecutionProvider"])
     expected = safe.run(["out"], given)[0]
     assert np.allclose(open_session(path, 1).run(["out"], given)[0], expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["encoder", "encoder_full"])
+def test_the_encoder_gives_the_keys_and_values_that_are_wanted_and_no_others(
+    models: Path, name: str
+) -> None:
+    session = open_session(models / f"tiny-en/graphs/{name}.onnx", 1)
+    given = {"feat": np.random.default_rng(1).standard_normal((12, WIDTH), np.float32)}
+    given |= {"pos0": np.array(0)}
+    given |= dict.fromkeys(PAST, np.zeros((HEADS, 0, HEAD_DIM), np.float32))
+    states, *every = session.run(None, {**given, "kept": np.array([12])})
+    for count in (0, 5):
+        same, *first = session.run(None, {**given, "kept": np.array([count])})
+        assert np.array_equal(same, states)
+        for some, whole in zip(first, every, strict=True):
+            assert np.array_equal(some, whole[:, :count])
 
 
 def test_states_of_another_length_are_infinitely_apart() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from pathlib import Path
@@ -221,3 +223,20 @@ def test_a_sentence_sounds_complete_at_its_end_and_not_in_its_middle() -> None:
     broken = smart_turn.probability(np.append(x[: 3 * rate], rest))
     assert broken < 0.5 < whole
     assert smart_turn.run_time_s() > 0
+
+
+def test_an_answer_leaves_no_memory_behind() -> None:
+    """Its arena, without which each of its tensors is mapped anew, would keep 15 MB for good."""
+    script = """
+import numpy as np, psutil
+from edged.models.loader import load
+from edged.vad.turn import SAMPLES, SmartTurn
+models = load()
+smart_turn, rss = SmartTurn(models.smart_turn), psutil.Process().memory_info
+before = rss().rss
+for _ in range(3):
+    smart_turn.probability(np.zeros(SAMPLES, np.float32))
+print(rss().rss - before)
+"""
+    ran = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    assert int(ran.stdout) < 12e6

@@ -64,7 +64,9 @@ def load(models_dir: Path | None = None, model: str = "tiny-en", threads: int = 
         graphs=Graphs.load(store.graphs(entry), threads),
         vocabulary=Vocabulary.load(store.root / entry.name / "tokenizer.bin"),
         silero=open_session(_only_file(store, catalogue.of_kind("vad")), _SHORT_MODELS_THREADS),
-        smart_turn=open_session(turn_path, _SHORT_MODELS_THREADS) if turn_path else None,
+        smart_turn=(
+            open_session(turn_path, _SHORT_MODELS_THREADS, arena=True) if turn_path else None
+        ),
         missing=() if turn_path else (turn.name,),
         inactivity=Weights.load(resources() / "inactivity.json"),
     )

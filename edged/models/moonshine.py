@@ -7,7 +7,8 @@ as graphs into which audio can be pushed a few frames at a time:
     conv1          x[1,1,S] 16 kHz              -> a[1,288,N]      kernel 127, stride 64, tanh
     conv23         a, mean, scale               -> feat[M,288]     group norm (statistics given),
                                                                    conv k7 s3, conv k3 s2
-    encoder        feat[n,288], pos0, past_*    -> out[n,288], k_*, v_*
+    encoder        feat[n,288], pos0, kept[1], past_*
+                                                -> out[n,288], k_*, v_*   of the first `kept` frames
     encoder_full   the same with upstream's weights, for the second pass
     cross          h[n,288]                     -> k_*, v_*        what the decoder attends to
     embedding.bin  uint8[32768,288], a row for each token, of which only those in use are read
@@ -140,23 +141,32 @@ class _Graph:
         layer: int,
         mask: str = "",
         groups: int = 1,
+        kept: str = "",
     ) -> str:
         """Attends to the cache and to x itself, `groups` of heads one after the other.
 
-        Keys and values are joined rather than scores: in the second pass those are the largest
-        tensors by far, and the groups keep them small.
+        Keys and values are joined rather than scores: those are the largest tensors by far. The
+        groups keep them small, in the second pass for the memory's sake, in the first because what
+        is large is mapped anew each time (with all heads at once an update at the end of a long
+        segment took half as long again). Of x's own keys and values the first `kept` ("": all) are
+        an output: the others need not outlive the layer.
         """
+        outputs = [f"k_{layer}", f"v_{layer}"]
+        names: list[str | None] = [None, None] if kept else [*outputs]
         joined = _joined([weights[f"{place}{kind}_proj"] for kind in "qkv"])
         qk, v = self.ops(
             "Split",
             self.heads(self.linear(x, joined)),
             self.ints(2 * HEADS, HEADS),
-            names=[None, f"v_{layer}"],
+            names=[None, names[1]],
             axis=0,
         )
         q, k = self.ops(
-            "Split", self.rotate(qk), self.ints(HEADS, HEADS), names=[None, f"k_{layer}"], axis=0
+            "Split", self.rotate(qk), self.ints(HEADS, HEADS), names=[None, names[0]], axis=0
         )
+        if kept:
+            for rows, name in zip((k, v), outputs, strict=True):
+                self.op("Slice", rows, self.ints(0), kept, self.ints(1), name=name)
         k = self.op("Concat", f"past_k_{layer}", k, axis=1)
         v = self.op("Concat", f"past_v_{layer}", v, axis=1)
         if groups == 1:
@@ -250,14 +260,15 @@ def _encoder(weights: Weights, path: Path, groups: int) -> None:
     for layer in range(LAYERS):
         place = f"layers.{layer}."
         h = g.norm(x, weights[place + "input_layernorm"])
-        h = g.self_attention(h, weights, place + "self_attn.", layer, groups=groups)
+        h = g.self_attention(h, weights, place + "self_attn.", layer, groups=groups, kept="kept")
         x = g.op("Add", x, h)
         h = g.norm(x, weights[place + "post_attention_layernorm"])
         h = g.op("Gelu", g.linear(h, weights[place + "mlp.fc1"]))
         x = g.op("Add", x, g.linear(h, weights[place + "mlp.fc2"]))
     g.norm(x, weights["layer_norm"], name="out")
-    inputs = {"feat": (_F, ["n", WIDTH]), "pos0": (_I, []), **_caches("past_", "t")}
-    g.save(path, inputs, {"out": (_F, ["n", WIDTH]), **_caches("", "n")})
+    inputs = {"feat": (_F, ["n", WIDTH]), "pos0": (_I, []), "kept": (_I, [1])}
+    outputs = {"out": (_F, ["n", WIDTH]), **_caches("", "f")}
+    g.save(path, inputs | _caches("past_", "t"), outputs)
 
 
 def _cross(weights: Weights, path: Path) -> None:
@@ -329,7 +340,7 @@ def build(upstream: Path, out: Path, streaming_encoder: Path | None) -> None:
     streaming = adapt(encoder, streaming_encoder, ADAPTED_SHARE) if streaming_encoder else encoder
     _conv1(encoder, out / "conv1.onnx")
     _conv23(encoder, out / "conv23.onnx")
-    _encoder(streaming, out / "encoder.onnx", groups=1)
+    _encoder(streaming, out / "encoder.onnx", groups=4)
     _encoder(encoder, out / "encoder_full.onnx", groups=8)
     _cross(decoder, out / "cross.onnx")
     _decoder(decoder, out / "decoder.onnx")

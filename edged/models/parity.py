@@ -78,14 +78,14 @@ def rebuilt(folder: Path, audio: Floats, tokens: list[int], threads: int = 1) ->
     upstream's `tokens`."""
     names = ("conv1", "conv23", "encoder_full", "cross", "decoder", "softmax")
     run = {name: open_session(folder / f"{name}.onnx", threads).run for name in names}
-    start = np.array(0)
+    start = {"pos0": np.array(0), "kept": np.array([0])}
     nothing = {f"past_{name}": np.zeros((HEADS, 0, HEAD_DIM), np.float32) for name in _layers()}
 
     a = run["conv1"](["a"], {"x": audio[None, None]})[0]
     mean, scale = a.mean(), 1 / np.sqrt(a.var() + 1e-5)
     statistics = {"mean": np.array(mean, np.float32), "scale": np.array(scale, np.float32)}
     feat = run["conv23"](["feat"], {"a": a, **statistics})[0]
-    states = run["encoder_full"](["out"], {"feat": feat, "pos0": start, **nothing})[0]
+    states = run["encoder_full"](["out"], {"feat": feat, **start, **nothing})[0]
     cross = dict(zip(_layers(), run["cross"](_layers(), {"h": states}), strict=True))
     n = len(tokens) + 1
     given = {

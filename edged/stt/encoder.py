@@ -44,9 +44,9 @@ class Encoder:
         features = self._frontend.features(first)
         if not len(features):
             return []
-        feed = {"feat": features, "pos0": np.array(first), **feeds(PAST, self._past.arrays())}
-        states, *new = self._graph.run(None, feed)
         final = max(0, len(features) - self._revise)
+        feed = {"feat": features, "pos0": np.array(first), "kept": np.array([final])}
+        states, *new = self._graph.run(None, feed | feeds(PAST, self._past.arrays()))
         self._past.splice(first, new, final)
         cross = self._graphs.cross.run(_CROSS_OUT, {"h": states})
         self._cross.splice(first, cross, len(states))

@@ -16,20 +16,26 @@ import onnxruntime as ort  # isort: skip
 
 from edged.errors import ModelError
 
+GIVING_BACK = ort.RunOptions()  # the arena is empty again when the run ends
+GIVING_BACK.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
 
-def options(threads: int, exact_int8: bool | None = None) -> ort.SessionOptions:
+
+def options(
+    threads: int, exact_int8: bool | None = None, arena: bool = False
+) -> ort.SessionOptions:
     """For small graphs run every 80 ms on a board that should stay cool.
 
     `threads` (1 or 2) work on one node; they sleep between runs instead of spinning. No memory
     arena and no memory pattern: shapes grow from run to run, and an arena keeps the largest ever.
-    exact_int8: products of uint8 and int8 are summed in 32 bits here; None: look.
+    exact_int8: products of uint8 and int8 are summed in 32 bits here; None: look. arena: have one
+    all the same, for runs that end with `GIVING_BACK`.
     """
     exact_int8 = has_vnni() if exact_int8 is None else exact_int8
     chosen = ort.SessionOptions()
     chosen.intra_op_num_threads = threads
     chosen.inter_op_num_threads = 1
     chosen.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
-    chosen.enable_cpu_mem_arena = False
+    chosen.enable_cpu_mem_arena = arena
     chosen.enable_mem_pattern = False
     chosen.log_severity_level = 3  # errors only: they come as exceptions too
     chosen.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -71,13 +77,15 @@ def has_vnni() -> bool:
     return not flags.isdisjoint({"avx512_vnni", "avx_vnni"})
 
 
-def open_session(path: Path, threads: int) -> ort.InferenceSession:
-    """Raises ModelError that names the file and the mending command."""
+def open_session(path: Path, threads: int, arena: bool = False) -> ort.InferenceSession:
+    """`arena`: see `options`. Raises ModelError that names the file and the mending command."""
     if not path.is_file():
         raise ModelError(f"{path} is missing: `edged models fetch` mends it")
     try:
         return ort.InferenceSession(
-            str(path), sess_options=options(threads), providers=["CPUExecutionProvider"]
+            str(path),
+            sess_options=options(threads, arena=arena),
+            providers=["CPUExecutionProvider"],
         )
     except Exception as error:  # ONNX Runtime has a class of its own for each kind of broken file
         said = str(error).strip().splitlines()[0][:200] if str(error).strip() else "no reason given"

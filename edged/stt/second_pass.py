@@ -69,6 +69,6 @@ def encode(graphs: Graphs, samples: Floats) -> Floats:
         features[start:stop] = graphs.conv23.run(None, feed)[0]
     del conv
     nothing = [np.empty((HEADS, 0, HEAD_DIM), np.float32)] * len(KV)
-    feed = {"feat": features, "pos0": np.array(0), **feeds(PAST, nothing)}
-    states: Floats = graphs.encoder_full.run(["out"], feed)[0]
+    feed = {"feat": features, "pos0": np.array(0), "kept": np.array([0])}
+    states: Floats = graphs.encoder_full.run(["out"], feed | feeds(PAST, nothing))[0]
     return states

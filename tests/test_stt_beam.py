@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import cast
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from edged.stt.beam import RESUME_WITHIN, Beam, Bounds, Line
@@ -89,6 +89,19 @@ def searched(
     tree = FakeTree(language)
     beam = Beam(cast(TokenTree, tree), bounds or Bounds(LONGEST), rivals, margin)
     return beam.search(Line(BOS, None, drafts[0]), drafts[1:]), tree.runs
+
+
+class Fork(Language):
+    """Every text begins with the first letter; then the second has `p`, the third the rest."""
+
+    def __init__(self, p: float) -> None:
+        self.p = p
+
+    def choices(self, text: tuple[int, ...]) -> list[Choice]:
+        if len(text) != 1:
+            return [Choice(LETTERS[0], 1.0)]
+        forked = [Choice(LETTERS[1], self.p), Choice(LETTERS[2], 1 - self.p)]
+        return sorted(forked, key=lambda choice: -choice.p)
 
 
 languages = st.integers(0, 2**32 - 1).map(Language)
@@ -196,3 +209,12 @@ def test_a_draft_goes_on_behind_the_token_or_as_if_one_had_been_exchanged(
         assert draft[len(draft) - len(resumed) - 1] == token
     beam.resume = False
     assert beam._resumed(draft, token) == (draft[1:] if draft[:1] == [token] else ())
+
+
+@given(st.floats(0.01, 0.99), st.integers(1, 3))
+def test_what_a_rival_that_is_left_has_otherwise_is_disputed(p: float, rivals: int) -> None:
+    beam = Beam(cast(TokenTree, FakeTree(Fork(p))), Bounds(LONGEST), rivals, margin=1.5)
+    found = beam.search(Line(BOS, None))
+    apart = abs(math.log(p / (1 - p)))
+    assume(abs(apart - 1.5) > 1e-6)
+    assert beam.undisputed == (1 if rivals > 1 and apart < 1.5 else len(found.tokens))

@@ -89,6 +89,17 @@ def test_a_text_that_is_settled_on_the_way_is_the_same_and_is_locked_as_any_othe
     assert len(settled._tree.rows([BOS, *unread])) >= len(unread)
 
 
+def test_drawn_text_has_no_rivals_that_could_agree(
+    models: Models, heard: tuple[list[Floats], int]
+) -> None:
+    """It is said when two looks agree, as without rivals."""
+    found = decoder(models).update(*heard, None)
+    assert 0 < found.undisputed <= len(found.tokens)
+    random = np.random.default_rng(1)
+    drawn = Decoder(models.graphs, 200, temperature=0.5, random=random)
+    assert drawn.update(*heard, None).undisputed == 0
+
+
 def test_a_text_in_a_tree_is_read_as_if_it_stood_alone(
     models: Models, heard: tuple[list[Floats], int]
 ) -> None:

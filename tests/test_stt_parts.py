@@ -16,6 +16,7 @@ from edged.stt.cache import Cache
 from edged.stt.commit import (
     HeardWord,
     in_order,
+    is_complete,
     is_unsure,
     token_limit,
     unsaid,
@@ -193,6 +194,22 @@ def test_a_corrected_hypothesis_neither_repeats_nor_skips(
 def test_nothing_said_means_everything_is_unsaid() -> None:
     assert unsaid([], _line("a b")) == 0
     assert unsaid(_line("a b"), []) == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "tokens", "p_end", "complete"),
+    [
+        ("be", 6, None, True),  # a word follows
+        ("be", 5, None, False),  # or "beheld"
+        ("be", 5, 0.3, False),
+        ("be", 5, 0.9, True),
+        ("be.", 5, None, True),
+    ],
+)
+def test_a_word_is_complete_when_nothing_more_of_it_can_come(
+    text: str, tokens: int, p_end: float | None, complete: bool
+) -> None:
+    assert is_complete(HeardWord(text, 1.0, 1.2, 5, 0.9), tokens, p_end) is complete
 
 
 def test_speech_is_at_most_six_and_a_half_tokens_a_second() -> None:

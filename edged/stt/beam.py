@@ -12,7 +12,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from edged.stt.tree import Choice, Node, TokenTree
+from edged.stt.tree import Choice, Node, TokenTree, common_prefix
 from edged.stt.vocabulary import EOS
 
 BATCH = 8  # tokens read in one run, but for drafts
@@ -61,7 +61,8 @@ class Beam:
 
     rivals, margin: see RIVALS and MARGIN. resume: whether a draft goes on behind a token that it
     did not have. visited: the texts whose continuation was looked at, as drafts for a search of
-    the same audio with a little more of it.
+    the same audio with a little more of it. undisputed: how many tokens of the likeliest text all
+    others have that were left in the end.
     """
 
     tree: TokenTree
@@ -70,6 +71,7 @@ class Beam:
     margin: float = MARGIN
     resume: bool = True
     visited: list[tuple[int, ...]] = field(default_factory=list)
+    undisputed: int = 0
 
     def search(self, start: Line, drafts: Sequence[Sequence[int]] = ()) -> Line:
         """The likeliest text behind `start`. `drafts` are read with it, before all else."""
@@ -90,7 +92,10 @@ class Beam:
                 each = max(1, BATCH // len(missing))
                 self.tree.read([(x.row, [x.token, *x.draft[: each - 1]]) for x in missing])
             live = self._grown(live, done)
-        return max(done + live, key=_score)
+        best = max(done + live, key=_score)
+        left = [line for line in done + live if line.score >= best.score - self.margin]
+        self.undisputed = min(common_prefix(line.tokens, best.tokens) for line in left)
+        return best
 
     def _settled(self, line: Line) -> Line:
         """All but the tokens in front of its last is forgotten."""

@@ -27,6 +27,7 @@ _TOKENS, _UNSURE = (8, 20), (0.42, 0.33)
 LONGEST_LOOP = 8  # tokens
 ATTENTION_LATE_S = 0.03
 STOP_FRAMES = 4
+ENDED_P = 0.5  # the decoder is this sure that nothing more was said
 CLOSE_S = 0.4  # a word that starts this soon after another follows it without a pause
 
 
@@ -131,6 +132,12 @@ def is_unsure(probabilities: Sequence[float]) -> bool:
     """Whether text with these token probabilities is rather invented than heard."""
     bound = float(np.interp(len(probabilities), _TOKENS, _UNSURE))
     return mean_probability(probabilities) < bound
+
+
+def is_complete(word: HeardWord, tokens: int, p_end: float | None) -> bool:
+    """Whether nothing more of it can come: of `tokens` some follow, a mark ends it, or nothing more
+    was said (p_end: see `edged.stt.decoder.Hypothesis`)."""
+    return word.last < tokens or word.text[-1] in ".,?!" or (p_end is not None and p_end >= ENDED_P)
 
 
 def token_limit(seconds: float) -> int:

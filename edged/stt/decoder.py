@@ -24,7 +24,8 @@ class Hypothesis:
     """What the decoder now believes the whole segment says.
 
     tokens: without BOS and EOS. heard: encoder frame at which each token was heard.
-    probability: of each token. agreed: how many tokens the previous update had, too.
+    probability: of each token. agreed: how many tokens the previous update had, too. undisputed:
+    how many no rival has otherwise; 0 for drawn text, which has no rivals.
     ended: the decoder says that nothing more was said. p_end: how sure it was of that at the
     last token; None if it stopped before.
     """
@@ -33,6 +34,7 @@ class Hypothesis:
     heard: list[int] = field(default_factory=list)
     probability: list[float] = field(default_factory=list)
     agreed: int = 0
+    undisputed: int = 0
     ended: bool = False
     p_end: float | None = None
 
@@ -60,7 +62,7 @@ class Decoder:
         self._tree = TokenTree(graphs, capacity + 2 * MOST_LOOSE + 2 * MOST_ROWS, chooser)
         self._capacity = capacity
         self._alone = ALONE_AFTER if in_step else None
-        self._resume = temperature == 0  # drawn text has no second chance: it would bend it
+        self._drawn = temperature > 0
         self._rivals: list[list[int]] = []  # what else was weighed in the last update, from its
         self._rivals_from = 0  # tokens locked then on
         self.locked = 0
@@ -88,7 +90,8 @@ class Decoder:
         self._tree.hear(cross)
         runs = None if last else LONGEST_UPDATE
         bounds = Bounds(limit - base, horizon, runs, self._alone)
-        beam = Beam(self._tree, bounds, resume=self._resume)
+        # Drawn text has no second chance: it would bend it.
+        beam = Beam(self._tree, bounds, resume=not self._drawn)
         token = old.tokens[base - 1] if base else BOS
         line = beam.search(Line(token, None, old.tokens[base:]), self._drafts())
         self._rivals, self._rivals_from = _leaves(beam.visited), base
@@ -98,6 +101,7 @@ class Decoder:
             [*old.heard[:base], *line.heard],
             [*old.probability[:base], *line.probability],
             agreed=common_prefix(tokens, old.tokens),
+            undisputed=0 if self._drawn else base + beam.undisputed,
             ended=line.p_end is not None,
             p_end=line.p_end,
         )

@@ -11,6 +11,7 @@ from edged import STEP_S
 from edged.options import Options
 from edged.stt.commit import (
     HeardWord,
+    is_complete,
     is_unsure,
     ready,
     token_limit,
@@ -35,6 +36,7 @@ class Tuning:
     tail_s: how much further than to words whose delay has passed the decoder looks.
     early_s: how long before its delay has passed a word may be said: the time of an update, or it
         comes with the update behind its delay.
+    undisputed_p: a word this likely that no rival text has otherwise need not be seen twice.
     first_s: seconds of a segment before its first word may be said: earlier the model invents.
     longest_s: a segment ends at a word boundary when it grows older than this.
     loop_updates: a loop that lasts this many updates ends the segment.
@@ -46,18 +48,22 @@ class Tuning:
     lock_s: float = 1.5
     tail_s: float = 0.35
     early_s: float = 0.24
+    undisputed_p: float = 0.5
     first_s: float = 0.9
     longest_s: float = 20.0
     loop_updates: int = 3
 
 
-# Figures of a decoder without rivals. Said an update early, words are in time and no more of them
-# are wrong: 423 of 2962 either way.
+# Said an update early, words are in time and no more of them are wrong (423 of 2962 either way, by
+# a decoder without rivals). With what is beyond dispute said at once, 15 % of words come more than
+# 0.15 s behind their delay in place of 20, and 379 are wrong in place of 376; at 0.56 s of delay
+# 25 % in place of 35, and no more are wrong.
 PROMPT = Tuning()
 # With 1.1 s and more of its future in view, upstream's encoder is the better one, and the more
 # so the longer it may think again: at 1.28 s 13.2 % of words wrong, 13.9 % with 120 frames. Here
-# words said early were wrong more often: 418 in place of 412.
-PATIENT = Tuning(revise=220, adapted=False, lock_s=2.0, early_s=0.0)
+# words said early were wrong more often, 418 in place of 412, and so were those beyond dispute: of
+# every second clip 209 in place of 201.
+PATIENT = Tuning(revise=220, adapted=False, lock_s=2.0, early_s=0.0, undisputed_p=1.1)
 
 
 def tuning_for(delay_in_frames: int) -> Tuning:
@@ -174,9 +180,11 @@ class Segment:
         return fresh
 
     def _settled(self, word: HeardWord, hypothesis: Hypothesis, until_s: float) -> bool:
-        """Old enough, complete (a word follows), and the same as in the update before."""
+        """Old enough, complete, and either the same as in the update before or beyond dispute."""
+        complete = is_complete(word, len(hypothesis.tokens), hypothesis.p_end)
+        undisputed = (
+            word.last <= hypothesis.undisputed and word.probability >= self._tuning.undisputed_p
+        )
         return (
-            word.stop_s <= until_s
-            and word.last < len(hypothesis.tokens)
-            and word.last <= hypothesis.agreed
+            word.stop_s <= until_s and complete and (undisputed or word.last <= hypothesis.agreed)
         )

@@ -21,8 +21,8 @@ from edged.models.loader import load
 from edged.models.samples import samples
 from edged.models.store import default_models_dir
 from edged.models.verify import MAY_BE_BEHIND, STATES_MAY_DIFFER
+from edged.ortsession import open_session, options
 from edged.stt.graphs import HEAD_DIM, HEADS, PAST, WIDTH
-from edged.stt.ortsession import open_session, options
 
 
 @pytest.fixture

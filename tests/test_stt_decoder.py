@@ -15,11 +15,11 @@ from edged.errors import ModelError
 from edged.models.loader import Models, load
 from edged.models.recipe import EMBEDDING
 from edged.models.store import default_models_dir
+from edged.ortsession import run_into
 from edged.stt import beam, choose
 from edged.stt.commit import token_limit
 from edged.stt.decoder import LONGEST_UPDATE, Decoder, Hypothesis
 from edged.stt.graphs import FRAME_S, KV, WIDTH, Embedding, Floats
-from edged.stt.ortsession import run_into
 from edged.stt.second_pass import encode
 from edged.stt.tree import Choice, TokenTree
 from edged.stt.vocabulary import BOS

@@ -12,8 +12,8 @@ from edged.memory import give_back, stay_small
 from edged.models import built
 from edged.models.catalogue import Entry, resources, shipped
 from edged.models.store import MEND, State, Store, default_models_dir
+from edged.ortsession import open_session
 from edged.stt.graphs import Graphs
-from edged.stt.ortsession import open_session
 from edged.stt.vocabulary import Vocabulary
 from edged.vad.inactivity import Weights
 from edged.vad.turn import SLOWEST_S, SmartTurn

@@ -151,22 +151,25 @@ class _Graph:
         segment took half as long again). Of x's own keys and values the first `kept` ("": all) are
         an output: the others need not outlive the layer.
         """
-        outputs = [f"k_{layer}", f"v_{layer}"]
-        names: list[str | None] = [None, None] if kept else [*outputs]
+        own = "own_" if kept else ""
         joined = _joined([weights[f"{place}{kind}_proj"] for kind in "qkv"])
         qk, v = self.ops(
             "Split",
             self.heads(self.linear(x, joined)),
             self.ints(2 * HEADS, HEADS),
-            names=[None, names[1]],
+            names=[None, f"{own}v_{layer}"],
             axis=0,
         )
         q, k = self.ops(
-            "Split", self.rotate(qk), self.ints(HEADS, HEADS), names=[None, names[0]], axis=0
+            "Split",
+            self.rotate(qk),
+            self.ints(HEADS, HEADS),
+            names=[None, f"{own}k_{layer}"],
+            axis=0,
         )
         if kept:
-            for rows, name in zip((k, v), outputs, strict=True):
-                self.op("Slice", rows, self.ints(0), kept, self.ints(1), name=name)
+            self.op("Slice", k, self.ints(0), kept, self.ints(1), name=f"k_{layer}")
+            self.op("Slice", v, self.ints(0), kept, self.ints(1), name=f"v_{layer}")
         k = self.op("Concat", f"past_k_{layer}", k, axis=1)
         v = self.op("Concat", f"past_v_{layer}", v, axis=1)
         if groups == 1:
@@ -207,7 +210,7 @@ _F, _I = TensorProto.FLOAT, TensorProto.INT64
 
 def _signed(q: Array) -> Array:
     """uint8 -> int8, 128 less: the same weights, which most x86-64 processors of today multiply two
-    to four times as fast (`edged.stt.ortsession` sees to those that cannot)."""
+    to four times as fast (`edged.ortsession` sees to those that cannot)."""
     return (q.astype(np.int16) - 128).astype(np.int8)
 
 

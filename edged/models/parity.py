@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edged.models.recipe import EMBEDDING
+from edged.ortsession import open_session
 from edged.stt.graphs import HEAD_DIM, HEADS, LAYERS, WIDTH
-from edged.stt.ortsession import open_session
 from edged.stt.vocabulary import BOS, EOS
 
 Floats = NDArray[np.float32]

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from edged.errors import ModelError
 from edged.models.recipe import EMBEDDING, GRAPHS
-from edged.stt.ortsession import open_session
+from edged.ortsession import open_session
 
 LAYERS, HEADS, HEAD_DIM, WIDTH = 6, 8, 36, 288
 VOCABULARY = 32_768

@@ -36,7 +36,8 @@ class Tuning:
     tail_s: how much further than to words whose delay has passed the decoder looks.
     early_s: how long before its delay has passed a word may be said: the time of an update, or it
         comes with the update behind its delay.
-    undisputed_p: a word this likely that no rival text has otherwise need not be seen twice.
+    undisputed_p: a word this likely that no rival text has otherwise need not be seen twice; above
+        1: each must.
     first_s: seconds of a segment before its first word may be said: earlier the model invents.
     longest_s: a segment ends at a word boundary when it grows older than this.
     loop_updates: a loop that lasts this many updates ends the segment.

@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from edged.ortsession import run_into
 from edged.stt.cache import Cache, untouched
 from edged.stt.graphs import CROSS, KV, PAST, VOCABULARY, Floats, Graphs, feeds
-from edged.stt.ortsession import run_into
 
 MOST_ROWS = 16  # tokens read in one run
 

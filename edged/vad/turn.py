@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from edged import STEP_S
 from edged.memory import give_back
-from edged.stt.ortsession import GIVING_BACK
+from edged.ortsession import GIVING_BACK
 from edged.vad.mel import RATE, SAMPLES, log_mel
 
 if TYPE_CHECKING:

@@ -69,7 +69,7 @@ def test_without_the_turn_model_the_rest_loads_and_says_so(models: Path) -> None
         "tiny-en/tokenizer.bin",
         "tiny-en/graphs/decoder.onnx",
         "tiny-en/graphs/conv1.onnx",
-        "silero/silero_vad_16k_op15.onnx",
+        "silero/silero_vad_16k_sequence.onnx",
         "smart-turn/smart-turn-v3.2-cpu.onnx",
     ],
 )
@@ -85,7 +85,11 @@ def test_a_truncated_file_is_named_with_the_command_that_mends_it(models: Path, 
 
 @pytest.mark.parametrize(
     "name",
-    ["tiny-en/encoder_model.ort", "tiny-en/graphs/cross.onnx", "silero/silero_vad_16k_op15.onnx"],
+    [
+        "tiny-en/encoder_model.ort",
+        "tiny-en/graphs/cross.onnx",
+        "silero/silero_vad_16k_sequence.onnx",
+    ],
 )
 def test_a_missing_file_is_named_with_the_command_that_mends_it(models: Path, name: str) -> None:
     (models / name).unlink()
@@ -122,7 +126,7 @@ def test_verify_proves_the_built_graphs_against_upstreams_on_real_speech(models:
 
 
 def test_verify_finds_a_wrong_byte_and_ends_with_1(models: Path) -> None:
-    path = models / "silero/silero_vad_16k_op15.onnx"
+    path = models / "silero/silero_vad_16k_sequence.onnx"
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     harm(path, bytes(data))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 RATE = 16_000
 WINDOW = 512  # samples the model judges at once: 32 ms
 CONTEXT = 64  # samples of the past in front of them: the network hears nothing when fed without
+_MOST_WINDOWS = 16  # judged at once: a long push needs no more memory than a short one
 
 
 class Silero:
@@ -24,32 +26,24 @@ class Silero:
 
     def __init__(self, session: ort.InferenceSession) -> None:
         self._session = session
-        self._rate = np.array(RATE, np.int64)
-        self._input = np.zeros((1, CONTEXT + WINDOW), np.float32)
         self.reset()
 
     def reset(self) -> None:
         """Forget the stream: the next sample is the first."""
-        self._state = np.zeros((2, 1, 128), np.float32)
-        self._input[:] = 0
-        self._filled = 0  # samples of the current window that have arrived
+        self._h = self._c = np.zeros((1, 1, 128), np.float32)
+        self._heard = np.zeros(CONTEXT, np.float32)  # the context, then what is not judged yet
 
     def push(self, x: NDArray[np.float32]) -> list[float]:
         """float32[n], 16 kHz, -1..1 (a step is 1280) -> P(speech) of each window completed."""
+        self._heard = np.concatenate((self._heard, x))
         probabilities: list[float] = []
-        window = self._input[0, CONTEXT:]
-        while len(x):
-            take = min(WINDOW - self._filled, len(x))
-            window[self._filled : self._filled + take] = x[:take]
-            self._filled += take
-            x = x[take:]
-            if self._filled == WINDOW:
-                probabilities.append(self._judge())
+        while (new := (len(self._heard) - CONTEXT) // WINDOW) > 0:
+            probabilities += self._judge(min(new, _MOST_WINDOWS))
         return probabilities
 
-    def _judge(self) -> float:
-        feeds = {"input": self._input, "state": self._state, "sr": self._rate}
-        probability, self._state = self._session.run(None, feeds)
-        self._input[0, :CONTEXT] = self._input[0, -CONTEXT:]
-        self._filled = 0
-        return float(probability[0, 0])
+    def _judge(self, count: int) -> list[float]:
+        windows = sliding_window_view(self._heard, CONTEXT + WINDOW)[::WINDOW][:count]
+        feeds = {"input": np.ascontiguousarray(windows), "h": self._h, "c": self._c}
+        probabilities, self._h, self._c = self._session.run(None, feeds)
+        self._heard = self._heard[count * WINDOW :]
+        return [float(p) for p in probabilities]

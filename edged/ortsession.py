@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 import edged  # noqa: F401  (switches ONNX Runtime's telemetry off: before its first import)
 
@@ -43,28 +38,6 @@ def options(
     # products with uint8 weights do not; by this option ONNX Runtime turns the weights around.
     chosen.add_session_config_entry("session.x64quantprecision", "0" if exact_int8 else "1")
     return chosen
-
-
-def run_into(
-    session: ort.InferenceSession,
-    feed: Mapping[str, NDArray[Any]],
-    output: str,
-    into: NDArray[np.float32],
-    others: Sequence[str] = (),
-) -> list[NDArray[Any]]:
-    """Runs the graph; `output` is written to `into`, `others` are returned.
-
-    A megabyte that is allocated for each run costs as much as a quarter of the run: the system
-    gives and takes it page by page.
-    """
-    binding = session.io_binding()
-    for name, array in feed.items():
-        binding.bind_cpu_input(name, array)
-    binding.bind_output(output, "cpu", 0, np.float32, into.shape, into.ctypes.data)
-    for name in others:
-        binding.bind_output(name)
-    session.run_with_iobinding(binding)
-    return [value.numpy() for value in binding.get_outputs()[1:]]
 
 
 @cache

@@ -238,9 +238,9 @@ def test_a_seed_repeats_sampled_text_and_another_seed_may_differ(models: Models)
         session = Session(models, Options(temp=1.0, seed=seed))
         return _words(_run(session, audio) + session.end())
 
-    first = said(1)
-    assert first == said(1)
-    assert any(said(seed) != first for seed in (2, 3, 4))
+    first = said(2)
+    assert first == said(2)
+    assert any(said(seed) != first for seed in (3, 4, 5))
     assert first[:2] == ["the", "biblical"]
 
 

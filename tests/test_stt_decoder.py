@@ -13,16 +13,16 @@ from numpy.typing import NDArray
 
 from edged.errors import ModelError
 from edged.models.loader import Models, load
+from edged.models.moonshine import PARTS
 from edged.models.recipe import EMBEDDING
 from edged.models.store import default_models_dir
-from edged.ortsession import run_into
 from edged.stt import beam, choose
 from edged.stt.commit import token_limit
 from edged.stt.decoder import LONGEST_UPDATE, Decoder, Hypothesis
-from edged.stt.graphs import FRAME_S, KV, WIDTH, Embedding, Floats
+from edged.stt.graphs import FRAME_S, KV, VOCABULARY, WIDTH, Embedding, Floats
 from edged.stt.second_pass import encode
-from edged.stt.tree import Choice, TokenTree
-from edged.stt.vocabulary import BOS
+from edged.stt.tree import Choice, Likely, TokenTree
+from edged.stt.vocabulary import BOS, EOS
 
 FAR = 1_000_000  # a horizon that no clip reaches
 
@@ -107,13 +107,17 @@ def test_a_text_in_a_tree_is_read_as_if_it_stood_alone(
     read in one run is rounded by one scale: hence not the same to the last digit.)"""
     text, other = decoder(models).update(*heard, None).tokens[:6], [100, 200, 300]
 
-    def choices(p: Floats, _drafted: object) -> list[list[Choice]]:
-        return [[Choice(token, float(row[token])) for token in text] for row in p]
+    class All:
+        most = 100
 
-    alone = TokenTree(models.graphs, 50, choices)
+        def __call__(self, likely: Likely, drafted: object) -> list[list[Choice]]:
+            rows = zip(likely.tokens.tolist(), likely.p.tolist(), strict=True)
+            return [list(map(Choice, tokens, p)) for tokens, p in rows]
+
+    alone = TokenTree(models.graphs, 50, All())
     alone.hear(heard[0])
     alone.read([(None, [BOS, *text])])
-    beside = TokenTree(models.graphs, 50, choices)
+    beside = TokenTree(models.graphs, 50, All())
     beside.hear(heard[0])
     beside.read([(None, [BOS, *other]), (None, [BOS, *text[:2], *other])])
     beside.settle_on(_row(beside, [BOS, text[0]]))  # a trunk of two
@@ -124,8 +128,8 @@ def test_a_text_in_a_tree_is_read_as_if_it_stood_alone(
         two = beside.node(_row(beside, text[1:n]))
         assert one.heard == two.heard
         assert one.position == two.position == n
-        for a, b in zip(one.choices, two.choices, strict=True):
-            assert abs(a.p - b.p) < 0.05
+        a, b = dict(one.choices), dict(two.choices)
+        assert max(abs(a.get(token, 0) - b.get(token, 0)) for token in a | b) < 0.05
 
 
 def _row(tree: TokenTree, tokens: list[int]) -> int:
@@ -164,14 +168,26 @@ def test_a_decoder_that_is_let_go_gives_its_memory_back_at_once(models: Models) 
         gc.enable()
 
 
-def test_probabilities_are_the_softmax_of_the_logits(models: Models) -> None:
-    """They are written where the logits were read."""
-    logits = np.random.default_rng(1).normal(0, 5, (5, 32_768)).astype(np.float32)
-    p = logits.copy()
-    run_into(models.graphs.softmax, {"logits": p}, "p", p)
-    expected = np.exp(logits - logits.max(-1, keepdims=True))
-    expected /= expected.sum(-1, keepdims=True)
-    np.testing.assert_allclose(p, expected, rtol=1e-4, atol=1e-9)
+def test_probabilities_are_of_the_whole_vocabulary_though_it_is_looked_at_in_parts(
+    models: Models, heard: tuple[list[Floats], int]
+) -> None:
+    seen: list[Likely] = []
+
+    class All:
+        most = VOCABULARY // PARTS  # the most that a part can give
+
+        def __call__(self, likely: Likely, drafted: object) -> list[list[Choice]]:
+            seen.append(likely)
+            return [[] for _ in likely.p]
+
+    tree = TokenTree(models.graphs, 50, All())
+    tree.hear(heard[0])
+    tree.read([(None, [BOS, *decoder(models).update(*heard, None).tokens])])
+    for tokens, p, p_end in zip(*seen[0], strict=True):
+        assert len(set(tokens)) == len(tokens)
+        assert (np.diff(p) <= 0).all()
+        assert 0.98 < p.sum() <= 1 + 1e-4
+        assert p_end == pytest.approx(p[tokens == EOS].sum(), rel=1e-4, abs=1e-6)
 
 
 def test_rows_of_the_embedding_are_those_of_the_file(models: Models) -> None:

@@ -74,7 +74,8 @@ class Heard:
 
 @dataclass
 class Measured:
-    """All clips at one setting. Times in seconds, memory in bytes."""
+    """All clips at one setting. Times in seconds, memory in bytes. cpu_s: of the sessions alone, as
+    the peer's is of its calls; on a device no file is decoded."""
 
     options: Options
     heard: list[Heard] = field(default_factory=list)
@@ -115,7 +116,6 @@ def measure(
             stream = _Stream(models, result, progress)
         if number == len(clips) // 4:
             early_rss = rss()
-    result.cpu_s = result.steps.cpu_s
     result.peak_rss = peak_rss()
     if early_rss is not None and len(clips) > 1:
         result.rss_growth = rss() - early_rss
@@ -141,8 +141,9 @@ class _Stream:
         self._first_steps.append(self._steps)
         for frame in frames(clip.file):
             so_far = sum(self._beside.seconds)
-            started = time.perf_counter()
+            started, cpu_before = time.perf_counter(), time.process_time()
             events = self._session.push(frame)
+            self._result.cpu_s += time.process_time() - cpu_before
             took = time.perf_counter() - started - (sum(self._beside.seconds) - so_far)
             self._steps += 1
             self._result.steps.add(took)
@@ -152,7 +153,10 @@ class _Stream:
             self._progress(STEP_S)
 
     def end(self) -> None:
-        self._note(self._session.end())
+        cpu_before = time.process_time()
+        events = self._session.end()
+        self._result.cpu_s += time.process_time() - cpu_before
+        self._note(events)
         self._result.heard += self._heard
         self._result.beside_s += self._beside.seconds
         self._result.dropped.update(self._session.dropped)

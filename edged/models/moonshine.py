@@ -12,10 +12,9 @@ as graphs into which audio can be pushed a few frames at a time:
     encoder_full   the same with upstream's weights, for the second pass
     cross          h[n,288]                     -> k_*, v_*        what the decoder attends to
     embedding.bin  uint8[32768,288], a row for each token, of which only those in use are read
-    decoder        rows[n,288], positions[n], mask[n,s+n], past_*, cross_*
-                                                -> logits[n,32768], heard[n], k_*, v_*
-    softmax        logits[n,32768]              -> p[n,32768]      a graph of its own: so both can
-                                                                   be in memory that is kept
+    decoder        rows[n,288], positions[n], mask[n,s+n], most[1], past_*, cross_*
+                                                -> tokens[n,most], p[n,most] the likeliest first,
+                                                   p_end[n], p_all[n,32768], heard[n], k_*, v_*
 
 One encoder frame is 384 samples (24 ms); frame i needs conv1 frames 6i .. 6i+12. Keys and values
 are one tensor a layer, [8 heads, time, 36], which a matrix product reads in place: a single
@@ -39,10 +38,14 @@ from onnx import TensorProto, helper, numpy_helper
 from edged.models.recipe import ADAPTED_SHARE, EMBEDDING
 from edged.models.weights import Array, Linear, Weights, adapt, read_weights
 from edged.stt.graphs import HEAD_DIM, HEADS, LAYERS, VOCABULARY, WIDTH
+from edged.stt.vocabulary import EOS
 
 ROTARY = 32  # dimensions of a head that are rotated
 POSITIONS = 2048  # frames or tokens of the longest segment: 49 s
 FFN = 1152
+PIECE = 208  # frames that attend at a time: to 750 of them, in less memory than is mapped anew
+END = 2**62
+PARTS = 4  # of the vocabulary, in the last product
 ALIGNED_HEADS = {3: (0, 2, 5, 6), 4: (0, 3, 6)}
 
 
@@ -141,15 +144,17 @@ class _Graph:
         layer: int,
         mask: str = "",
         groups: int = 1,
+        pieces: int = 1,
         kept: str = "",
     ) -> str:
-        """Attends to the cache and to x itself, `groups` of heads one after the other.
+        """Attends to the cache and to x itself: `groups` of heads, of each group `pieces` of x, one
+        after the other.
 
-        Keys and values are joined rather than scores: those are the largest tensors by far. The
-        groups keep them small, in the second pass for the memory's sake, in the first because what
-        is large is mapped anew each time (with all heads at once an update at the end of a long
-        segment took half as long again). Of x's own keys and values the first `kept` ("": all) are
-        an output: the others need not outlive the layer.
+        Keys and values are joined rather than scores: those are the largest tensors by far, and
+        what is large is mapped anew each time (with all heads at once an update at the end of a
+        long segment took half as long again, with whole heads a second pass over 18 s twice as
+        long). Of x's own keys and values the first `kept` ("": all) are an output: the others need
+        not outlive the layer.
         """
         own = "own_" if kept else ""
         joined = _joined([weights[f"{place}{kind}_proj"] for kind in "qkv"])
@@ -178,10 +183,23 @@ class _Graph:
             sizes = self.ints(*[HEADS // groups] * groups)
             parts = [self.ops("Split", a, sizes, names=[None] * groups, axis=0) for a in (q, k, v)]
             values = [
-                self.attend(*qkv, mask) for qkv in zip(parts[0], parts[1], parts[2], strict=True)
+                self.attend_in_pieces(*qkv, pieces)
+                for qkv in zip(parts[0], parts[1], parts[2], strict=True)
             ]
             value = self.op("Concat", *values, axis=0)
         return self.linear(self.merge(value), weights[place + "o_proj"])
+
+    def attend_in_pieces(self, q: str, k: str, v: str, pieces: int) -> str:
+        """PIECE rows of q at a time; the last piece has the rest, others may be empty."""
+        if pieces == 1:
+            return self.attend(q, k, v, "")
+        firsts = [PIECE * n for n in range(pieces)]
+        ends = [*firsts[1:], END]
+        values = [
+            self.attend(self.op("Slice", q, *map(self.ints, (first, end, 1))), k, v, "")
+            for first, end in zip(firsts, ends, strict=True)
+        ]
+        return self.op("Concat", *values, axis=1)
 
     def attend(self, q: str, k: str, v: str, mask: str) -> str:
         scores = self.scores(q, k)
@@ -256,14 +274,16 @@ def _conv23(weights: Weights, path: Path) -> None:
     g.save(path, inputs, {"feat": (_F, ["M", WIDTH])})
 
 
-def _encoder(weights: Weights, path: Path, groups: int) -> None:
+def _encoder(weights: Weights, path: Path, groups: int, pieces: int = 1) -> None:
     g = _Graph()
     g.op("Unsqueeze", "pos0", g.ints(0), name="start")
     x = "feat"
     for layer in range(LAYERS):
         place = f"layers.{layer}."
         h = g.norm(x, weights[place + "input_layernorm"])
-        h = g.self_attention(h, weights, place + "self_attn.", layer, groups=groups, kept="kept")
+        h = g.self_attention(
+            h, weights, place + "self_attn.", layer, groups=groups, pieces=pieces, kept="kept"
+        )
         x = g.op("Add", x, h)
         h = g.norm(x, weights[place + "post_attention_layernorm"])
         h = g.op("Gelu", g.linear(h, weights[place + "mlp.fc1"]))
@@ -307,30 +327,56 @@ def _decoder(weights: Weights, path: Path) -> None:
         up, gate = g.ops("Split", h, g.ints(FFN, FFN), names=[None] * 2, axis=-1)
         silu = g.op("QuickGelu", gate, alpha=1.0)
         x = g.op("Add", x, g.linear(g.op("Mul", up, silu), weights[place + "mlp.fc2"]))
-    # Their maximum is found outside: ONNX Runtime's ArgMax takes longer than the whole product.
-    g.linear(g.norm(x, weights["model.decoder.norm"]), weights["proj_out"], name="logits")
+    _likeliest(g, g.norm(x, weights["model.decoder.norm"]), weights["proj_out"])
     attention = g.op("ReduceMean", g.op("Concat", *aligned, axis=0), g.ints(0), keepdims=0)
     g.op("ArgMax", attention, axis=-1, keepdims=0, name="heard")
     inputs = {
         "rows": (TensorProto.UINT8, ["n", WIDTH]),
         "positions": (_I, ["n"]),
         "mask": (_F, ["n", "m"]),
+        "most": (_I, [1]),
         **_caches("past_", "s"),
         **_caches("cross_", "t"),
     }
     outputs = {
-        "logits": (_F, ["n", VOCABULARY]),
+        "tokens": (_I, ["n", "most"]),
+        "p": (_F, ["n", "most"]),
+        "p_end": (_F, ["n"]),
         "heard": (_I, ["n"]),
         **_caches("", "n"),
     }
     g.save(path, inputs, outputs)
 
 
-def _softmax(path: Path) -> None:
-    g = _Graph()
-    g.op("Softmax", "logits", axis=-1, name="p")
-    shape = ["n", VOCABULARY]
-    g.save(path, {"logits": (_F, shape)}, {"p": (_F, shape)})
+def _likeliest(g: _Graph, x: str, weight: Linear) -> None:
+    """Tokens and their probabilities out of logits that are never there as a whole: a part of the
+    vocabulary after the other, for what is large is mapped anew each time.
+
+    A part's softmax gives the likeliest token's probability within it, and so, by its logit, the
+    logarithm of the part's sum of exponentials.
+    """
+    (q, scale, zero), bias = weight
+    assert bias is None
+    assert np.size(scale) == 1
+    wide = VOCABULARY // PARTS
+    logits, tokens, sums = [], [], []
+    for part in range(PARTS):
+        first = part * wide
+        some = g.linear(x, ((q[:, first : first + wide], scale, zero), None))
+        best, at = g.ops("TopK", some, "most", names=[None, None], axis=-1)
+        if first <= EOS < first + wide:
+            end = g.op("Gather", some, g.ints(EOS - first), axis=-1)
+        one = g.op("Slice", at, g.ints(0), g.ints(1), g.ints(1))
+        p = g.op("GatherElements", g.op("Softmax", some, axis=-1), one, axis=-1)
+        highest = g.op("Slice", best, g.ints(0), g.ints(1), g.ints(1))
+        sums.append(g.op("Sub", highest, g.op("Log", p)))
+        logits.append(best)
+        tokens.append(g.op("Add", at, g.ints(first)) if first else at)
+    total = g.op("ReduceLogSumExp", g.op("Concat", *sums, axis=-1), g.ints(1), keepdims=1)
+    best, at = g.ops("TopK", g.op("Concat", *logits, axis=-1), "most", names=[None, None], axis=-1)
+    g.op("GatherElements", g.op("Concat", *tokens, axis=-1), at, axis=-1, name="tokens")
+    g.op("Exp", g.op("Sub", best, total), name="p")
+    g.op("Squeeze", g.op("Exp", g.op("Sub", end, total)), g.ints(1), name="p_end")
 
 
 def build(upstream: Path, out: Path, streaming_encoder: Path | None) -> None:
@@ -344,8 +390,7 @@ def build(upstream: Path, out: Path, streaming_encoder: Path | None) -> None:
     _conv1(encoder, out / "conv1.onnx")
     _conv23(encoder, out / "conv23.onnx")
     _encoder(streaming, out / "encoder.onnx", groups=4)
-    _encoder(encoder, out / "encoder_full.onnx", groups=8)
+    _encoder(encoder, out / "encoder_full.onnx", groups=8, pieces=4)
     _cross(decoder, out / "cross.onnx")
     _decoder(decoder, out / "decoder.onnx")
-    _softmax(out / "softmax.onnx")
     (out / EMBEDDING).write_bytes(decoder["embed"][0].tobytes())

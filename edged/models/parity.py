@@ -19,6 +19,7 @@ from edged.stt.vocabulary import BOS, EOS
 
 Floats = NDArray[np.float32]
 _TOKENS_PER_S = 6.5  # upstream's own limit against endless loops, for English
+_LIKELIEST = 1000  # tokens among which upstream's is looked for
 _KINDS = ("k", "v")
 
 
@@ -76,7 +77,7 @@ class Read:
 def rebuilt(folder: Path, audio: Floats, tokens: list[int], threads: int = 1) -> Read:
     """The built graphs over the same audio, full context and upstream's encoder weights, reading
     upstream's `tokens`."""
-    names = ("conv1", "conv23", "encoder_full", "cross", "decoder", "softmax")
+    names = ("conv1", "conv23", "encoder_full", "cross", "decoder")
     run = {name: open_session(folder / f"{name}.onnx", threads).run for name in names}
     start = {"pos0": np.array(0), "kept": np.array([0])}
     nothing = {f"past_{name}": np.zeros((HEADS, 0, HEAD_DIM), np.float32) for name in _layers()}
@@ -92,13 +93,13 @@ def rebuilt(folder: Path, audio: Floats, tokens: list[int], threads: int = 1) ->
         "rows": np.fromfile(folder / EMBEDDING, np.uint8).reshape(-1, WIDTH)[[BOS, *tokens]],
         "positions": np.arange(n),
         "mask": np.triu(np.full((n, n), -1e9, np.float32), 1),
+        "most": np.array([_LIKELIEST]),
         **nothing,
         **{f"cross_{name}": value for name, value in cross.items()},
     }
-    logits = run["decoder"](["logits"], given)[0]
-    p = run["softmax"](["p"], {"logits": logits})[0]
-    theirs = p[np.arange(n), [*tokens, EOS]]
-    return Read(states, np.log(p.max(-1) / np.maximum(theirs, 1e-30)))
+    likeliest, p = run["decoder"](["tokens", "p"], given)
+    theirs = np.where(likeliest == np.array([*tokens, EOS])[:, None], p, 0).max(-1)
+    return Read(states, np.log(p[:, 0] / np.maximum(theirs, 1e-30)))
 
 
 def apart(one: Floats, other: Floats) -> float:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from edged.stt.beam import MARGIN, RIVALS
-from edged.stt.graphs import Floats
-from edged.stt.tree import Choice
+from edged.stt.tree import Choice, Likely
 from edged.stt.vocabulary import EOS
+
+_DRAWN_FROM = 64  # tokens: what is less likely than all of them is never drawn
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,33 +27,46 @@ class Chooser:
     eos_bonus: float = 0.0
     random: np.random.Generator | None = None
 
-    def __call__(self, p: Floats, drafted: Sequence[int | None]) -> list[list[Choice]]:
-        """p: float32[n, 32768], changed by the bonus. drafted: see `edged.stt.tree.Choose`."""
-        if self.eos_bonus != 0:
-            p[:, EOS] *= np.exp(self.eos_bonus)
-            p /= p.sum(-1, keepdims=True)
+    @property
+    def most(self) -> int:
+        return _DRAWN_FROM if self.temperature > 0 else RIVALS + 1  # one may be the end, and sink
+
+    def __call__(self, likely: Likely, drafted: Sequence[int | None]) -> list[list[Choice]]:
+        """See `edged.stt.tree.Choose`."""
+        rows = zip(likely.tokens.tolist(), likely.p.tolist(), likely.p_end.tolist(), strict=True)
+        found = [self._weighed(list(map(Choice, tokens, p)), p_end) for tokens, p, p_end in rows]
         if self.temperature > 0 and self.random is not None:
             return [
                 [_drawn(row, draft, self.temperature, self.random)]
-                for row, draft in zip(p, drafted, strict=True)
+                for row, draft in zip(found, drafted, strict=True)
             ]
-        least = p.max(-1) * np.exp(-MARGIN)
-        return [_likeliest(row, bound) for row, bound in zip(p, least, strict=True)]
+        return [_likeliest(row) for row in found]
+
+    def _weighed(self, choices: list[Choice], p_end: float) -> list[Choice]:
+        """`eos_bonus` added to the logit of the end, which may so come to be among them."""
+        if self.eos_bonus == 0:
+            return choices
+        factor = math.exp(self.eos_bonus)
+        total = 1 + p_end * (factor - 1)
+        weighed = [Choice(token, p / total) for token, p in choices if token != EOS]
+        weighed.append(Choice(EOS, p_end * factor / total))
+        return sorted(weighed, key=lambda choice: -choice.p)
 
 
-def _likeliest(p: Floats, least: np.float32) -> list[Choice]:
-    """The RIVALS likeliest tokens, as far as they are as likely as that."""
-    tokens = np.flatnonzero(p >= least)
-    best = tokens[np.argsort(-p[tokens], kind="stable")][:RIVALS]
-    return [Choice(int(token), float(p[token])) for token in best]
+def _likeliest(choices: list[Choice]) -> list[Choice]:
+    """The RIVALS likeliest, as far as they are nearly as likely as the first."""
+    least = choices[0].p * math.exp(-MARGIN)
+    return [choice for choice in choices[:RIVALS] if choice.p >= least]
 
 
-def _drawn(p: Floats, draft: int | None, temperature: float, random: np.random.Generator) -> Choice:
+def _drawn(
+    choices: list[Choice], draft: int | None, temperature: float, random: np.random.Generator
+) -> Choice:
     """A drafted token was drawn before; it is kept unless the decoder now finds it out of the
     question, so that drawn text settles."""
-    best = p.max()
-    token = draft
-    if token is None or p[token] < 0.1 * best:
-        q = (p / best).astype(np.float64) ** (1 / temperature)
-        token = int(random.choice(len(q), p=q / q.sum()))
-    return Choice(token, float(p[token]))
+    best = choices[0].p
+    kept = next((choice for choice in choices if choice.token == draft), None)
+    if kept is not None and kept.p >= 0.1 * best:
+        return kept
+    q = (np.array([choice.p for choice in choices]) / best) ** (1 / temperature)
+    return choices[int(random.choice(len(q), p=q / q.sum()))]

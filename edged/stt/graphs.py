@@ -60,7 +60,6 @@ class Graphs:
     encoder_full: Any
     cross: Any
     decoder: Any
-    softmax: Any
     embedding: Embedding
 
     @classmethod

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
-from edged.ortsession import run_into
-from edged.stt.cache import Cache, untouched
-from edged.stt.graphs import CROSS, KV, PAST, VOCABULARY, Floats, Graphs, feeds
+from edged.stt.cache import Cache
+from edged.stt.graphs import CROSS, KV, PAST, Floats, Graphs, feeds
 
 MOST_ROWS = 16  # tokens read in one run
 
-_OUTPUTS = ["heard", *KV]
+_OUTPUTS = ["tokens", "p", "p_end", "heard", *KV]
 
 
 class Choice(NamedTuple):
@@ -24,9 +24,22 @@ class Choice(NamedTuple):
     p: float
 
 
-Choose = Callable[[Floats, Sequence[int | None]], list[list[Choice]]]
-"""(p[n, 32768], the token that was drafted behind each row, None without one) -> what may follow
-each row, the likeliest first. It may write to p."""
+class Likely(NamedTuple):
+    """The likeliest tokens behind each of n rows, the likeliest first."""
+
+    tokens: NDArray[np.int64]  # [n, most]
+    p: Floats  # [n, most]
+    p_end: Floats  # [n], of the end of the text
+
+
+class Choose(Protocol):
+    """What may follow each row, the likeliest first. `most`: how many tokens it looks at."""
+
+    @property
+    def most(self) -> int: ...
+
+    def __call__(self, likely: Likely, drafted: Sequence[int | None]) -> list[list[Choice]]:
+        """`drafted`: the token that was drafted behind each row, None without one."""
 
 
 @dataclass(slots=True)
@@ -55,7 +68,6 @@ class TokenTree:
         self._graphs = graphs
         self._choose = choose
         self._cache = Cache(capacity)
-        self._p = untouched(MOST_ROWS, VOCABULARY)
         self._cross: list[Floats] = []
         self._trunk: list[int] = []
         self._nodes: dict[int, Node] = {}  # by row
@@ -124,8 +136,8 @@ class TokenTree:
         if not fed:
             return
         nodes = [self._nodes[base + i] for i in range(len(fed))]
-        p, heard = self._run(fed, nodes)
-        for node, frame, choices in zip(nodes, heard, self._choose(p, drafted), strict=True):
+        likely, heard = self._run(fed, nodes)
+        for node, frame, choices in zip(nodes, heard, self._choose(likely, drafted), strict=True):
             node.heard, node.choices = frame, choices
 
     def _grow(self, parent: int | None, token: int, row: int) -> int:
@@ -135,7 +147,7 @@ class TokenTree:
         siblings[token] = row
         return row
 
-    def _run(self, fed: Sequence[int], nodes: Sequence[Node]) -> tuple[Floats, list[int]]:
+    def _run(self, fed: Sequence[int], nodes: Sequence[Node]) -> tuple[Likely, list[int]]:
         mask = np.full((len(fed), self._cache.length + len(fed)), -1e9, np.float32)
         mask[:, : len(self._trunk)] = 0
         for seen, node in zip(mask, nodes, strict=True):
@@ -144,16 +156,14 @@ class TokenTree:
             "rows": self._graphs.embedding[fed],
             "positions": np.array([node.position for node in nodes]),
             "mask": mask,
+            "most": np.array([self._choose.most]),
             **feeds(PAST, self._cache.arrays()),
             **feeds(CROSS, self._cross),
         }
-        p = self._p[: len(fed)]
-        heard, *new = run_into(self._graphs.decoder, feed, "logits", p, _OUTPUTS)
-        # In place: ONNX Runtime reads a row before it writes it (tests/test_stt_decoder.py).
-        run_into(self._graphs.softmax, {"logits": p}, "p", p)
+        tokens, p, p_end, heard, *new = self._graphs.decoder.run(_OUTPUTS, feed)
         self.runs += 1
         self._cache.splice(self._cache.length, new, len(fed))
-        return p, heard.tolist()
+        return Likely(tokens, p, p_end), heard.tolist()
 
 
 def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:

@@ -33,7 +33,7 @@ import soxr
 import torch
 import torch.nn.functional as functional
 
-from edged.models.moonshine import ROTARY
+from edged.models.graph import ROTARY
 from edged.models.weights import read_weights
 from edged.stt.graphs import HEAD_DIM, HEADS, LAYERS
 from edged.stt.vocabulary import BOS, EOS

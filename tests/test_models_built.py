@@ -56,7 +56,7 @@ def builder(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """A builder that writes small files, and the folders it was asked to write."""
     asked: list[Path] = []
 
-    def build(upstream: Path, out: Path, streaming_encoder: Path | None) -> None:
+    def build(upstream: Path, out: Path, streaming_encoder: Path | None, _: str) -> None:
         asked.append(out)
         assert streaming_encoder is not None
         for name in GRAPH_FILES:
@@ -141,7 +141,7 @@ from edged.models.recipe import GRAPH_FILES
 from edged.models.catalogue import read
 from edged.models.fetch import fetch
 
-def build(upstream, out, streaming_encoder):
+def build(upstream, out, streaming_encoder, language):
     for name in GRAPH_FILES:
         (out / name).write_bytes(b"graph")
         if "die" in sys.argv:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from edged.audio.history import History
 from edged.errors import ModelError
+from edged.models.likeliest import spoken
 from edged.stt.cache import Cache
 from edged.stt.commit import (
     HeardWord,
@@ -24,7 +25,7 @@ from edged.stt.commit import (
     words_of,
 )
 from edged.stt.graphs import HEAD_DIM, HEADS, KV
-from edged.stt.vocabulary import Vocabulary
+from edged.stt.vocabulary import EOS, Vocabulary
 from edged.vad.gate import Gate
 
 SPACE = "\u2581"
@@ -108,6 +109,15 @@ def test_a_vocabulary_that_is_cut_off_is_named(tmp_path: Path, content: bytes) -
 
 
 # ---- words and their times ----------------------------------------------------------------------
+def test_of_the_makers_vocabulary_english_needs_what_english_text_is_made_of() -> None:
+    names = ["<unk>", "<s>", "</s>", "\x07", "▁dog", "s", "▁café", "Mc", "▁1", ",", "▁?", "$"]
+    others = ["▁был", "方", "▁->", "{", "<<ST_7>>", "▁const_"]
+    pieces = [name.encode() for name in names + others] + [b"\xc3"]
+    vocabulary = Vocabulary(pieces)
+    assert spoken(vocabulary, "en") == [EOS, *range(4, len(names))]
+    assert spoken(vocabulary, "uk") == list(range(len(pieces)))
+
+
 VOCABULARY = Vocabulary([(SPACE + c).encode() for c in "abcd"] + [b"s", b"."])
 
 tokens_heard = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 800)), max_size=40)

@@ -77,7 +77,7 @@ def build(store: Store, catalogue: Catalogue, entry: Entry) -> None:
             adapted = store.path(weights, weights.files[0]) if weights else None
             from edged.models import moonshine  # here only: it imports onnx, which no run needs
 
-            moonshine.build(store.root / entry.name, fresh, adapted)
+            moonshine.build(store.root / entry.name, fresh, adapted, entry.language)
         except OSError:
             raise
         except Exception as error:  # whatever a foreign file breaks in the builder

@@ -35,6 +35,10 @@ class Vocabulary:
         except IndexError:
             raise ModelError(f"{path} is damaged; run `edged models fetch`") from None
 
+    def spelled(self, token: int) -> str:
+        """A piece with its spaces; of bytes that are no text by themselves nothing."""
+        return self._pieces[token].decode("utf-8", "ignore").replace("\u2581", " ")
+
     def starts_word(self, token: int) -> bool:
         return self._starts[token]
 

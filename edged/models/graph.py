@@ -1,0 +1,216 @@
+"""A few lines of onnx.helper per operator, and the pieces that attention is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+from edged.models.weights import Array, Linear, Weights
+from edged.stt.graphs import HEAD_DIM, HEADS
+
+ROTARY = 32  # dimensions of a head that are rotated
+POSITIONS = 2048  # frames or tokens of the longest segment: 49 s
+PIECE = 208  # frames that attend at a time: to 750 of them, in less memory than is mapped anew
+END = 2**62
+
+
+class Graph:
+    """One graph as it is built; operators give the name of their output."""
+
+    def __init__(self) -> None:
+        self.nodes: list[Any] = []
+        self.constants: dict[str, Any] = {}
+        self.count = 0
+
+    def const(self, value: Any, name: str | None = None) -> str:
+        name = name or f"c{len(self.constants)}"
+        if name not in self.constants:
+            array = np.asarray(value)
+            self.constants[name] = numpy_helper.from_array(
+                array if array.ndim == 0 else np.ascontiguousarray(array), name
+            )
+        return name
+
+    def ints(self, *values: int) -> str:
+        name = "i_" + "_".join(str(v).replace("-", "m") for v in values)
+        return self.const(np.array(values, np.int64), name)
+
+    def op(self, kind: str, *inputs: str, name: str | None = None, **attributes: Any) -> str:
+        return self.ops(kind, *inputs, names=[name], **attributes)[0]
+
+    def ops(
+        self, kind: str, *inputs: str, names: Sequence[str | None], **attributes: Any
+    ) -> list[str]:
+        outputs = []
+        for name in names:
+            self.count += name is None
+            outputs.append(name or f"t{self.count}")
+        domain = "com.microsoft" if kind in _MICROSOFT else ""
+        node = helper.make_node(kind, list(inputs), outputs, domain=domain)
+        node.attribute.extend(helper.make_attribute(k, v) for k, v in attributes.items())
+        self.nodes.append(node)
+        return outputs
+
+    def linear(self, x: str, weight: Linear, name: str | None = None) -> str:
+        (q, scale, zero), bias = weight
+        operands = [
+            self.const(_signed(q)),
+            self.const(np.asarray(scale, np.float32)),
+            self.const(_signed(zero)),
+        ]
+        if bias is not None:
+            operands.append(self.const(bias))
+        return self.op("DynamicQuantizeMatMul", x, *operands, name=name)
+
+    def norm(self, x: str, weight: Array, name: str | None = None) -> str:
+        return self.op(
+            "LayerNormalization", x, self.const(weight), axis=-1, epsilon=1e-5, name=name
+        )
+
+    def heads(self, x: str, name: str | None = None) -> str:
+        """[n,36*heads] -> [heads,n,36]"""
+        split = self.op("Reshape", x, self.ints(0, -1, HEAD_DIM))
+        return self.op("Transpose", split, perm=[1, 0, 2], name=name)
+
+    def rotate(self, x: str) -> str:
+        """[heads,n,36] at positions start .. start+n-1, or those of `start` where it has n: pairs
+        of the first ROTARY dimensions."""
+        frequencies = 1.0 / 10000 ** (np.arange(0, ROTARY, 2) / ROTARY)
+        angles = np.arange(POSITIONS)[:, None] * frequencies
+        cos = self.const(np.cos(angles).astype(np.float32), "cos")
+        sin = self.const(np.sin(angles).astype(np.float32), "sin")
+        rotated = self.op(
+            "RotaryEmbedding",
+            self.op("Unsqueeze", x, self.ints(0)),
+            "start",
+            cos,
+            sin,
+            interleaved=1,
+            rotary_embedding_dim=ROTARY,
+            num_heads=HEADS,
+        )
+        return self.op("Squeeze", rotated, self.ints(0))
+
+    def scores(self, q: str, k: str) -> str:
+        """q[8,n,36], k[8,t,36] -> [8,n,t]"""
+        return self.op("FusedMatMul", q, k, transB=1, alpha=float(HEAD_DIM**-0.5))
+
+    def merge(self, x: str) -> str:
+        """[8,n,36] -> [n,288]"""
+        return self.op(
+            "Reshape", self.op("Transpose", x, perm=[1, 0, 2]), self.ints(-1, HEADS * HEAD_DIM)
+        )
+
+    def self_attention(
+        self,
+        x: str,
+        weights: Weights,
+        place: str,
+        layer: int,
+        mask: str = "",
+        groups: int = 1,
+        pieces: int = 1,
+        kept: str = "",
+    ) -> str:
+        """Attends to the cache and to x itself: `groups` of heads, of each group `pieces` of x, one
+        after the other.
+
+        Keys and values are joined rather than scores: those are the largest tensors by far, and
+        what is large is mapped anew each time (with all heads at once an update at the end of a
+        long segment took half as long again, with whole heads a second pass over 18 s twice as
+        long). Of x's own keys and values the first `kept` ("": all) are an output: the others need
+        not outlive the layer.
+        """
+        own = "own_" if kept else ""
+        joined = joined_weights([weights[f"{place}{kind}_proj"] for kind in "qkv"])
+        qk, v = self.ops(
+            "Split",
+            self.heads(self.linear(x, joined)),
+            self.ints(2 * HEADS, HEADS),
+            names=[None, f"{own}v_{layer}"],
+            axis=0,
+        )
+        q, k = self.ops(
+            "Split",
+            self.rotate(qk),
+            self.ints(HEADS, HEADS),
+            names=[None, f"{own}k_{layer}"],
+            axis=0,
+        )
+        if kept:
+            self.op("Slice", k, self.ints(0), kept, self.ints(1), name=f"k_{layer}")
+            self.op("Slice", v, self.ints(0), kept, self.ints(1), name=f"v_{layer}")
+        k = self.op("Concat", f"past_k_{layer}", k, axis=1)
+        v = self.op("Concat", f"past_v_{layer}", v, axis=1)
+        if groups == 1:
+            value = self.attend(q, k, v, mask)
+        else:
+            sizes = self.ints(*[HEADS // groups] * groups)
+            parts = [self.ops("Split", a, sizes, names=[None] * groups, axis=0) for a in (q, k, v)]
+            values = [
+                self.attend_in_pieces(*qkv, pieces)
+                for qkv in zip(parts[0], parts[1], parts[2], strict=True)
+            ]
+            value = self.op("Concat", *values, axis=0)
+        return self.linear(self.merge(value), weights[place + "o_proj"])
+
+    def attend_in_pieces(self, q: str, k: str, v: str, pieces: int) -> str:
+        """PIECE rows of q at a time; the last piece has the rest, others may be empty."""
+        if pieces == 1:
+            return self.attend(q, k, v, "")
+        firsts = [PIECE * n for n in range(pieces)]
+        ends = [*firsts[1:], END]
+        values = [
+            self.attend(self.op("Slice", q, *map(self.ints, (first, end, 1))), k, v, "")
+            for first, end in zip(firsts, ends, strict=True)
+        ]
+        return self.op("Concat", *values, axis=1)
+
+    def attend(self, q: str, k: str, v: str, mask: str) -> str:
+        scores = self.scores(q, k)
+        if mask:
+            scores = self.op("Add", scores, mask)
+        return self.op("MatMul", self.op("Softmax", scores, axis=-1), v)
+
+    def save(self, path: Path, inputs: dict[str, Any], outputs: dict[str, Any]) -> None:
+        def described(values: dict[str, Any]) -> list[Any]:
+            return [helper.make_tensor_value_info(k, t, s) for k, (t, s) in values.items()]
+
+        graph = helper.make_graph(
+            self.nodes,
+            path.stem,
+            described(inputs),
+            described(outputs),
+            list(self.constants.values()),
+        )
+        opsets = [helper.make_opsetid("", 18), helper.make_opsetid("com.microsoft", 1)]
+        onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=9), path)
+
+
+_MICROSOFT = {"DynamicQuantizeMatMul", "FusedMatMul", "Gelu", "QuickGelu", "RotaryEmbedding"}
+
+
+def _signed(q: Array) -> Array:
+    """uint8 -> int8, 128 less: the same weights, which most x86-64 processors of today multiply two
+    to four times as fast (`edged.ortsession` sees to those that cannot)."""
+    return (q.astype(np.int16) - 128).astype(np.int8)
+
+
+def joined_weights(weights: Sequence[Linear]) -> Linear:
+    """Projections of the same input as one, side by side: it is then rounded to uint8 once."""
+    parts = [q for q, _ in weights]
+    width = [q.shape[1] for q, _, _ in parts]
+
+    def vector(at: int) -> Array:  # one value a channel, or one for all
+        return np.concatenate(
+            [np.broadcast_to(p[at], n) for p, n in zip(parts, width, strict=True)]
+        )
+
+    biases = [bias for _, bias in weights]
+    assert all(bias is None for bias in biases)
+    return (np.concatenate([q for q, _, _ in parts], 1), vector(1), vector(2)), None

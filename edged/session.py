@@ -35,7 +35,7 @@ PRE_ROLL_S = 0.4  # audio before the first window with speech that a segment beg
 HANG_S = 0.3  # audio after the last window with speech that a segment ends with
 MIN_SPEECH_WINDOWS = 5  # 160 ms of confident speech: less is a click, a cough, a dropped spoon
 LONGEST_TURN_S = 60.0
-PATIENCE_AGE_S, PATIENCE_S = (8.0, 18.0), (0.6, 0.16)  # a segment's age, silence that ends it
+PATIENCE_AGE_S, PATIENCE_S = (8.0, 16.0), (0.6, 0.16)  # a segment's age, silence that ends it
 
 
 class Session:

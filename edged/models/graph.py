@@ -15,8 +15,7 @@ from edged.stt.graphs import HEAD_DIM, HEADS
 
 ROTARY = 32  # dimensions of a head that are rotated
 POSITIONS = 2048  # frames or tokens of the longest segment: 49 s
-PIECE = 208  # frames that attend at a time: to 750 of them, in less memory than is mapped anew
-END = 2**62
+END = 2**62  # of a slice: to the end
 
 
 class Graph:
@@ -114,17 +113,15 @@ class Graph:
         layer: int,
         mask: str = "",
         groups: int = 1,
-        pieces: int = 1,
         kept: str = "",
     ) -> str:
-        """Attends to the cache and to x itself: `groups` of heads, of each group `pieces` of x, one
-        after the other.
+        """Attends to the cache and to x itself, `groups` of heads one after the other.
 
-        Keys and values are joined rather than scores: those are the largest tensors by far, and
-        what is large is mapped anew each time (with all heads at once an update at the end of a
-        long segment took half as long again, with whole heads a second pass over 18 s twice as
-        long). Of x's own keys and values the first `kept` ("": all) are an output: the others need
-        not outlive the layer.
+        Keys and values are joined rather than scores: those are the largest tensors by far. The
+        groups keep them small, in the second pass for the memory's sake, in the first because what
+        is large is mapped anew each time (with all heads at once an update at the end of a long
+        segment took half as long again). Of x's own keys and values the first `kept` ("": all) are
+        an output: the others need not outlive the layer.
         """
         own = "own_" if kept else ""
         joined = joined_weights([weights[f"{place}{kind}_proj"] for kind in "qkv"])
@@ -153,23 +150,10 @@ class Graph:
             sizes = self.ints(*[HEADS // groups] * groups)
             parts = [self.ops("Split", a, sizes, names=[None] * groups, axis=0) for a in (q, k, v)]
             values = [
-                self.attend_in_pieces(*qkv, pieces)
-                for qkv in zip(parts[0], parts[1], parts[2], strict=True)
+                self.attend(*qkv, mask) for qkv in zip(parts[0], parts[1], parts[2], strict=True)
             ]
             value = self.op("Concat", *values, axis=0)
         return self.linear(self.merge(value), weights[place + "o_proj"])
-
-    def attend_in_pieces(self, q: str, k: str, v: str, pieces: int) -> str:
-        """PIECE rows of q at a time; the last piece has the rest, others may be empty."""
-        if pieces == 1:
-            return self.attend(q, k, v, "")
-        firsts = [PIECE * n for n in range(pieces)]
-        ends = [*firsts[1:], END]
-        values = [
-            self.attend(self.op("Slice", q, *map(self.ints, (first, end, 1))), k, v, "")
-            for first, end in zip(firsts, ends, strict=True)
-        ]
-        return self.op("Concat", *values, axis=1)
 
     def attend(self, q: str, k: str, v: str, mask: str) -> str:
         scores = self.scores(q, k)

@@ -85,16 +85,14 @@ def _convolved(g: Graph, x: str, stride: int, kernel: Array, bias: Array) -> str
     return g.op("Add", g.op("MatMul", g.op("Concat", *taps, axis=1), g.const(flat)), g.const(bias))
 
 
-def _encoder(weights: Weights, path: Path, groups: int, pieces: int = 1) -> None:
+def _encoder(weights: Weights, path: Path, groups: int) -> None:
     g = Graph()
     g.op("Unsqueeze", "pos0", g.ints(0), name="start")
     x = "feat"
     for layer in range(LAYERS):
         place = f"layers.{layer}."
         h = g.norm(x, weights[place + "input_layernorm"])
-        h = g.self_attention(
-            h, weights, place + "self_attn.", layer, groups=groups, pieces=pieces, kept="kept"
-        )
+        h = g.self_attention(h, weights, place + "self_attn.", layer, groups=groups, kept="kept")
         x = g.op("Add", x, h)
         h = g.norm(x, weights[place + "post_attention_layernorm"])
         h = g.op("Gelu", g.linear(h, weights[place + "mlp.fc1"]))
@@ -170,7 +168,7 @@ def build(upstream: Path, out: Path, streaming_encoder: Path | None, language: s
     _conv1(encoder, out / "conv1.onnx")
     _conv23(encoder, out / "conv23.onnx")
     _encoder(streaming, out / "encoder.onnx", groups=4)
-    _encoder(encoder, out / "encoder_full.onnx", groups=8, pieces=4)
+    _encoder(encoder, out / "encoder_full.onnx", groups=8)
     _cross(decoder, out / "cross.onnx")
     vocabulary = Vocabulary.load(upstream / "tokenizer.bin")
     _decoder(decoder, out / "decoder.onnx", spoken(vocabulary, language))

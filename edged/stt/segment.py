@@ -51,7 +51,7 @@ class Tuning:
     early_s: float = 0.24
     undisputed_p: float = 0.5
     first_s: float = 0.9
-    longest_s: float = 18.0
+    longest_s: float = 16.0
     loop_updates: int = 3
 
 

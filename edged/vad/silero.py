@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
@@ -42,8 +41,9 @@ class Silero:
         return probabilities
 
     def _judge(self, count: int) -> list[float]:
-        windows = sliding_window_view(self._heard, CONTEXT + WINDOW)[::WINDOW][:count]
-        feeds = {"input": np.ascontiguousarray(windows), "h": self._h, "c": self._c}
+        starts = range(0, count * WINDOW, WINDOW)
+        windows = np.stack([self._heard[start : start + CONTEXT + WINDOW] for start in starts])
+        feeds = {"input": windows, "h": self._h, "c": self._c}
         probabilities, self._h, self._c = self._session.run(None, feeds)
         self._heard = self._heard[count * WINDOW :]
         return [float(p) for p in probabilities]

@@ -78,6 +78,7 @@ class Measured:
     the peer's is of its calls; on a device no file is decoded."""
 
     options: Options
+    joined: bool = False
     heard: list[Heard] = field(default_factory=list)
     steps: RunStats = field(default_factory=RunStats)
     cpu_s: float = 0.0
@@ -106,7 +107,7 @@ def measure(
 ) -> Measured:
     """Each clip through a session of its own: all frames pushed, then the end. `joined`: all of
     them through one, without a break, as a microphone would bring them."""
-    result = Measured(options)
+    result = Measured(options, joined)
     early_rss: int | None = None
     stream = _Stream(models, result, progress)
     for number, clip in enumerate(clips):

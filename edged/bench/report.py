@@ -53,8 +53,8 @@ def figures(measured: Measured) -> Figures:
         "flush_ms": _percentiles([s * 1000 for s in measured.flushes_s]),
         "peak_rss_mb": megabytes(measured.peak_rss),
         "rss_growth_mb": None if measured.rss_growth is None else megabytes(measured.rss_growth),
-        "wer": error_rates(clips, [h.text for h in heard]),
-        "turn_wer": error_rates(clips, [h.turn_text for h in heard]),
+        "wer": error_rates(clips, [h.text for h in heard], measured.joined),
+        "turn_wer": error_rates(clips, [h.turn_text for h in heard], measured.joined),
         "slots": slots(clips, [h.text for h in heard]),
         "turn_slots": slots(clips, [h.turn_text for h in heard]),
         "invented_texts": {
@@ -109,15 +109,20 @@ def megabytes(value: float) -> float:
     return round(value / MB, 1)
 
 
-def error_rates(clips: Sequence[Clip], texts: Sequence[str]) -> dict[str, Figures]:
-    """Over all clips with a text, then per kind: errors summed, so long clips weigh more."""
+def error_rates(
+    clips: Sequence[Clip], texts: Sequence[str], joined: bool = False
+) -> dict[str, Figures]:
+    """Over all clips with a text, then per kind: errors summed, so long clips weigh more.
+
+    joined: the clips were one stream. Those that follow each other are then compared as one text:
+    a word whose time is 20 ms off at the edge of a clip would else be wrong twice.
+    """
     sums: dict[str, wer.Errors] = {}
-    for clip, text in zip(clips, texts, strict=True):
-        if clip.text is None:
-            continue
-        errors = wer.errors(clip.text, text)
-        for kind in ("all", clip.kind):
-            sums[kind] = sums.get(kind, wer.Errors()) + errors
+    for some in _compared_together(clips, texts, joined):
+        errors = wer.errors_of_each([clip.text or "" for clip, _ in some], [t for _, t in some])
+        for (clip, _), of_clip in zip(some, errors, strict=True):
+            for kind in ("all", clip.kind):
+                sums[kind] = sums.get(kind, wer.Errors()) + of_clip
     if len(sums) == 2:  # one kind only says nothing new
         sums = {"all": sums["all"]}
     return {
@@ -128,6 +133,20 @@ def error_rates(clips: Sequence[Clip], texts: Sequence[str]) -> dict[str, Figure
         }
         for kind, errors in sums.items()
     }
+
+
+def _compared_together(
+    clips: Sequence[Clip], texts: Sequence[str], joined: bool
+) -> list[list[tuple[Clip, str]]]:
+    """Clips with a text, and what was heard of each: one by one, or (`joined`) all that follow each
+    other without another in between."""
+    groups: list[list[tuple[Clip, str]]] = [[]]
+    for clip, text in zip(clips, texts, strict=True):
+        if clip.text is None or not joined:
+            groups.append([])
+        if clip.text is not None:
+            groups[-1].append((clip, text))
+    return [group for group in groups if group]
 
 
 def slots(clips: Sequence[Clip], texts: Sequence[str]) -> float | None:

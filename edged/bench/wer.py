@@ -134,10 +134,21 @@ class Errors:
 
 def errors(reference: str, hypothesis: str) -> Errors:
     """Substitutions, deletions and insertions between two texts."""
-    expected, heard = words(reference), words(hypothesis)
-    pairs = align(expected, heard)
-    wrong = sum(a is None or b is None or expected[a] != heard[b] for a, b in pairs)
-    return Errors(wrong, len(expected))
+    return errors_of_each([reference], [hypothesis])[0]
+
+
+def errors_of_each(references: Sequence[str], hypotheses: Sequence[str]) -> list[Errors]:
+    """Texts that follow each other, compared as one; of each reference what is wrong in it. A word
+    too many counts for the reference before it."""
+    parts = [words(reference) for reference in references]
+    expected = [word for part in parts for word in part]
+    heard = [word for hypothesis in hypotheses for word in words(hypothesis)]
+    owners = [owner for owner, part in enumerate(parts) for _ in part]
+    wrong, owner = [0] * len(parts), 0
+    for a, b in align(expected, heard):
+        owner = owner if a is None else owners[a]
+        wrong[owner] += a is None or b is None or expected[a] != heard[b]
+    return [Errors(n, len(part)) for n, part in zip(wrong, parts, strict=True)]
 
 
 def align(expected: Sequence[str], heard: Sequence[str]) -> list[tuple[int | None, int | None]]:

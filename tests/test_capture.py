@@ -94,6 +94,8 @@ def test_what_is_said_is_heard(paced, rig):
 
 
 def test_stream_time_follows_the_clock_across_a_pull(paced, rig):
+    """Looked at once, it was 0.33 s behind where a bench kept both cores busy: audio that was still
+    on its way. What a pull loses is never caught up."""
     hearing = rig().start()
     time.sleep(0.5)
     paced.unplug()
@@ -103,8 +105,14 @@ def test_stream_time_follows_the_clock_across_a_pull(paced, rig):
     hearing.wait_for(Mic.RUNNING)
     time.sleep(0.5)
     first = next(told for told in hearing.told if told.state is Mic.RUNNING)
-    heard, elapsed = len(hearing.heard()) / RATE, time.time() - first.since
-    assert heard == pytest.approx(elapsed, abs=0.3)
+    heard = 0
+
+    def in_time() -> bool:
+        nonlocal heard
+        heard += len(hearing.heard())
+        return abs(heard / RATE - (time.time() - first.since)) < 0.3
+
+    wait(in_time, 5, "stream time that is the clock's")
     assert hearing.ring.gap_samples > RATE
 
 

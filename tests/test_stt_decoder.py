@@ -99,6 +99,19 @@ def test_drawn_text_has_no_rivals_that_could_agree(
     assert drawn.update(*heard, None).undisputed == 0
 
 
+class Everything:
+    """Chooses all that it is shown, and keeps it."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.seen: list[Likely] = []
+
+    def __call__(self, likely: Likely, drafted: object) -> list[list[Choice]]:
+        self.seen.append(likely)
+        rows = zip(likely.tokens.tolist(), likely.p.tolist(), strict=True)
+        return [list(map(Choice, tokens, p)) for tokens, p in rows]
+
+
 def test_a_text_in_a_tree_is_read_as_if_it_stood_alone(
     models: Models, heard: tuple[list[Floats], int]
 ) -> None:
@@ -106,17 +119,10 @@ def test_a_text_in_a_tree_is_read_as_if_it_stood_alone(
     read in one run is rounded by one scale: hence not the same to the last digit.)"""
     text, other = decoder(models).update(*heard, None).tokens[:6], [100, 200, 300]
 
-    class All:
-        most = 100
-
-        def __call__(self, likely: Likely, drafted: object) -> list[list[Choice]]:
-            rows = zip(likely.tokens.tolist(), likely.p.tolist(), strict=True)
-            return [list(map(Choice, tokens, p)) for tokens, p in rows]
-
-    alone = TokenTree(models.graphs, 50, All())
+    alone = TokenTree(models.graphs, 50, Everything(100))
     alone.hear(heard[0])
     alone.read([(None, [BOS, *text])])
-    beside = TokenTree(models.graphs, 50, All())
+    beside = TokenTree(models.graphs, 50, Everything(100))
     beside.hear(heard[0])
     beside.read([(None, [BOS, *other]), (None, [BOS, *text[:2], *other])])
     beside.settle_on(_row(beside, [BOS, text[0]]))  # a trunk of two
@@ -170,19 +176,11 @@ def test_a_decoder_that_is_let_go_gives_its_memory_back_at_once(models: Models) 
 def test_probabilities_are_of_the_whole_vocabulary_though_it_is_looked_at_in_parts(
     models: Models, heard: tuple[list[Floats], int]
 ) -> None:
-    seen: list[Likely] = []
-
-    class All:
-        most = 6_000  # nearly what a part of the vocabulary has
-
-        def __call__(self, likely: Likely, drafted: object) -> list[list[Choice]]:
-            seen.append(likely)
-            return [[] for _ in likely.p]
-
-    tree = TokenTree(models.graphs, 50, All())
+    everything = Everything(6_000)  # nearly what a part of the vocabulary has
+    tree = TokenTree(models.graphs, 50, everything)
     tree.hear(heard[0])
     tree.read([(None, [BOS, *decoder(models).update(*heard, None).tokens])])
-    for tokens, p, p_end in zip(*seen[0], strict=True):
+    for tokens, p, p_end in zip(*everything.seen[0], strict=True):
         assert len(set(tokens)) == len(tokens)
         assert (np.diff(p) <= 0).all()
         assert 0.98 < p.sum() <= 1 + 1e-4

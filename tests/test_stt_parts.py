@@ -108,7 +108,6 @@ def test_a_vocabulary_that_is_cut_off_is_named(tmp_path: Path, content: bytes) -
         Vocabulary.load(tmp_path / "none.bin")
 
 
-# ---- words and their times ----------------------------------------------------------------------
 def test_of_the_makers_vocabulary_english_needs_what_english_text_is_made_of() -> None:
     names = ["<unk>", "<s>", "</s>", "\x07", "▁dog", "s", "▁café", "Mc", "▁1", ",", "▁?", "$"]
     others = ["▁был", "方", "▁->", "{", "<<ST_7>>", "▁const_"]
@@ -118,6 +117,7 @@ def test_of_the_makers_vocabulary_english_needs_what_english_text_is_made_of() -
     assert spoken(vocabulary, "uk") == list(range(len(pieces)))
 
 
+# ---- words and their times ----------------------------------------------------------------------
 VOCABULARY = Vocabulary([(SPACE + c).encode() for c in "abcd"] + [b"s", b"."])
 
 tokens_heard = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 800)), max_size=40)

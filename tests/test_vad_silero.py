@@ -50,6 +50,9 @@ def test_each_window_is_judged_with_the_64_samples_before_it(models: Models, aud
     assert (ours > 0.5).mean() > 0.5
     np.testing.assert_allclose(ours, by_hand(models, audio), atol=1e-5)
     assert np.abs(ours - by_hand(models, audio, context=False)).max() > 0.01
+    h = np.zeros((1, 1, 128), np.float32)
+    with pytest.raises(Exception, match="Got: 512 Expected: 576"):
+        models.silero.run(None, {"input": audio[None, :WINDOW], "h": h, "c": h})
 
 
 @settings(max_examples=10, deadline=None)

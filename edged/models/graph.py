@@ -15,7 +15,6 @@ from edged.stt.graphs import HEAD_DIM, HEADS
 
 ROTARY = 32  # dimensions of a head that are rotated
 POSITIONS = 2048  # frames or tokens of the longest segment: 49 s
-END = 2**62  # of a slice: to the end
 
 
 class Graph:

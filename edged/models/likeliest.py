@@ -17,7 +17,7 @@ _MARKS = set(" 0123456789'\"’‘“”.,?!-–—…%&/:;()$£€°+")
 
 def spoken(vocabulary: Vocabulary, language: str) -> list[int]:
     """Tokens that a transcript may have. The makers' vocabulary is one of text and code in many
-    scripts; of English a fifth of it can't be a part, nor was it ever the likeliest."""
+    scripts; a fifth of it can't be a part of English."""
     if language != "en":
         return list(range(len(vocabulary)))
     return [n for n in range(len(vocabulary)) if n == EOS or _is_latin(vocabulary.spelled(n))]

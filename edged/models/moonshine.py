@@ -34,7 +34,7 @@ from typing import Any
 import numpy as np
 from onnx import TensorProto
 
-from edged.models.graph import END, Graph, joined_weights
+from edged.models.graph import Graph, joined_weights
 from edged.models.likeliest import add_likeliest, spoken
 from edged.models.recipe import ADAPTED_SHARE, EMBEDDING
 from edged.models.weights import Array, Weights, adapt, read_weights
@@ -42,6 +42,7 @@ from edged.stt.graphs import HEAD_DIM, HEADS, LAYERS, WIDTH
 from edged.stt.vocabulary import Vocabulary
 
 FFN = 1152
+END = 2**62  # of a slice: to the end
 ALIGNED_HEADS = {3: (0, 2, 5, 6), 4: (0, 3, 6)}
 _F, _I = TensorProto.FLOAT, TensorProto.INT64
 

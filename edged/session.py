@@ -184,7 +184,7 @@ class Session:
         if self._gate.speech_windows < MIN_SPEECH_WINDOWS:
             return []
         until = min(self._history.end, hang)
-        words = self._recognizer.advance(self._history, until, behind, pause)
+        words = self._recognizer.advance(self._history, until, behind, pause, self._gate.doubt)
         self._turns.say(words)
         return words
 
@@ -198,7 +198,7 @@ class Session:
             self._recognizer.drop()
             return []
         stop = min(self._history.end, self._speech_end + int(HANG_S * RATE))
-        words = self._recognizer.finish(self._history, stop)
+        words = self._recognizer.finish(self._history, stop, self._gate.doubt)
         # the silence behind this segment may well be the next one's beginning
         self._floor = max(self._floor, min(stop, self._speech_end + 2 * WINDOW))
         self._turns.say(words)
@@ -214,7 +214,7 @@ class Session:
             samples = self._history.read(span.start, span.stop).copy()
             models = self._models
             work = partial(transcribe, models.graphs, models.vocabulary, samples, span.tokens)
-            self._turns.add(span.start, work)
+            self._turns.add(span.start, work, span.doubt)
 
     def _belief(self) -> Belief | None:
         """What the recogniser makes of the words before a pause."""

@@ -31,6 +31,7 @@ class Inline(Executor):
 class _Piece:
     start: int
     said: tuple[Word, ...]  # as committed
+    doubt: float  # that there was a voice
     transcript: Future[Transcript]
 
 
@@ -55,13 +56,13 @@ class Turns:
     def has_speech(self) -> bool:
         return bool(self._open.pieces)
 
-    def add(self, start: int, work: Callable[[], Transcript]) -> None:
+    def add(self, start: int, work: Callable[[], Transcript], doubt: float = 0.0) -> None:
         """A segment that started at `start` (16 kHz) belongs to the open turn: all of it has
-        been said."""
+        been said. doubt: that there was a voice (`edged.vad.gate.Gate.doubt`)."""
         turn = self._open
         said = tuple(turn.said[turn.in_pieces :])
         turn.in_pieces = len(turn.said)
-        turn.pieces.append(_Piece(start, said, self._beside.submit(work)))
+        turn.pieces.append(_Piece(start, said, doubt, self._beside.submit(work)))
 
     def say(self, words: Sequence[Word]) -> None:
         """Words of the open turn as they were committed."""
@@ -97,7 +98,9 @@ class Turns:
             transcript = piece.transcript.result()
             origin = piece.start / RATE
             heard = [Word(w.text, origin + w.start_s, origin + w.stop_s) for w in transcript.words]
-            if is_unsure(transcript.probability):  # what the first pass was sure of stands
+            if is_unsure(
+                transcript.probability, piece.doubt
+            ):  # what the first pass was sure of stands
                 self._dropped["unsure_in_turn"] += len(heard)
                 words += piece.said
             else:

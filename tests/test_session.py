@@ -160,6 +160,24 @@ def test_sounds_that_are_no_speech_give_no_text(models: Models, kind: str) -> No
     assert [e for e in events if isinstance(e, Text | Turn)] == []
 
 
+def _as_music(models: Models, clip: str) -> tuple[list[Event], Session]:
+    """Speech of which Silero is never sure, as it is of an instrument that sounds like a voice."""
+    session = Session(models)
+    sure = session._silero.push
+    session._silero.push = lambda audio: [0.55 * p for p in sure(audio)]  # type: ignore[method-assign]
+    return _run(session, np.concatenate([_clip(clip), _silence(2.0)])), session
+
+
+def test_what_the_voice_detector_doubts_is_said_only_if_the_text_is_sure(models: Models) -> None:
+    events, session = _as_music(models, "sojourn")
+    assert not _words(events)
+    assert not [e for e in events if isinstance(e, Turn)]
+    assert session.dropped.keys() == {"unsure", "unsure_in_turn"}
+    events, session = _as_music(models, "good-influence")
+    assert len(_words(events)) > 8
+    assert not session.dropped
+
+
 def test_flush_answers_all_words_so_far_and_none_of_them_comes_later(models: Models) -> None:
     """The cloud lets words trickle in after `flushed`; clients wait 100 ms more because of it."""
     audio = _clip("good-influence")

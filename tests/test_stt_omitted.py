@@ -60,12 +60,12 @@ def test_times_stay_in_order_where_attention_rested_on_the_word_that_was_skipped
         assert times == sorted(times)
 
 
-def turn_of(said: str, heard: str, probability: float) -> str | None:
+def turn_of(said: str, heard: str, probability: float, doubt: float = 0.0) -> str | None:
     """The text of a turn of one segment."""
     turns = Turns(Inline(), Counter())
     turns.say(words(said, 1.0))
     second = [HeardWord(w.text, w.start_s, w.stop_s, 0, 0.9) for w in words(heard)]
-    turns.add(16_000, lambda: Transcript(second, [probability] * len(second)))
+    turns.add(16_000, lambda: Transcript(second, [probability] * len(second)), doubt)
     turns.close()
     given = turns.ready()
     return given[0].text if given else None
@@ -76,6 +76,12 @@ def test_words_that_were_said_are_a_turn_although_the_second_pass_is_unsure() ->
     assert turn_of("Three.", "Free.", 0.2) == "Three."
     assert turn_of("", "Free.", 0.2) is None
     assert turn_of("Three.", "Free.", 0.9) == "Free."
+
+
+def test_where_the_voice_is_in_doubt_a_turn_needs_surer_words() -> None:
+    """Music that no text was said of became a turn: "I don't know."."""
+    assert turn_of("", "Free.", 0.6) == "Free."
+    assert turn_of("", "Free.", 0.6, doubt=0.2) is None
 
 
 def test_each_segment_of_a_turn_has_its_own_words() -> None:

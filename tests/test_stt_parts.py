@@ -300,3 +300,36 @@ def test_music_that_seems_to_begin_a_sentence_is_not_believed() -> None:
     assert is_unsure([0.33] * 10)
     assert not is_unsure([0.40] * 22)  # noisy speech, half of it right
     assert not is_unsure([])
+
+
+def test_music_that_sounds_a_little_like_a_voice_has_to_be_surer() -> None:
+    """A vibraphone gave "I don't know." at 0.42, the bound for speech: which side of it the text
+    fell on was the processor's luck. The voice detector was sure of no window of it."""
+    gate = Gate()
+    _run(gate, [0.7, 0.6, 0.8, 0.75, 0.4, 0.65, 0.7])
+    assert is_unsure([0.55] * 6, gate.doubt)
+    assert not is_unsure([0.73] * 2, gate.doubt)  # a soft "four" was as doubtful
+    _run(gate, [0.0] * 40 + [0.95] * 7)
+    assert gate.doubt == 0.0
+
+
+@given(st.lists(st.floats(0, 1), max_size=60), st.floats(0.1, 0.9))
+def test_doubt_is_what_the_voice_lacks_and_none_is_made_by_opening_more_easily(
+    probabilities: list[float], enter: float
+) -> None:
+    gate = Gate(enter)
+    _run(gate, probabilities)
+    assert 0 <= gate.doubt <= 0.5 + 1e-9  # a window with speech is above `leave`, near `enter`
+    _run(gate, [1.0] * 4 * len(probabilities))
+    assert gate.doubt < 0.15
+
+
+def test_what_is_doubted_is_the_voice_of_this_opening_not_of_the_last() -> None:
+    gate = Gate()
+    _run(gate, [0.6] * 10)
+    doubt = gate.doubt
+    assert doubt == pytest.approx(0.25)
+    gate.shut()
+    assert gate.doubt == doubt  # the segment that ends now is still to be judged
+    _run(gate, [0.1, 0.95])
+    assert gate.doubt == 0.0

@@ -22,11 +22,15 @@ _LATE_CHUNK = 40  # frames an update covers at least when audio has piled up
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A finished segment: places in the stream at 16 kHz."""
+    """A finished segment: places in the stream at 16 kHz.
+
+    tokens: what the first pass believed. doubt: that there was a voice.
+    """
 
     start: int
     stop: int
-    tokens: tuple[int, ...] = ()  # what the first pass believed
+    tokens: tuple[int, ...] = ()
+    doubt: float = 0.0
 
 
 class Recognizer:
@@ -80,12 +84,17 @@ class Recognizer:
         self._start = self._read = start
 
     def advance(
-        self, history: History, until: int, behind: bool = False, pause: bool = False
+        self,
+        history: History,
+        until: int,
+        behind: bool = False,
+        pause: bool = False,
+        doubt: float = 0.0,
     ) -> list[Word]:
         """Reads audio up to `until`; returns the words that may be said now.
 
         behind: audio has piled up, so update in larger chunks. pause: speech has just stopped,
-        so read at once, to the end.
+        so read at once, to the end. doubt: the voice gate's, that this is a voice.
         """
         segment = self._segment
         if segment is None:
@@ -93,22 +102,22 @@ class Recognizer:
         self._push(segment, history, until)
         if segment.due < (_LATE_CHUNK if behind else 1 if pause else self._tuning.chunk):
             return []
-        words = self._placed(segment.update(pause=pause))
+        words = self._placed(segment.update(pause=pause, doubt=doubt))
         if segment.stuck:
             self.dropped["loop"] += 1
-            self._again(history, until)
+            self._again(history, until, doubt)
         elif segment.age_s > self._tuning.longest_s and segment.said_s > 0:
-            self._again(history, until)
+            self._again(history, until, doubt)
         return words
 
-    def finish(self, history: History, until: int) -> list[Word]:
+    def finish(self, history: History, until: int, doubt: float = 0.0) -> list[Word]:
         """The segment ends at `until`: all its words."""
         segment = self._segment
         if segment is None:
             return []
         self._push(segment, history, until)
-        words = self._placed(segment.update(last=True))
-        self._close(segment, max(self._read, self._start))
+        words = self._placed(segment.update(last=True, doubt=doubt))
+        self._close(segment, max(self._read, self._start), doubt)
         return words
 
     def not_before(self, seconds: float) -> None:
@@ -126,17 +135,18 @@ class Recognizer:
             segment.push(history.read(self._read, until))
             self._read = until
 
-    def _close(self, segment: Segment, stop: int) -> None:
+    def _close(self, segment: Segment, stop: int, doubt: float) -> None:
         self.runs += segment.runs
-        self.finished.append(Span(self._start, stop, tuple(segment.hypothesis.tokens)))
+        tokens = tuple(segment.hypothesis.tokens)
+        self.finished.append(Span(self._start, stop, tokens, doubt))
         self._segment = None
 
-    def _again(self, history: History, until: int) -> None:
+    def _again(self, history: History, until: int, doubt: float) -> None:
         """Ends the segment behind its last said word and begins the next one there."""
         segment = self._segment
         assert segment is not None
         cut = max(self._start + int(segment.said_s * RATE), history.start)
-        self._close(segment, cut)
+        self._close(segment, cut, doubt)
         self.begin(cut)
         self._push(self._segment, history, until)  # type: ignore[arg-type]
 

@@ -135,10 +135,13 @@ class Segment:
         """Where the last said word stopped, in seconds from the segment's start."""
         return self._said[-1].stop_s if self._said else 0.0
 
-    def update(self, last: bool = False, pause: bool = False) -> list[HeardWord]:
+    def update(
+        self, last: bool = False, pause: bool = False, doubt: float = 0.0
+    ) -> list[HeardWord]:
         """Reads what has arrived; returns the words that may be said now (`last`: all).
 
-        pause: decode to the end, to learn whether the decoder finds the phrase complete.
+        pause: decode to the end, to learn whether the decoder finds the phrase complete. doubt:
+        that this is a voice, see `is_unsure`.
         """
         now = self.age_s
         delay = self._options.delay_in_frames * STEP_S
@@ -164,7 +167,7 @@ class Segment:
         )
         first = unsaid(self._said, words)
         end = len(words)
-        unsure = is_unsure(hypothesis.probability[:sane])
+        unsure = is_unsure(hypothesis.probability[:sane], doubt)
         if last:
             if sane < len(hypothesis.tokens):
                 self._dropped["loop"] += 1

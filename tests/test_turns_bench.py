@@ -13,8 +13,15 @@ from typer.testing import CliRunner
 from edged import SAMPLE_RATE, STEP_S
 from edged.bench.onsets import compared
 from edged.bench.sentences import punctuated, sentence_ends
-from edged.bench.turn_evidence import Heard, in_pause, silence_s, truth
-from edged.bench.turn_material import END_S, INNER_S, REST_S, Stream, read_streams
+from edged.bench.turn_evidence import Heard, in_pause, listener, silence_s, truth
+from edged.bench.turn_material import (
+    END_S,
+    INNER_S,
+    REST_S,
+    Stream,
+    load_audio,
+    read_streams,
+)
 from edged.bench.turn_scores import (
     SilenceHazard,
     Steps,
@@ -25,6 +32,8 @@ from edged.bench.turn_scores import (
 )
 from edged.cli import app
 from edged.errors import ConfigError
+from edged.models.catalogue import resources
+from edged.models.loader import load
 from edged.vad.evidence import Evidence
 
 
@@ -253,3 +262,15 @@ def test_the_command_without_a_manifest_says_what_it_needs() -> None:
     result = CliRunner().invoke(app, ["bench", "turns"])
     assert result.exit_code == 2
     assert "needs --manifest" in result.stderr
+
+
+# ---- listening ----------------------------------------------------------------------------------
+def test_the_bench_hears_where_speech_is_in_a_clip_without_labels() -> None:
+    """`edged bench turns` ended with a type error in each run: the network's graph for sequences
+    takes single precision alone, and it was fed the silence behind a clip in double."""
+    clip = np.zeros(SAMPLE_RATE, np.int16)
+    said = load_audio(resources() / "samples" / "good-influence.flac")
+    spans = listener(load())(np.concatenate([clip, said, clip]))
+    seconds = len(said) / SAMPLE_RATE
+    assert 0.9 < spans[0][0] < 1.6
+    assert seconds + 0.4 < spans[-1][1] < seconds + 1.2

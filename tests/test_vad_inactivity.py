@@ -155,3 +155,10 @@ def test_the_pace_of_a_stream_is_how_many_of_its_pauses_were_short() -> None:
     assert pace_after(1.0, 1.0, 1.0) > pace_after(1.0) > 0
     assert pace_after(4.0, 4.0, 4.0) < pace_after(4.0) < 0
     assert pace_after(4.0, 4.0, 1.0, 1.0) > 0, "the last pauses count more"
+
+
+def test_words_settle_the_matter_by_a_sure_full_stop_or_by_calling_for_more() -> None:
+    assert Belief(0.9, 0.95, False).settles(3.0)
+    assert Belief(0.1, 0.0, True).settles(3.0)
+    assert not Belief(0.9, 0.85, False).settles(3.0), "the mark is likely, no more"
+    assert not Belief(0.9, 0.95, False).settles(0.5), "an answer is closed soon if two agree"

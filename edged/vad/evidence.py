@@ -35,6 +35,10 @@ class Belief:
     final: float
     dangling: bool
 
+    def settles(self, speech_s: float) -> bool:
+        """Whether the words tell by themselves if the speaker has finished."""
+        return self.dangling or (self.final >= SURELY_FINAL and speech_s >= ANSWER_S)
+
 
 def belief_of(text: str, p_end: float | None, p_last: float) -> Belief | None:
     """p_last: probability of the text's last token.

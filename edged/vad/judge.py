@@ -48,13 +48,13 @@ class Judge:
             self._belief = None
         elif belief is not None:
             self._belief = belief
-        dangling = self._belief is not None and self._belief.dangling
+        settled = self._belief is not None and self._belief.settles(clock.speech_s)
         self.evidence = Evidence(
             tuple(probabilities),
             clock.heard_s,
             clock.silence_s,
             clock.speech_s,
-            self._asker.push(clock.silence_s, clock.speech_s, dangling, audio),
+            self._asker.push(clock.silence_s, clock.speech_s, settled, audio),
             self._belief,
         )
         self.inactivity = self._model.push(self.evidence)

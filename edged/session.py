@@ -60,7 +60,7 @@ class Session:
         beside = beside or Inline()
         self._turns = Turns(beside, self._recognizer.dropped)
         smart_turn = SmartTurn(models.smart_turn) if models.smart_turn else None
-        self.judge = Judge(models.inactivity, smart_turn, beside)
+        self.judge = Judge(models.inactivity, smart_turn, beside, self.options.vad_threshold)
         self._heard = 0  # windows that Silero has judged
         self._floor = 0  # no segment starts before this place (16 kHz)
         self._speech_end = 0  # where the last window with speech ended
@@ -149,6 +149,7 @@ class Session:
         segment on."""
         self.options = options
         self._gate.enter = options.vad_threshold
+        self.judge.hear_from(options.vad_threshold)
         self._recognizer.options = options
 
     # ---- the steps of a step --------------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import cast
 
 import numpy as np
@@ -218,3 +218,30 @@ def test_what_a_rival_that_is_left_has_otherwise_is_disputed(p: float, rivals: i
     apart = abs(math.log(p / (1 - p)))
     assume(abs(apart - 1.5) > 1e-6)
     assert beam.undisputed == (1 if rivals > 1 and apart < 1.5 else len(found.tokens))
+
+
+class Interrupted(Language):
+    """Behind the first letter the end has 0.4, and a long word, token by token, the rest."""
+
+    def __init__(self) -> None:
+        pass
+
+    def choices(self, text: tuple[int, ...]) -> list[Choice]:
+        if len(text) == 0:
+            return [Choice(LETTERS[0], 1.0)]
+        if len(text) == 1:
+            return [Choice(LETTERS[1], 0.5), Choice(EOS, 0.4), Choice(LETTERS[2], 0.1)]
+        return [Choice(LETTERS[2], 0.6), Choice(LETTERS[1], 0.4)]
+
+
+def test_an_end_in_front_of_the_horizon_is_one_more_token_unless_it_has_to_be_the_likeliest() -> (
+    None
+):
+    """Any text gets less likely as it grows, so that an early end beat all that was really said
+    behind a "Yeah.", for six seconds."""
+    bounds = Bounds(LONGEST, horizon=100)
+    early, _ = searched(Interrupted(), rivals=3, bounds=bounds)
+    assert early.tokens == LETTERS[:1]
+    assert early.p_end == 0.4
+    going_on, _ = searched(Interrupted(), rivals=3, bounds=replace(bounds, early=False))
+    assert len(going_on.tokens) == LONGEST

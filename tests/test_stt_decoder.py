@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from edged.models.store import default_models_dir
 from edged.stt import beam, choose
 from edged.stt.commit import token_limit
 from edged.stt.decoder import LONGEST_UPDATE, Decoder, Hypothesis
+from edged.stt.encoder import Encoder
 from edged.stt.graphs import FRAME_S, KV, WIDTH, Embedding, Floats
 from edged.stt.second_pass import encode
 from edged.stt.tree import Choice, Likely, TokenTree
@@ -86,6 +88,30 @@ def test_a_text_that_is_settled_on_the_way_is_the_same_and_is_locked_as_any_othe
     unread = settled.hypothesis.tokens[: settled.locked]
     assert settled.update(*heard, None).tokens[: len(unread)] == unread
     assert len(settled._tree.rows([BOS, *unread])) >= len(unread)
+
+
+def test_what_was_forgotten_is_read_again_against_the_audio_of_now(
+    models: Models, speech: Path
+) -> None:
+    """Tokens that a long search had forgotten were read again before the update's audio was
+    taken: from views of a cache whose rows had moved on."""
+    samples: NDArray[np.float32] = soundfile.read(speech, dtype="float32")[0]
+    encoder = Encoder(models.graphs, 400, 45)
+    encoder.push(samples[:48_000])
+    forgetful = Decoder(models.graphs, 100)
+    forgetful.update(encoder.update(), 40, 100, False)
+    forgetful.lock(6)
+    forgetful._tree.settle([])
+    encoder.push(samples[48_000:64_000])
+    cross = [keys.copy() for keys in encoder.update()]
+    fresh = Decoder(models.graphs, 100)
+    fresh.hypothesis = replace(forgetful.hypothesis)
+    fresh.lock(6)
+    fresh.update(cross, 40, None)
+    assert forgetful.update(encoder._cross.arrays(), 40, None).tokens == fresh.hypothesis.tokens
+    kept = zip(forgetful._tree._cache.arrays(), fresh._tree._cache.arrays(), strict=True)
+    for ours, theirs in kept:
+        np.testing.assert_allclose(ours[:, :6], theirs[:, :6], atol=1e-4)
 
 
 def test_drawn_text_has_no_rivals_that_could_agree(

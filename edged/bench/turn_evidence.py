@@ -129,7 +129,9 @@ def listener(models: Models) -> Listen:
         x = soxr.resample(audio.astype(np.float32) / 32768, SAMPLE_RATE, RATE)
         gate = Gate(min_speech=1, close_s=WINDOW_S)
         spans: list[Span] = []
-        for number, p in enumerate(Silero(models.silero).push(np.append(x, np.zeros(RATE // 2, np.float32)))):
+        for number, p in enumerate(
+            Silero(models.silero).push(np.append(x, np.zeros(RATE // 2, np.float32)))
+        ):
             match gate.push(p):
                 case "open":
                     start = number * WINDOW_S

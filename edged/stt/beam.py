@@ -46,13 +46,15 @@ class Bounds:
     """Where a search ends.
 
     tokens: most of them. horizon: a text that was heard beyond this frame is long enough; None:
-    to the end. runs: most of them. alone: after so many only the likeliest text goes on.
+    to the end. runs: most of them. alone: after so many only the likeliest text goes on. early:
+    with a horizon, a text may end in front of it as if that were one more token.
     """
 
     tokens: int
     horizon: int | None = None
     runs: int | None = None
     alone: int | None = None
+    early: bool = True
 
 
 @dataclass(slots=True)
@@ -124,8 +126,8 @@ class Beam:
     def _allowed(self, choices: list[Choice]) -> list[Choice]:
         """To the end of the audio a text ends where its end is likelier than any token, and only
         there: what goes on gets less likely with each token, and any pause would be the end. With
-        a horizon an early end is no harm: the next look goes on."""
-        if self.bounds.horizon is not None:
+        a horizon an early end is mostly no harm: the next look goes on."""
+        if self.bounds.horizon is not None and self.bounds.early:
             return choices
         ends = choices[0].token == EOS
         return choices[:1] if ends else [choice for choice in choices if choice.token != EOS]

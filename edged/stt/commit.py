@@ -26,8 +26,8 @@ TOKENS_PER_S = 6.5  # upstream's bound on how fast people speak
 _TOKENS, _UNSURE = (8, 20), (0.42, 0.33)
 # That much more is asked of it where the voice is in doubt. Ten clips of music and noise, louder
 # and softer, faster and slower, at three delays: 82 words invented without it, 31 with 1.0, 21
-# with 1.5 (in turns 136, 32 and 22). Of 2962 words of speech 380 are wrong either way, and under a
-# kitchen's noise no more; 2.0 lost a "four".
+# with 1.5 (in turns 136, 32 and 22). Of 2962 words of speech it costs one, under a kitchen's noise
+# none; 2.0 lost a "four".
 _DOUBT = 1.5
 LONGEST_LOOP = 8  # tokens
 ATTENTION_LATE_S = 0.03

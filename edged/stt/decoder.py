@@ -25,7 +25,7 @@ class Hypothesis:
 
     tokens: without BOS and EOS. heard: encoder frame at which each token was heard.
     probability: of each token. agreed: how many tokens the previous update had, too. undisputed:
-    how many no rival has otherwise; 0 for drawn text, which has no rivals.
+    how many no rival that was left has otherwise; 0 for drawn text, which has no rivals.
     ended: the decoder says that nothing more was said. p_end: how sure it was of that at the
     last token; None if it stopped before.
     """
@@ -73,23 +73,28 @@ class Decoder:
         return self._tree.runs
 
     def update(
-        self, cross: list[Floats], limit: int, horizon: int | None, last: bool = True
+        self,
+        cross: list[Floats],
+        limit: int,
+        horizon: int | None,
+        last: bool = True,
+        early: bool = True,
     ) -> Hypothesis:
         """Decodes against `cross` (keys and values of all frames).
 
         limit: most tokens of the whole segment. horizon: encoder frame beyond which a token
         is of no use yet, so that decoding stops there; None: decode to the end. last: however long
         that takes. Else it stops after LONGEST_UPDATE runs: the hypothesis may then be shorter
-        than it was, and the next update goes on from its end.
+        than it was, and the next update goes on from its end. early: see `edged.stt.beam.Bounds`.
         """
         old, base = self.hypothesis, self.locked
         limit = min(limit, self._capacity - 1)
         if base >= limit:
             return old
-        self._forget(base)
         self._tree.hear(cross)
+        self._forget(base)
         runs = None if last else LONGEST_UPDATE
-        bounds = Bounds(limit - base, horizon, runs, self._alone)
+        bounds = Bounds(limit - base, horizon, runs, self._alone, early)
         # Drawn text has no second chance: it would bend it.
         beam = Beam(self._tree, bounds, resume=not self._drawn)
         token = old.tokens[base - 1] if base else BOS

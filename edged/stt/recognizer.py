@@ -18,6 +18,9 @@ from edged.stt.vocabulary import Vocabulary
 
 RATE = 16_000
 _LATE_CHUNK = 40  # frames an update covers at least when audio has piled up
+# When a segment has grown too long, the next one hears again what was not said of its last seconds.
+# (Of what is older it had all the time there is.)
+_HEARD_AGAIN_S = 4.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +54,7 @@ class Recognizer:
         self._random = np.random.default_rng(options.seed)
         self._segment: Segment | None = None
         self._start = self._read = 0
-        self._floor_s = 0.0  # words do not start before the last one ended
+        self._floor_s = 0.0  # no word starts earlier: the last one's start, or the last flush
         self.dropped: Counter[str] = Counter()
         self.finished: list[Span] = []  # segments that ended; the caller empties it
         self.runs = 0  # decoder runs of finished segments
@@ -100,14 +103,19 @@ class Recognizer:
         if segment is None:
             return []
         self._push(segment, history, until)
-        if segment.due < (_LATE_CHUNK if behind else 1 if pause else self._tuning.chunk):
+        due = _LATE_CHUNK if behind else 1 if pause else self._tuning.chunk
+        unread = pause and not segment.read_to_end
+        if segment.due < due and not unread:
             return []
         words = self._placed(segment.update(pause=pause, doubt=doubt))
         if segment.stuck:
             self.dropped["loop"] += 1
-            self._again(history, until, doubt)
-        elif segment.age_s > self._tuning.longest_s and segment.said_s > 0:
-            self._again(history, until, doubt)
+            self._again(history, until, segment.said_s or segment.age_s, doubt)
+        elif segment.age_s > self._tuning.longest_s:
+            oldest = segment.age_s - _HEARD_AGAIN_S
+            if segment.said_s < oldest:
+                words += self._placed(segment.give_up(oldest, doubt))
+            self._again(history, until, max(segment.said_s, oldest), doubt)
         return words
 
     def finish(self, history: History, until: int, doubt: float = 0.0) -> list[Word]:
@@ -117,7 +125,7 @@ class Recognizer:
             return []
         self._push(segment, history, until)
         words = self._placed(segment.update(last=True, doubt=doubt))
-        self._close(segment, max(self._read, self._start), doubt)
+        self._close(segment, self._read, doubt)
         return words
 
     def not_before(self, seconds: float) -> None:
@@ -138,20 +146,21 @@ class Recognizer:
     def _close(self, segment: Segment, stop: int, doubt: float) -> None:
         self.runs += segment.runs
         tokens = tuple(segment.hypothesis.tokens)
-        self.finished.append(Span(self._start, stop, tokens, doubt))
+        if stop > self._start:
+            self.finished.append(Span(self._start, stop, tokens, doubt))
         self._segment = None
 
-    def _again(self, history: History, until: int, doubt: float) -> None:
-        """Ends the segment behind its last said word and begins the next one there."""
+    def _again(self, history: History, until: int, age_s: float, doubt: float) -> None:
+        """Ends the segment where it was `age_s` old, and begins the next one there."""
         segment = self._segment
         assert segment is not None
-        cut = max(self._start + int(segment.said_s * RATE), history.start)
+        cut = max(self._start + int(age_s * RATE), history.start)
         self._close(segment, cut, doubt)
         self.begin(cut)
         self._push(self._segment, history, until)  # type: ignore[arg-type]
 
     def _placed(self, words: list[HeardWord]) -> list[Word]:
-        """Stream time; a word neither starts before the one before it ended, nor ends early."""
+        """Stream time; a word does not start before the one before it, nor end before it starts."""
         origin = self._start / RATE
         placed = []
         for word in words:

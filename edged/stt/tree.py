@@ -101,7 +101,7 @@ class TokenTree:
 
     def hear(self, cross: list[Floats]) -> None:
         """From now on tokens are read against this audio. What was read behind the trunk must
-        have been forgotten."""
+        be forgotten before anything else is read: it was read against other audio."""
         self._cross = cross
 
     def settle(self, rows: Sequence[int]) -> None:

@@ -17,18 +17,33 @@ from edged.vad.evidence import Belief, Evidence
 from edged.vad.inactivity import Inactivity, Weights
 from edged.vad.turn import Asker, SmartTurn
 
+MOST_ENTER = 0.5
+
 
 class Judge:
     """Has the speaker finished? One `push` a step; `turn_over` when a turn was closed."""
 
-    def __init__(self, weights: Weights, smart_turn: SmartTurn | None, beside: Executor) -> None:
-        """smart_turn: None where it is not fetched or the board is too slow for it."""
+    def __init__(
+        self,
+        weights: Weights,
+        smart_turn: SmartTurn | None,
+        beside: Executor,
+        enter: float = MOST_ENTER,
+    ) -> None:
+        """smart_turn: None where it is not fetched or the board is too slow for it. enter: see
+        `hear_from`."""
         self._clock = SpeechClock()
+        self.hear_from(enter)
         self._asker = Asker(smart_turn, beside)
         self._model = Inactivity(weights)
         self._belief: Belief | None = None
         self.evidence: Evidence | None = None
         self.inactivity = (0.0, 0.0, 0.0)
+
+    def hear_from(self, enter: float) -> None:
+        """Speech begins at this probability, the voice gate's. Not above MOST_ENTER, with which the
+        weights are fitted: what else the gate leaves out is speech, too."""
+        self._clock.threshold = min(enter, MOST_ENTER)
 
     def push(
         self,

@@ -1,0 +1,222 @@
+"""Where segments begin, are read to their end and are cut: the voice detector says what we want."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import soundfile
+from numpy.typing import NDArray
+
+from edged import SAMPLE_RATE, STEP_S, STEP_SAMPLES
+from edged.events import Event, Text, Turn
+from edged.models.catalogue import resources
+from edged.models.loader import Models, load
+from edged.options import Options
+from edged.session import Session
+from edged.stt.commit import HeardWord, words_of
+from edged.stt.decoder import Decoder, Hypothesis
+from edged.stt.recognizer import RATE
+from edged.stt.segment import PROMPT, Segment
+from edged.vad.gate import WINDOW_S
+
+Audio = NDArray[np.int16]
+Voice = Callable[[float], float]
+"""The probability of speech at that second of the stream."""
+
+
+@pytest.fixture(scope="module")
+def models() -> Models:
+    return load()
+
+
+def clip(name: str) -> Audio:
+    x, rate = soundfile.read(resources() / "samples" / f"{name}.flac", dtype="float32")
+    assert rate == RATE
+    times = np.arange(0, len(x) - 1, RATE / SAMPLE_RATE)
+    return (np.interp(times, np.arange(len(x)), x) * 32000).astype(np.int16)
+
+
+def rest(seconds: float) -> Audio:
+    return np.zeros(round(seconds * SAMPLE_RATE), np.int16)
+
+
+def hum(seconds: float) -> Audio:
+    return np.random.default_rng(0).normal(0, 600, round(seconds * SAMPLE_RATE)).astype(np.int16)
+
+
+def told(session: Session, voice: Voice) -> None:
+    """From now on the voice detector says this."""
+    windows = session._silero.push
+    heard = session._heard
+
+    def push(audio: NDArray[np.float32]) -> list[float]:
+        first = session._heard - heard
+        return [voice((first + i) * WINDOW_S) for i in range(len(windows(audio)))]
+
+    session._silero.push = push  # type: ignore[method-assign]
+
+
+def run(session: Session, *parts: Audio) -> list[tuple[float, Event]]:
+    """Each event with the second at which it came."""
+    audio = np.concatenate(parts)
+    steps = audio[: len(audio) // STEP_SAMPLES * STEP_SAMPLES].reshape(-1, STEP_SAMPLES)
+    events = []
+    for frame in steps:
+        events += [((session.step_idx + 1) * STEP_S, event) for event in session.push(frame)]
+    return events
+
+
+def words(events: list[tuple[float, Event]]) -> list[str]:
+    return [e.text.lower().strip(".,?!") for _, e in events if isinstance(e, Text)]
+
+
+def test_speech_behind_a_long_unclear_sound_is_heard_while_it_is_spoken(models: Models) -> None:
+    """A fan, then somebody talked over it: the segment, of which nothing could be said, was never
+    cut, and after 19 s it read nothing more. Of 18 s of speech three words came, at its end."""
+    session = Session(models)
+    told(session, lambda t: 0.6 if t < 20 else 0.95)
+    speech = np.concatenate([clip("good-influence"), clip("peaceful-night"), clip("mister-hale")])
+    ages = []
+    events: list[tuple[float, Event]] = []
+    for part in np.array_split(np.concatenate([hum(20), speech]), 400):
+        events += run(session, part)
+        ages.append(session._recognizer.age_s)
+    assert max(ages) < PROMPT.longest_s + 1
+    said = [(at, e) for at, e in events if isinstance(e, Text) and e.start_s > 20]
+    assert len(said) > 35
+    late = [at - e.start_s for at, e in said]
+    assert np.median(late) < 2.0
+
+
+def test_a_loop_of_which_nothing_was_said_ends_and_the_next_segment_begins_behind_it(
+    models: Models, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It began again at the same sample: all of it was heard anew at every third update, up to
+    0.5 s of CPU in a step, and each time an empty piece was added to the turn."""
+
+    def loop(self: Decoder, cross: object, limit: int, *_: object) -> Hypothesis:
+        n = min(limit, 24)
+        self.hypothesis = Hypothesis([500] * n, list(range(n)), [0.3] * n)
+        return self.hypothesis
+
+    monkeypatch.setattr(Decoder, "update", loop)
+    session = Session(models)
+    told(session, lambda t: 0.9)
+    starts: list[int] = []
+    begin = session._recognizer.begin
+
+    def counted(start: int) -> None:
+        starts.append(start)
+        begin(start)
+
+    session._recognizer.begin = counted  # type: ignore[method-assign]
+    run(session, hum(12))
+    assert len(starts) > 3
+    assert min(np.diff(starts)) > 0.5 * RATE
+
+
+def test_words_of_a_long_disputed_stretch_are_said_when_the_segment_ends(models: Models) -> None:
+    """Never twice alike, so that none was said: they would have been lost with the segment."""
+    segment = Segment(
+        models.graphs,
+        models.vocabulary,
+        Options(),
+        PROMPT,
+        np.random.default_rng(0),
+        lost := Counter(),
+    )
+    tokens = [4, 5, 6, 7]
+    segment._decoder.hypothesis = Hypothesis(tokens, [10, 100, 300, 600], [0.9] * 4)
+    heard = words_of(tokens, [10, 100, 300, 600], [0.9] * 4, models.vocabulary)
+    assert _texts(segment.give_up(8.0)) == _texts([w for w in heard if w.stop_s <= 8.0])
+    assert segment.give_up(8.0) == []
+    segment._decoder.hypothesis.probability[:] = [0.1] * 4
+    assert segment.give_up(20.0) == []
+    assert lost == {"unsure": len([w for w in heard if w.stop_s > 8.0])}
+
+
+def _texts(heard: list[HeardWord]) -> list[str]:
+    return [word.text for word in heard]
+
+
+@pytest.mark.parametrize("loud_first", [False, True])
+def test_a_soft_voice_is_heard_where_the_gate_is_set_to_hear_it(
+    models: Models, loud_first: bool
+) -> None:
+    """With a voice threshold of 0.3, a soft sentence behind a loud one was cut up into 29 turns
+    without a word: the turn's own clock, which listened from 0.5 on, took it for silence."""
+    session = Session(models, Options(vad_threshold=0.3))
+    if loud_first:
+        run(session, clip("peaceful-night"), rest(2))
+    session.dropped.clear()
+    before = session._silero.push
+    session._silero.push = lambda audio: [0.45 * p for p in before(audio)]  # type: ignore[method-assign]
+    events = run(session, clip("good-influence"), rest(3))
+    assert words(events)[:5] == ["he", "has", "known", "her", "all"]
+    assert len([e for _, e in events if isinstance(e, Turn)]) == 1
+    assert not session.dropped
+
+
+def test_a_threshold_that_is_changed_while_it_runs_is_the_turns_too(models: Models) -> None:
+    session = Session(models)
+    session.configure(Options(vad_threshold=0.2))
+    assert session.judge._clock.threshold == 0.2
+    session.configure(Options(vad_threshold=0.8))
+    assert session.judge._clock.threshold == 0.5, "its weights are fitted with that"
+
+
+def test_in_a_pause_the_words_are_read_to_their_end_wherever_the_last_update_was(
+    models: Models,
+) -> None:
+    """Where the last update had left less than a frame, there was no other, and so nothing for the
+    turn model to go by: one pause in twenty."""
+    speech = clip("good-influence")[round(0.4 * SAMPLE_RATE) :]
+    for windows in range(50, 60):
+        session = Session(models, Options(turns=False))
+        told(session, lambda t, n=windows: 0.95 if 20 <= round(t / WINDOW_S) < 20 + n else 0.0)
+        spoken = speech[: round(windows * WINDOW_S * SAMPLE_RATE)]
+        run(session, rest(20 * WINDOW_S), spoken, rest(0.5))
+        evidence = session.judge.evidence
+        assert evidence is not None
+        assert evidence.silence_s is not None
+        assert 0.35 < evidence.silence_s < 0.6
+        assert evidence.belief is not None, f"{windows} windows"
+
+
+def test_where_the_decoder_hears_nothing_more_in_a_voice_for_long_it_has_to_be_surer(
+    models: Models, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a meeting the likeliest text ended with "Yeah.", a little likelier than all that went on,
+    for six seconds: the eight words that followed came all at once, at the end."""
+    early: list[bool] = []
+
+    def ended(
+        self: Decoder, cross: object, limit: int, horizon: int, last: bool, may_end: bool
+    ) -> Hypothesis:
+        early.append(may_end)
+        self.hypothesis = Hypothesis([500], [20], [0.9], ended=True, p_end=0.4)
+        return self.hypothesis
+
+    monkeypatch.setattr(Decoder, "update", ended)
+    session = Session(models)
+    told(session, lambda t: 0.9)
+    run(session, hum(4.5))
+    changes = np.flatnonzero(np.diff(early))
+    assert early[0]
+    assert not early[-1]
+    assert len(changes) == 1
+    assert 6 <= changes[0] <= 10  # updates of 0.24 s
+
+
+def test_a_long_segment_is_cut_behind_the_last_word_if_that_is_not_long_ago(
+    models: Models,
+) -> None:
+    tuning = replace(PROMPT, longest_s=5.0)
+    session = Session(models, tuning=tuning)
+    said = words(run(session, clip("mister-hale"), rest(1.5)))
+    whole = words(run(Session(models), clip("mister-hale"), rest(1.5)))
+    assert abs(len(said) - len(whole)) <= 2

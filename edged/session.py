@@ -67,7 +67,6 @@ class Session:
         self._turn_start: int | None = None
         self._lost = 0  # samples of a gap that do not fill a step
         self.step_idx = 0
-        self.counts: Counter[str] = Counter()
 
     # ---- what a shell may ask -------------------------------------------------------------------
     @property

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,15 +10,14 @@ import soundfile
 from numpy.typing import NDArray
 
 from edged import SAMPLE_RATE, STEP_S, STEP_SAMPLES
-from edged.events import Event, Text, Turn
+from edged.events import EndText, Event, Text, Turn
 from edged.models.catalogue import resources
 from edged.models.loader import Models, load
 from edged.options import Options
 from edged.session import Session
-from edged.stt.commit import HeardWord, words_of
 from edged.stt.decoder import Decoder, Hypothesis
 from edged.stt.recognizer import RATE
-from edged.stt.segment import PROMPT, Segment
+from edged.stt.segment import PROMPT
 from edged.vad.gate import WINDOW_S
 
 Audio = NDArray[np.int16]
@@ -119,28 +116,43 @@ def test_a_loop_of_which_nothing_was_said_ends_and_the_next_segment_begins_behin
     assert min(np.diff(starts)) > 0.5 * RATE
 
 
-def test_words_of_a_long_disputed_stretch_are_said_when_the_segment_ends(models: Models) -> None:
+def test_words_of_a_long_disputed_stretch_are_said_when_the_segment_ends(
+    models: Models, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Never twice alike, so that none was said: they would have been lost with the segment."""
-    segment = Segment(
-        models.graphs,
-        models.vocabulary,
-        Options(),
-        PROMPT,
-        np.random.default_rng(0),
-        lost := Counter(),
-    )
-    tokens = [4, 5, 6, 7]
-    segment._decoder.hypothesis = Hypothesis(tokens, [10, 100, 300, 600], [0.9] * 4)
-    heard = words_of(tokens, [10, 100, 300, 600], [0.9] * 4, models.vocabulary)
-    assert _texts(segment.give_up(8.0)) == _texts([w for w in heard if w.stop_s <= 8.0])
-    assert segment.give_up(8.0) == []
-    segment._decoder.hypothesis.probability[:] = [0.1] * 4
-    assert segment.give_up(20.0) == []
-    assert lost == {"unsure": len([w for w in heard if w.stop_s > 8.0])}
+    vocabulary = models.vocabulary
+    spelled = [vocabulary.spelled(n) for n in range(3000, 6000)]
+    whole = [3000 + n for n, word in enumerate(spelled) if word[:1] == " " and word[1:].isalpha()]
+
+    def disputed(self: Decoder, cross: list[NDArray[np.float32]], *_: object) -> Hypothesis:
+        heard = list(range(20, cross[0].shape[1], 40))  # a word a second
+        self.hypothesis = Hypothesis(whole[: len(heard)], heard, [0.9] * len(heard))
+        return self.hypothesis
+
+    monkeypatch.setattr(Decoder, "update", disputed)
+    session = Session(models)
+    told(session, lambda t: 0.9)
+    events = run(session, hum(17))
+    said = [(at, e) for at, e in events if isinstance(e, Text)]
+    assert [e.text for _, e in said] == [vocabulary.text([n]) for n in whole[: len(said)]]
+    assert 11 <= len(said) <= 12, "one a second, but for the delay and four seconds"
+    assert 16 < said[0][0] < 16.5
 
 
-def _texts(heard: list[HeardWord]) -> list[str]:
-    return [word.text for word in heard]
+def test_a_loop_that_is_read_twice_in_a_pause_is_no_lasting_one(
+    models: Models, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Read again at each step of the pause, it ended the segment, and its first word was lost."""
+
+    def loop(self: Decoder, *_: object) -> Hypothesis:
+        self.hypothesis = Hypothesis([3000] * 4, [10, 20, 30, 40], [0.9] * 4)
+        return self.hypothesis
+
+    monkeypatch.setattr(Decoder, "update", loop)
+    session = Session(models, Options(delay_in_frames=24))
+    told(session, lambda t: 0.9 if t < 0.8 else 0.0)
+    events = run(session, hum(3))
+    assert len([e for _, e in events if isinstance(e, Text)]) == 1
 
 
 @pytest.mark.parametrize("loud_first", [False, True])
@@ -212,11 +224,41 @@ def test_where_the_decoder_hears_nothing_more_in_a_voice_for_long_it_has_to_be_s
     assert 6 <= changes[0] <= 10  # updates of 0.24 s
 
 
-def test_a_long_segment_is_cut_behind_the_last_word_if_that_is_not_long_ago(
-    models: Models,
+@pytest.mark.parametrize("delay", [10, 48])
+def test_a_long_segment_is_cut_behind_its_last_said_word(models: Models, delay: int) -> None:
+    """At the longest delay the last said word is old: the cut fell four seconds before the end, in
+    "Mr. Hale", who became a "hell hail"."""
+    session = Session(models, Options(delay_in_frames=delay))
+    told(session, lambda t: 0.95)
+    starts: list[float] = []
+    begin = session._recognizer.begin
+
+    def noted(start: int) -> None:
+        starts.append(start / RATE)
+        begin(start)
+
+    session._recognizer.begin = noted  # type: ignore[method-assign]
+    names = ("good-influence", "sojourn", "mister-hale", "sojourn")
+    events = run(session, *map(clip, names))
+    stops = [e.stop_s for _, e in events if isinstance(e, EndText)]
+    assert len(starts) > 1
+    for start in starts[1:]:
+        assert min(abs(start - stop) for stop in stops) < 0.01
+
+
+def test_a_pause_is_not_a_voice_of_which_the_decoder_hears_nothing(
+    models: Models, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tuning = replace(PROMPT, longest_s=5.0)
-    session = Session(models, tuning=tuning)
-    said = words(run(session, clip("mister-hale"), rest(1.5)))
-    whole = words(run(Session(models), clip("mister-hale"), rest(1.5)))
-    assert abs(len(said) - len(whole)) <= 2
+    early: list[bool] = []
+
+    def ended(self: Decoder, *how: object) -> Hypothesis:
+        early.append(bool(how[-1]))
+        self.hypothesis = Hypothesis([500], [20], [0.9], ended=True, p_end=0.4)
+        return self.hypothesis
+
+    monkeypatch.setattr(Decoder, "update", ended)
+    session = Session(models)
+    told(session, lambda t: 0.9 if t % 1.4 < 1.0 else 0.0)
+    run(session, hum(7))
+    assert len(early) > 10
+    assert all(early)

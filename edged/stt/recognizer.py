@@ -18,9 +18,6 @@ from edged.stt.vocabulary import Vocabulary
 
 RATE = 16_000
 _LATE_CHUNK = 40  # frames an update covers at least when audio has piled up
-# When a segment has grown too long, the next one hears again what was not said of its last seconds.
-# (Of what is older it had all the time there is.)
-_HEARD_AGAIN_S = 4.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,10 +109,9 @@ class Recognizer:
             self.dropped["loop"] += 1
             self._again(history, until, segment.said_s or segment.age_s, doubt)
         elif segment.age_s > self._tuning.longest_s:
-            oldest = segment.age_s - _HEARD_AGAIN_S
-            if segment.said_s < oldest:
-                words += self._placed(segment.give_up(oldest, doubt))
-            self._again(history, until, max(segment.said_s, oldest), doubt)
+            if segment.said_s < segment.overdue_s:
+                words += self._placed(segment.give_up(doubt))
+            self._again(history, until, max(segment.said_s, segment.overdue_s), doubt)
         return words
 
     def finish(self, history: History, until: int, doubt: float = 0.0) -> list[Word]:

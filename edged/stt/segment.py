@@ -28,6 +28,9 @@ from edged.stt.vocabulary import Vocabulary
 # in a meeting eight words stayed behind a "Yeah." for six seconds. With it 1 % of the words of 11
 # conversations come more than 1.9 s late, in place of 4.8, and of other speech none more is wrong.)
 _OVERLOOKED_S = 1.5
+# A word had all the time there is when its delay has passed and this. When a segment has grown too
+# long, the next one hears again what was not said of younger ones.
+_OVERDUE_S = 4.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +47,7 @@ class Tuning:
     undisputed_p: a word this likely that no rival text has otherwise need not be seen twice; above
         1: each must.
     first_s: seconds of a segment before its first word may be said: earlier the model invents.
-    longest_s: a segment ends at a word boundary when it grows older than this.
+    longest_s: a segment ends behind its last said word when it grows older than this.
     loop_updates: a loop that lasts this many updates ends the segment.
     """
 
@@ -142,6 +145,11 @@ class Segment:
         """Where the last said word stopped, in seconds from the segment's start."""
         return self._said[-1].stop_s if self._said else 0.0
 
+    @property
+    def overdue_s(self) -> float:
+        """What is older than this and was not said need not be waited for."""
+        return self.age_s - self._options.delay_in_frames * STEP_S - _OVERDUE_S
+
     def update(
         self, last: bool = False, pause: bool = False, doubt: float = 0.0
     ) -> list[HeardWord]:
@@ -150,7 +158,7 @@ class Segment:
         pause: decode to the end, to learn whether the decoder finds the phrase complete. doubt:
         that this is a voice, see `is_unsure`.
         """
-        now = self.age_s
+        now, news = self.age_s, self.due > 0
         delay = self._options.delay_in_frames * STEP_S
         mature = now - delay + self._tuning.early_s
         if not (last and self.read_to_end and not self.due):  # else there is nothing new to hear
@@ -166,7 +174,7 @@ class Segment:
             self.read_to_end = horizon is None and (last or read.ended)
         hypothesis = self.hypothesis
         sane = without_loop(hypothesis.tokens)
-        self._looping = self._looping + 1 if sane < len(hypothesis.tokens) else 0
+        self._looping = self._looping + news if sane < len(hypothesis.tokens) else 0
         words = self._words(sane)
         first = unsaid(self._said, words)
         end = len(words)
@@ -186,13 +194,14 @@ class Segment:
         self._decoder.lock(max((w.last for w in words[:end] if w.stop_s < before), default=0))
         return fresh
 
-    def give_up(self, before_s: float, doubt: float = 0.0) -> list[HeardWord]:
-        """The segment ends although nothing was said of it for long: its words up to `before_s`
-        that are neither unsure nor a loop."""
+    def give_up(self, doubt: float = 0.0) -> list[HeardWord]:
+        """The segment ends although nothing was said of it for long: its words that are overdue,
+        and neither unsure nor a loop."""
         hypothesis = self.hypothesis
         sane = without_loop(hypothesis.tokens)
         words = self._words(sane)
-        late = [word for word in words[unsaid(self._said, words) :] if word.stop_s <= before_s]
+        unheard = words[unsaid(self._said, words) :]
+        late = [word for word in unheard if word.start_s < self.overdue_s]
         if late and is_unsure(hypothesis.probability[:sane], doubt):
             self._dropped["unsure"] += len(late)
             return []

@@ -98,9 +98,8 @@ class Turns:
             transcript = piece.transcript.result()
             origin = piece.start / RATE
             heard = [Word(w.text, origin + w.start_s, origin + w.stop_s) for w in transcript.words]
-            if is_unsure(
-                transcript.probability, piece.doubt
-            ):  # what the first pass was sure of stands
+            if is_unsure(transcript.probability, piece.doubt):
+                # what the first pass was sure of stands
                 self._dropped["unsure_in_turn"] += len(heard)
                 words += piece.said
             else:

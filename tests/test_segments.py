@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-import soundfile
 from numpy.typing import NDArray
 
 from edged import SAMPLE_RATE, STEP_S, STEP_SAMPLES
+from edged.bench.turn_material import load_audio
 from edged.events import EndText, Event, Text, Turn
 from edged.models.catalogue import resources
 from edged.models.loader import Models, load
@@ -31,10 +31,7 @@ def models() -> Models:
 
 
 def clip(name: str) -> Audio:
-    x, rate = soundfile.read(resources() / "samples" / f"{name}.flac", dtype="float32")
-    assert rate == RATE
-    times = np.arange(0, len(x) - 1, RATE / SAMPLE_RATE)
-    return (np.interp(times, np.arange(len(x)), x) * 32000).astype(np.int16)
+    return load_audio(resources() / "samples" / f"{name}.flac")
 
 
 def rest(seconds: float) -> Audio:

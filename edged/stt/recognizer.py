@@ -100,18 +100,19 @@ class Recognizer:
         if segment is None:
             return []
         self._push(segment, history, until)
+        segment.doubt = doubt
         due = _LATE_CHUNK if behind else 1 if pause else self._tuning.chunk
         unread = pause and not segment.read_to_end
         if segment.due < due and not unread:
             return []
-        words = self._placed(segment.update(pause=pause, doubt=doubt))
+        words = self._placed(segment.update(pause=pause))
         if segment.stuck:
             self.dropped["loop"] += 1
-            self._again(history, until, segment.said_s or segment.age_s, doubt)
+            self._again(history, until, segment.said_s or segment.age_s)
         elif segment.age_s > self._tuning.longest_s:
             if segment.said_s < segment.overdue_s:
-                words += self._placed(segment.give_up(doubt))
-            self._again(history, until, max(segment.said_s, segment.overdue_s), doubt)
+                words += self._placed(segment.give_up())
+            self._again(history, until, max(segment.said_s, segment.overdue_s))
         return words
 
     def finish(self, history: History, until: int, doubt: float = 0.0) -> list[Word]:
@@ -120,8 +121,9 @@ class Recognizer:
         if segment is None:
             return []
         self._push(segment, history, until)
-        words = self._placed(segment.update(last=True, doubt=doubt))
-        self._close(segment, self._read, doubt)
+        segment.doubt = doubt
+        words = self._placed(segment.update(last=True))
+        self._close(segment, self._read)
         return words
 
     def not_before(self, seconds: float) -> None:
@@ -139,19 +141,19 @@ class Recognizer:
             segment.push(history.read(self._read, until))
             self._read = until
 
-    def _close(self, segment: Segment, stop: int, doubt: float) -> None:
+    def _close(self, segment: Segment, stop: int) -> None:
         self.runs += segment.runs
         tokens = tuple(segment.hypothesis.tokens)
         if stop > self._start:
-            self.finished.append(Span(self._start, stop, tokens, doubt))
+            self.finished.append(Span(self._start, stop, tokens, segment.doubt))
         self._segment = None
 
-    def _again(self, history: History, until: int, age_s: float, doubt: float) -> None:
+    def _again(self, history: History, until: int, age_s: float) -> None:
         """Ends the segment where it was `age_s` old, and begins the next one there."""
         segment = self._segment
         assert segment is not None
         cut = max(self._start + int(age_s * RATE), history.start)
-        self._close(segment, cut, doubt)
+        self._close(segment, cut)
         self.begin(cut)
         self._push(self._segment, history, until)  # type: ignore[arg-type]
 

@@ -106,6 +106,7 @@ class Segment:
             in_step=True,
         )
         self._dropped = dropped
+        self.doubt = 0.0  # that this is a voice, as the caller now knows it: see `is_unsure`
         self._said: list[HeardWord] = []
         self._frames_seen = 0
         self.read_to_end = False  # by the last update
@@ -150,13 +151,10 @@ class Segment:
         """What is older than this and was not said need not be waited for."""
         return self.age_s - self._options.delay_in_frames * STEP_S - _OVERDUE_S
 
-    def update(
-        self, last: bool = False, pause: bool = False, doubt: float = 0.0
-    ) -> list[HeardWord]:
+    def update(self, last: bool = False, pause: bool = False) -> list[HeardWord]:
         """Reads what has arrived; returns the words that may be said now (`last`: all).
 
-        pause: decode to the end, to learn whether the decoder finds the phrase complete. doubt:
-        that this is a voice, see `is_unsure`.
+        pause: decode to the end, to learn whether the decoder finds the phrase complete.
         """
         now, news = self.age_s, self.due > 0
         delay = self._options.delay_in_frames * STEP_S
@@ -178,7 +176,7 @@ class Segment:
         words = self._words(sane)
         first = unsaid(self._said, words)
         end = len(words)
-        unsure = is_unsure(hypothesis.probability[:sane], doubt)
+        unsure = is_unsure(hypothesis.probability[:sane], self.doubt)
         if last:
             if sane < len(hypothesis.tokens):
                 self._dropped["loop"] += 1
@@ -194,7 +192,7 @@ class Segment:
         self._decoder.lock(max((w.last for w in words[:end] if w.stop_s < before), default=0))
         return fresh
 
-    def give_up(self, doubt: float = 0.0) -> list[HeardWord]:
+    def give_up(self) -> list[HeardWord]:
         """The segment ends although nothing was said of it for long: its words that are overdue,
         and neither unsure nor a loop."""
         hypothesis = self.hypothesis
@@ -202,7 +200,7 @@ class Segment:
         words = self._words(sane)
         unheard = words[unsaid(self._said, words) :]
         late = [word for word in unheard if word.start_s < self.overdue_s]
-        if late and is_unsure(hypothesis.probability[:sane], doubt):
+        if late and is_unsure(hypothesis.probability[:sane], self.doubt):
             self._dropped["unsure"] += len(late)
             return []
         self._said += late

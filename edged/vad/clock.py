@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from edged.vad.gate import leave
 from edged.vad.silero import RATE, WINDOW
 
 WINDOW_S = WINDOW / RATE
-HYSTERESIS = 0.15  # what Silero's own code puts between entering and leaving speech
-LEAST = 0.05  # below it nobody speaks, whatever the threshold
 CONFIRM = 2  # windows in a row that end a silence: a click is one
 
 
@@ -32,7 +31,7 @@ class SpeechClock:
         for p in probabilities:
             self._heard += 1
             speaking = self._silence == 0
-            voiced = p >= (max(LEAST, self.threshold - HYSTERESIS) if speaking else self.threshold)
+            voiced = p >= (leave(self.threshold) if speaking else self.threshold)
             self._run = self._run + 1 if voiced else 0
             if voiced and (speaking or self._run >= CONFIRM):
                 if self._turn_over:

@@ -10,13 +10,16 @@ WINDOW_S = 0.032  # one probability
 # music 0.6 and 0.7. Where the gate opens more easily, less is asked, this much above `enter`.
 CLEAR, ABOVE_ENTER = 0.85, 0.35
 
+HYSTERESIS = 0.15  # what Silero's own code puts between entering and leaving speech
+LEAST = 0.05  # below it nobody speaks, however easily the gate opens
+
 Change = Literal["open", "close"] | None
 
 
 @dataclass(slots=True)
 class Gate:
     """Opens after `min_speech` windows in a row above `enter`; closes after `close_s` without one
-    above `enter - 0.15` (hysteresis).
+    above `leave` (hysteresis).
 
     `silence_s`: seconds since the last window with speech; None before any.
     `speech_windows`: confident ones since the gate opened. `doubt`: see there.
@@ -34,7 +37,7 @@ class Gate:
 
     @property
     def leave(self) -> float:
-        return max(0.05, self.enter - 0.15)
+        return leave(self.enter)
 
     @property
     def doubt(self) -> float:
@@ -74,3 +77,8 @@ class Gate:
     def onset_windows(self) -> int:
         """How many windows ago the speech that opened the gate began."""
         return self._run
+
+
+def leave(enter: float) -> float:
+    """The probability down to which speech goes on that began above `enter`."""
+    return max(LEAST, enter - HYSTERESIS)

@@ -20,7 +20,7 @@ from edged.stt import beam, choose
 from edged.stt.commit import token_limit
 from edged.stt.decoder import LONGEST_UPDATE, Decoder, Hypothesis
 from edged.stt.encoder import Encoder
-from edged.stt.graphs import FRAME_S, KV, WIDTH, Embedding, Floats
+from edged.stt.graphs import FRAME_S, WIDTH, Embedding, Floats, each_layer
 from edged.stt.second_pass import encode
 from edged.stt.tree import Choice, Likely, TokenTree
 from edged.stt.vocabulary import BOS, EOS
@@ -38,7 +38,7 @@ def heard(models: Models, speech: Path) -> tuple[list[Floats], int]:
     """What the decoder attends to of a sentence, and the most tokens it may have."""
     samples: NDArray[np.float32] = soundfile.read(speech, dtype="float32")[0]
     states = encode(models.graphs, samples)
-    cross = models.graphs.cross.run(list(KV), {"h": states})
+    cross = each_layer(models.graphs.cross.run(["kv"], {"h": states})[0])
     return cross, token_limit(len(states) * FRAME_S)
 
 

@@ -24,7 +24,7 @@ from edged.stt.commit import (
     without_loop,
     words_of,
 )
-from edged.stt.graphs import HEAD_DIM, HEADS, KV
+from edged.stt.graphs import HEAD_DIM, HEADS, KV, each_layer
 from edged.stt.vocabulary import EOS, Vocabulary
 from edged.vad.gate import Gate
 
@@ -39,11 +39,11 @@ def test_a_cache_holds_what_plain_joining_would(splices: list[tuple[int, int, in
     expected = [np.empty((HEADS, 0, HEAD_DIM), np.float32) for _ in KV]
     for keep, count, unused in splices:
         keep = min(keep, cache.length)
-        new = [random.standard_normal((HEADS, count + unused, HEAD_DIM), np.float32) for _ in KV]
+        new = random.standard_normal((len(KV) * HEADS, count + unused, HEAD_DIM), np.float32)
         cache.splice(keep, new, count)
         expected = [
             np.concatenate((old[:, :keep], add[:, :count]), 1)
-            for old, add in zip(expected, new, strict=True)
+            for old, add in zip(expected, each_layer(new), strict=True)
         ]
         assert cache.length == keep + count
         for view, wanted in zip(cache.arrays(), expected, strict=True):
@@ -55,13 +55,12 @@ def test_a_cache_holds_what_plain_joining_would(splices: list[tuple[int, int, in
 @given(st.lists(st.integers(0, 19), unique=True))
 def test_a_cache_keeps_the_positions_it_is_told_to(positions: list[int]) -> None:
     cache = Cache(30)
-    content = [np.full((HEADS, 20, HEAD_DIM), n, np.float32) for n in range(len(KV))]
-    for array in content:
-        array += np.arange(20, dtype=np.float32)[None, :, None] * 100
+    content = np.arange(len(KV) * HEADS * 20 * HEAD_DIM, dtype=np.float32)
+    content = content.reshape(len(KV) * HEADS, 20, HEAD_DIM)
     cache.splice(0, content, 20)
     cache.keep(positions)
     assert cache.length == len(positions)
-    for view, array in zip(cache.arrays(), content, strict=True):
+    for view, array in zip(cache.arrays(), each_layer(content), strict=True):
         np.testing.assert_array_equal(view, array[:, positions])
 
 

@@ -24,6 +24,7 @@ class Graph:
         self.nodes: list[Any] = []
         self.constants: dict[str, Any] = {}
         self.count = 0
+        self.own_kv: list[str] = []  # keys and values of the layers' own input, for `join_kv`
 
     def const(self, value: Any, name: str | None = None) -> str:
         name = name or f"c{len(self.constants)}"
@@ -119,28 +120,27 @@ class Graph:
         Keys and values are joined rather than scores: those are the largest tensors by far. The
         groups keep them small, in the second pass for the memory's sake, in the first because what
         is large is mapped anew each time (with all heads at once an update at the end of a long
-        segment took half as long again). Of x's own keys and values the first `kept` ("": all) are
-        an output: the others need not outlive the layer.
+        segment took half as long again). Of x's own keys and values the first `kept` ("": all) go
+        to `own_kv`: the others need not outlive the layer.
         """
-        own = "own_" if kept else ""
         joined = joined_weights([weights[f"{place}{kind}_proj"] for kind in "qkv"])
         qk, v = self.ops(
             "Split",
             self.heads(self.linear(x, joined)),
             self.ints(2 * HEADS, HEADS),
-            names=[None, f"{own}v_{layer}"],
+            names=[None, None],
             axis=0,
         )
         q, k = self.ops(
             "Split",
             self.rotate(qk),
             self.ints(HEADS, HEADS),
-            names=[None, f"{own}k_{layer}"],
+            names=[None, None],
             axis=0,
         )
-        if kept:
-            self.op("Slice", k, self.ints(0), kept, self.ints(1), name=f"k_{layer}")
-            self.op("Slice", v, self.ints(0), kept, self.ints(1), name=f"v_{layer}")
+        for own in (k, v):
+            cut = (self.ints(0), kept, self.ints(1))
+            self.own_kv.append(self.op("Slice", own, *cut) if kept else own)
         k = self.op("Concat", f"past_k_{layer}", k, axis=1)
         v = self.op("Concat", f"past_v_{layer}", v, axis=1)
         if groups == 1:
@@ -153,6 +153,10 @@ class Graph:
             ]
             value = self.op("Concat", *values, axis=0)
         return self.linear(self.merge(value), weights[place + "o_proj"])
+
+    def join_kv(self) -> None:
+        """Output `kv`[heads of all layers, n, 36], the layers' keys and values in turn."""
+        self.op("Concat", *self.own_kv, axis=0, name="kv")
 
     def attend(self, q: str, k: str, v: str, mask: str) -> str:
         scores = self.scores(q, k)
@@ -197,3 +201,17 @@ def joined_weights(weights: Sequence[Linear]) -> Linear:
     biases = [bias for _, bias in weights]
     assert all(bias is None for bias in biases)
     return (np.concatenate([q for q, _, _ in parts], 1), vector(1), vector(2)), None
+
+
+def columns(weight: Linear, some: Array) -> Linear:
+    """Of a projection these outputs alone."""
+    (q, scale, zero), bias = weight
+    width = q.shape[1]
+    scale, zero = (np.broadcast_to(value, width)[some] for value in (scale, zero))
+    return (q[:, some], scale, zero), None if bias is None else bias[some]
+
+
+def rows(weight: Linear, some: Array) -> Linear:
+    """Of a projection what these inputs give to it; with those that begin at 0 comes the bias."""
+    (q, scale, zero), bias = weight
+    return (q[some], scale, zero), bias if some[0] == 0 else None

@@ -12,6 +12,7 @@ from edged.models.weights import Linear
 from edged.stt.vocabulary import EOS, Vocabulary
 
 PARTS = 4  # of the vocabulary, one after the other: what is large is mapped anew each time
+GROUP = 64  # tokens of which only the likeliest is looked at first
 _MARKS = set(" 0123456789'\"’‘“”.,?!-–—…%&/:;()$£€°+")
 
 
@@ -31,28 +32,38 @@ def _is_latin(text: str) -> bool:
 
 def add_likeliest(g: Graph, x: str, weight: Linear, tokens: Sequence[int]) -> None:
     """Outputs `tokens` and `p`, [n, most], the likeliest first, and `p_end`, [n], of x[n, 288]. All
-    of the vocabulary but `tokens` is impossible.
+    of the vocabulary but `tokens` is impossible, and of those the last few that fill no group: the
+    makers' vocabulary ends with the rarest letters.
 
-    A part's softmax gives the likeliest token's probability within it, and so, by its logit, the
-    logarithm of the part's sum of exponentials.
+    Searching all logits for the likeliest took twice as long as the rest that is done with them. A
+    group's highest is found in a tenth of that, and among the groups with the `most` highest of
+    these are the `most` likeliest tokens.
     """
     (q, scale, zero), bias = weight
     assert bias is None
     assert np.size(scale) == 1
-    first = (g.ints(0), g.ints(1), g.ints(1))
+    even = len(tokens) // (PARTS * GROUP) * PARTS * GROUP
+    searched = g.op("Min", "most", g.ints(even // (PARTS * GROUP)))  # groups of a part
     found, logits, sums = [], [], []
-    end = ""
-    for part in np.array_split(np.asarray(tokens, np.int64), PARTS):
+    for part in np.split(np.asarray(tokens[:even], np.int64), PARTS):
         some = g.linear(x, ((q[:, part], scale, zero), None))
-        best, at = g.ops("TopK", some, "most", names=[None, None], axis=-1)
-        p = g.op(
-            "GatherElements", g.op("Softmax", some, axis=-1), g.op("Slice", at, *first), axis=-1
-        )
-        sums.append(g.op("Sub", g.op("Slice", best, *first), g.op("Log", p)))
-        logits.append(best)
-        found.append(g.op("Gather", g.const(part), at))
+        groups = g.op("Reshape", some, g.ints(0, -1, GROUP))
+        peaks = g.op("ReduceMax", groups, g.ints(2), keepdims=0)
+        _, at = g.ops("TopK", peaks, searched, names=[None, None], axis=-1)
+        few = g.op("GatherND", groups, g.op("Unsqueeze", at, g.ints(2)), batch_dims=1)
+        few = g.op("Reshape", few, g.ints(0, -1))
+        names = g.op("Gather", g.const(part.reshape(-1, GROUP)), at)
+        logits.append(few)
+        found.append(g.op("Reshape", names, g.ints(0, -1)))
+        # The last that needs `some`, so that it is done in its memory: ONNX Runtime would else
+        # do all parts' first half before any second one.
+        highest = g.op("ReduceMax", few, g.ints(1), keepdims=1)
+        shares = g.op("Exp", g.op("Sub", some, highest))
+        total = g.op("Log", g.op("ReduceSum", shares, g.ints(1), keepdims=1))
+        sums.append(g.op("Add", total, highest))
         if EOS in part:
-            end = g.op("Gather", some, g.ints(int(np.flatnonzero(part == EOS)[0])), axis=-1)
+            end = g.op("Gather", shares, g.ints(int(np.flatnonzero(part == EOS)[0])), axis=-1)
+            end = g.op("Add", g.op("Log", end), highest)
     total = g.op("ReduceLogSumExp", g.op("Concat", *sums, axis=-1), g.ints(1), keepdims=1)
     best, at = g.ops("TopK", g.op("Concat", *logits, axis=-1), "most", names=[None, None], axis=-1)
     g.op("GatherElements", g.op("Concat", *found, axis=-1), at, axis=-1, name="tokens")

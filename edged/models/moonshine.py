@@ -8,18 +8,19 @@ as graphs into which audio can be pushed a few frames at a time:
     conv23         a, mean, scale               -> feat[M,288]     group norm (statistics given),
                                                                    conv k7 s3, conv k3 s2
     encoder        feat[n,288], pos0, kept[1], past_*
-                                                -> out[n,288], k_*, v_*   of the first `kept` frames
+                                                -> out[n,288], kv of the first `kept` frames
     encoder_full   the same with upstream's weights, for the second pass
-    cross          h[n,288]                     -> k_*, v_*        what the decoder attends to
+    cross          h[n,288]                     -> kv              what the decoder attends to
     embedding.bin  uint8[32768,288], a row for each token, of which only those in use are read
     decoder        rows[n,288], positions[n], mask[n,s+n], most[1], past_*, cross_*
                                                 -> tokens[n,most], p[n,most] the likeliest first,
-                                                   p_end[n], heard[n], k_*, v_*
+                                                   p_end[n], heard[n], kv
 
 One encoder frame is 384 samples (24 ms); frame i needs conv1 frames 6i .. 6i+12. Keys and values
-are one tensor a layer, [8 heads, time, 36], which a matrix product reads in place: a single
+go in as one tensor a layer, [8 heads, time, 36], which a matrix product reads in place: a single
 tensor of all layers has to be split, and a time-major one is read with strides; both were
-measured to cost more than the attention itself.
+measured to cost more than the attention itself. What is new of them comes out as one, `kv`
+[96, time, 36], of which `edged.stt.cache` makes the others.
 
 `heard` is where a token was heard: the frame with the most attention in the mean of seven
 cross-attention heads that follow the audio (measured on hand-labelled words, design section 5).
@@ -34,11 +35,11 @@ from typing import Any
 import numpy as np
 from onnx import TensorProto
 
-from edged.models.graph import Graph, joined_weights
+from edged.models.graph import Graph, columns, joined_weights, rows
 from edged.models.likeliest import add_likeliest, spoken
 from edged.models.recipe import ADAPTED_SHARE, EMBEDDING
 from edged.models.weights import Array, Weights, adapt, read_weights
-from edged.stt.graphs import HEAD_DIM, HEADS, LAYERS, WIDTH
+from edged.stt.graphs import HEAD_DIM, HEADS, KV, LAYERS, WIDTH
 from edged.stt.vocabulary import Vocabulary
 
 FFN = 1152
@@ -47,12 +48,12 @@ ALIGNED_HEADS = {3: (0, 2, 5, 6), 4: (0, 3, 6)}
 _F, _I = TensorProto.FLOAT, TensorProto.INT64
 
 
+def _kv(length: str) -> Any:
+    return (_F, [len(KV) * HEADS, length, HEAD_DIM])
+
+
 def _caches(prefix: str, length: str) -> dict[str, Any]:
-    return {
-        f"{prefix}{kind}_{layer}": (_F, [HEADS, length, HEAD_DIM])
-        for layer in range(LAYERS)
-        for kind in ("k", "v")
-    }
+    return {f"{prefix}{name}": (_F, [HEADS, length, HEAD_DIM]) for name in KV}
 
 
 def _conv1(weights: Weights, path: Path) -> None:
@@ -86,7 +87,8 @@ def _convolved(g: Graph, x: str, stride: int, kernel: Array, bias: Array) -> str
     return g.op("Add", g.op("MatMul", g.op("Concat", *taps, axis=1), g.const(flat)), g.const(bias))
 
 
-def _encoder(weights: Weights, path: Path, groups: int) -> None:
+def _encoder(weights: Weights, path: Path, groups: int, parts: int) -> None:
+    """`groups` of heads and `parts` of the feed-forward layers are done one after the other."""
     g = Graph()
     g.op("Unsqueeze", "pos0", g.ints(0), name="start")
     x = "feat"
@@ -96,11 +98,13 @@ def _encoder(weights: Weights, path: Path, groups: int) -> None:
         h = g.self_attention(h, weights, place + "self_attn.", layer, groups=groups, kept="kept")
         x = g.op("Add", x, h)
         h = g.norm(x, weights[place + "post_attention_layernorm"])
-        h = g.op("Gelu", g.linear(h, weights[place + "mlp.fc1"]))
-        x = g.op("Add", x, g.linear(h, weights[place + "mlp.fc2"]))
+        for part in np.split(np.arange(FFN), parts):
+            inner = g.op("Gelu", g.linear(h, columns(weights[place + "mlp.fc1"], part)))
+            x = g.op("Add", x, g.linear(inner, rows(weights[place + "mlp.fc2"], part)))
     g.norm(x, weights["layer_norm"], name="out")
+    g.join_kv()
     inputs = {"feat": (_F, ["n", WIDTH]), "pos0": (_I, []), "kept": (_I, [1])}
-    outputs = {"out": (_F, ["n", WIDTH]), **_caches("", "f")}
+    outputs = {"out": (_F, ["n", WIDTH]), "kv": _kv("f")}
     g.save(path, inputs | _caches("past_", "t"), outputs)
 
 
@@ -109,9 +113,9 @@ def _cross(weights: Weights, path: Path) -> None:
     for layer in range(LAYERS):
         place = f"model.decoder.layers.{layer}.encoder_attn."
         joined = joined_weights([weights[f"{place}{kind}_proj"] for kind in "kv"])
-        names = [f"k_{layer}", f"v_{layer}"]
-        g.ops("Split", g.heads(g.linear("h", joined)), g.ints(HEADS, HEADS), names=names, axis=0)
-    g.save(path, {"h": (_F, ["n", WIDTH])}, _caches("", "n"))
+        g.own_kv.append(g.heads(g.linear("h", joined)))
+    g.join_kv()
+    g.save(path, {"h": (_F, ["n", WIDTH])}, {"kv": _kv("n")})
 
 
 def _decoder(weights: Weights, path: Path, tokens: Sequence[int]) -> None:
@@ -140,6 +144,7 @@ def _decoder(weights: Weights, path: Path, tokens: Sequence[int]) -> None:
     add_likeliest(g, g.norm(x, weights["model.decoder.norm"]), weights["proj_out"], tokens)
     attention = g.op("ReduceMean", g.op("Concat", *aligned, axis=0), g.ints(0), keepdims=0)
     g.op("ArgMax", attention, axis=-1, keepdims=0, name="heard")
+    g.join_kv()
     inputs = {
         "rows": (TensorProto.UINT8, ["n", WIDTH]),
         "positions": (_I, ["n"]),
@@ -153,7 +158,7 @@ def _decoder(weights: Weights, path: Path, tokens: Sequence[int]) -> None:
         "p": (_F, ["n", "most"]),
         "p_end": (_F, ["n"]),
         "heard": (_I, ["n"]),
-        **_caches("", "n"),
+        "kv": _kv("n"),
     }
     g.save(path, inputs, outputs)
 
@@ -168,8 +173,8 @@ def build(upstream: Path, out: Path, streaming_encoder: Path | None, language: s
     streaming = adapt(encoder, streaming_encoder, ADAPTED_SHARE) if streaming_encoder else encoder
     _conv1(encoder, out / "conv1.onnx")
     _conv23(encoder, out / "conv23.onnx")
-    _encoder(streaming, out / "encoder.onnx", groups=4)
-    _encoder(encoder, out / "encoder_full.onnx", groups=8)
+    _encoder(streaming, out / "encoder.onnx", groups=4, parts=1)
+    _encoder(encoder, out / "encoder_full.onnx", groups=8, parts=4)
     _cross(decoder, out / "cross.onnx")
     vocabulary = Vocabulary.load(upstream / "tokenizer.bin")
     _decoder(decoder, out / "decoder.onnx", spoken(vocabulary, language))

@@ -87,7 +87,8 @@ def rebuilt(folder: Path, audio: Floats, tokens: list[int], threads: int = 1) ->
     statistics = {"mean": np.array(mean, np.float32), "scale": np.array(scale, np.float32)}
     feat = run["conv23"](["feat"], {"a": a, **statistics})[0]
     states = run["encoder_full"](["out"], {"feat": feat, **start, **nothing})[0]
-    cross = dict(zip(_layers(), run["cross"](_layers(), {"h": states}), strict=True))
+    (cross,) = run["cross"](["kv"], {"h": states})
+    each = cross.reshape(LAYERS * len(_KINDS), HEADS, -1, HEAD_DIM)
     n = len(tokens) + 1
     given = {
         "rows": np.fromfile(folder / EMBEDDING, np.uint8).reshape(-1, WIDTH)[[BOS, *tokens]],
@@ -95,7 +96,7 @@ def rebuilt(folder: Path, audio: Floats, tokens: list[int], threads: int = 1) ->
         "mask": np.triu(np.full((n, n), -1e9, np.float32), 1),
         "most": np.array([_LIKELIEST]),
         **nothing,
-        **{f"cross_{name}": value for name, value in cross.items()},
+        **{f"cross_{name}": value for name, value in zip(_layers(), each, strict=True)},
     }
     likeliest, p = run["decoder"](["tokens", "p"], given)
     theirs = np.where(likeliest == np.array([*tokens, EOS])[:, None], p, 0).max(-1)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import mmap
 from collections.abc import Sequence
-from math import prod
 
 import numpy as np
 
@@ -13,39 +12,57 @@ from edged.stt.graphs import HEAD_DIM, HEADS, KV, Floats
 
 
 class Cache:
-    """Twelve tensors [8 heads, length, 36], each packed at the front of its own buffer.
+    """Twelve tensors [8 heads, length, 36], each packed in a slot of its own: as graphs read them.
 
-    A graph reads them in place. Growing moves each head's rows within the buffer, so that
-    memory is bounded by `capacity` positions (13.8 kB each) and touched only as it fills.
+    As they grow their rows move apart, each tensor's to the slot in front of its own, for which
+    there is one more than tensors (within a slot numpy would copy them twice). Memory is bounded by
+    `capacity` positions (15 kB each) and touched only as it fills.
     """
 
     def __init__(self, capacity: int) -> None:
-        self._buffers = untouched(len(KV), HEADS * capacity * HEAD_DIM)
+        self._memory = untouched(len(KV) + 1, HEADS * capacity * HEAD_DIM)
+        self._first = 0  # slot of the first tensor; the others follow it round
         self.length = 0
 
     def arrays(self) -> list[Floats]:
         """Views of the content: valid until the next `splice`."""
-        return [_packed(buffer, self.length) for buffer in self._buffers]
+        slots = self._slots(self.length)
+        return [slots[n] for n in self._order()]
 
-    def splice(self, keep: int, new: list[Floats], count: int) -> None:
-        """Content becomes its first `keep` positions and the first `count` of `new`'s."""
+    def splice(self, keep: int, new: Floats, count: int) -> None:
+        """Content becomes its first `keep` positions and the first `count` of new[96, any, 36]."""
         length = keep + count
-        for buffer, addition in zip(self._buffers, new, strict=True):
-            grown = _packed(buffer, length)
-            if length != self.length:  # rows move within the buffer: numpy minds the overlap
-                grown[:, :keep] = _packed(buffer, self.length)[:, :keep]
-            grown[:, keep:] = addition[:, :count]
-        self.length = length
+        slots = self._slots(length)
+        if length != self.length:
+            old = self._slots(self.length)
+            for n in self._order():
+                slots[n - 1, :, :keep] = old[n, :, :keep]
+            self._moved()
+            self.length = length
+        slots[self._order(), :, keep:] = new.reshape(len(KV), HEADS, -1, HEAD_DIM)[:, :, :count]
 
     def keep(self, positions: Sequence[int]) -> None:
         """Content becomes these positions, in this order; the rest is forgotten."""
         length = len(positions)
         if length == self.length and list(positions) == list(range(length)):
             return
-        for buffer in self._buffers:
-            kept = _packed(buffer, self.length)[:, positions]  # a copy: it may overlap
-            _packed(buffer, length)[:] = kept
+        slots, old = self._slots(length), self._slots(self.length)
+        for n in self._order():
+            slots[n - 1] = old[n][:, positions]
+        self._moved()
         self.length = length
+
+    def _slots(self, length: int) -> Floats:
+        """All slots as they are with that many positions."""
+        packed: Floats = self._memory[:, : HEADS * length * HEAD_DIM]
+        return packed.reshape(len(KV) + 1, HEADS, length, HEAD_DIM)
+
+    def _order(self) -> list[int]:
+        """The tensors' slots; -1 is the last one, too."""
+        return [(self._first + n) % (len(KV) + 1) for n in range(len(KV))]
+
+    def _moved(self) -> None:
+        self._first = (self._first - 1) % (len(KV) + 1)
 
 
 def untouched(rows: int, columns: int) -> Floats:
@@ -62,8 +79,3 @@ def untouched(rows: int, columns: int) -> Floats:
     with contextlib.suppress(OSError):  # a kernel without huge pages
         memory.madvise(mmap.MADV_NOHUGEPAGE)
     return np.frombuffer(memory, np.float32).reshape(rows, columns)
-
-
-def _packed(buffer: Floats, length: int) -> Floats:
-    shape = (HEADS, length, HEAD_DIM)
-    return buffer[: prod(shape)].reshape(shape)

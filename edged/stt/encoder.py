@@ -12,9 +12,7 @@ import numpy as np
 
 from edged.stt.cache import Cache
 from edged.stt.frontend import Frontend
-from edged.stt.graphs import KV, PAST, Floats, Graphs, feeds
-
-_CROSS_OUT = list(KV)
+from edged.stt.graphs import PAST, Floats, Graphs, feeds
 
 
 class Encoder:
@@ -46,8 +44,8 @@ class Encoder:
             return []
         final = max(0, len(features) - self._revise)
         feed = {"feat": features, "pos0": np.array(first), "kept": np.array([final])}
-        states, *new = self._graph.run(None, feed | feeds(PAST, self._past.arrays()))
+        states, new = self._graph.run(["out", "kv"], feed | feeds(PAST, self._past.arrays()))
         self._past.splice(first, new, final)
-        cross = self._graphs.cross.run(_CROSS_OUT, {"h": states})
+        (cross,) = self._graphs.cross.run(["kv"], {"h": states})
         self._cross.splice(first, cross, len(states))
         return self._cross.arrays()

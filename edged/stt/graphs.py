@@ -65,8 +65,17 @@ class Graphs:
     @classmethod
     def load(cls, folder: Path, threads: int = 1) -> Graphs:
         """Opens `folder`'s graphs. Raises ModelError that names the file."""
-        graphs = {name: open_session(folder / f"{name}.onnx", threads) for name in GRAPHS}
+        graphs = {
+            # In order it takes 8 MB less, and a tenth less time. The streamed one takes longer so.
+            name: open_session(folder / f"{name}.onnx", threads, in_order=name == "encoder_full")
+            for name in GRAPHS
+        }
         return cls(**graphs, embedding=Embedding(folder / EMBEDDING))
+
+
+def each_layer(kv: Floats) -> list[Floats]:
+    """kv[96, n, 36], of all layers -> the tensors [8, n, 36] that KV names."""
+    return [*kv.reshape(len(KV), HEADS, -1, HEAD_DIM)]
 
 
 def feeds(names: tuple[str, ...], arrays: list[Floats]) -> dict[str, Floats]:

@@ -11,10 +11,21 @@ from edged.memory import give_back
 from edged.stt.commit import HeardWord, token_limit, without_loop, words_of
 from edged.stt.decoder import Decoder, Hypothesis
 from edged.stt.frontend import KERNEL, STRIDE, conv1_frames, moments, normalisation
-from edged.stt.graphs import FRAME_S, HEAD_DIM, HEADS, KV, PAST, WIDTH, Floats, Graphs, feeds
+from edged.stt.graphs import (
+    FRAME_S,
+    HEAD_DIM,
+    HEADS,
+    KV,
+    PAST,
+    WIDTH,
+    Floats,
+    Graphs,
+    each_layer,
+    feeds,
+)
 from edged.stt.vocabulary import Vocabulary
 
-_PIECE = 64  # frames convolved at once: all at once would need 10 MB more for an instant
+_PIECE = 32  # frames convolved at once: all at once would need 10 MB more for an instant
 _SHORTEST = 12 * STRIDE + KERNEL  # samples that give one encoder frame
 
 
@@ -37,7 +48,7 @@ def transcribe(
     if len(samples) < _SHORTEST:
         return Transcript([])
     states = encode(graphs, samples)
-    cross = graphs.cross.run(list(KV), {"h": states})
+    cross = each_layer(graphs.cross.run(["kv"], {"h": states})[0])
     limit = token_limit(len(states) * FRAME_S)
     decoder = Decoder(graphs, limit + 1)
     decoder.hypothesis = Hypothesis(list(draft[:limit]))

@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edged.stt.cache import Cache
-from edged.stt.graphs import CROSS, KV, PAST, Floats, Graphs, feeds
+from edged.stt.graphs import CROSS, PAST, Floats, Graphs, feeds
 
 MOST_ROWS = 16  # tokens read in one run
 
-_OUTPUTS = ["tokens", "p", "p_end", "heard", *KV]
+_OUTPUTS = ["tokens", "p", "p_end", "heard", "kv"]
 
 
 class Choice(NamedTuple):
@@ -160,7 +160,7 @@ class TokenTree:
             **feeds(PAST, self._cache.arrays()),
             **feeds(CROSS, self._cross),
         }
-        tokens, p, p_end, heard, *new = self._graphs.decoder.run(_OUTPUTS, feed)
+        tokens, p, p_end, heard, new = self._graphs.decoder.run(_OUTPUTS, feed)
         self.runs += 1
         self._cache.splice(self._cache.length, new, len(fed))
         return Likely(tokens, p, p_end), heard.tolist()

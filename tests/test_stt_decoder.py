@@ -20,7 +20,7 @@ from edged.stt import beam, choose
 from edged.stt.commit import token_limit
 from edged.stt.decoder import LONGEST_UPDATE, Decoder, Hypothesis
 from edged.stt.encoder import Encoder
-from edged.stt.graphs import FRAME_S, WIDTH, Embedding, Floats, each_layer
+from edged.stt.graphs import FRAME_S, WIDTH, Embedding, Floats, each_tensor
 from edged.stt.second_pass import encode
 from edged.stt.tree import Choice, Likely, TokenTree
 from edged.stt.vocabulary import BOS, EOS
@@ -38,7 +38,7 @@ def heard(models: Models, speech: Path) -> tuple[list[Floats], int]:
     """What the decoder attends to of a sentence, and the most tokens it may have."""
     samples: NDArray[np.float32] = soundfile.read(speech, dtype="float32")[0]
     states = encode(models.graphs, samples)
-    cross = each_layer(models.graphs.cross.run(["kv"], {"h": states})[0])
+    cross = each_tensor(models.graphs.cross.run(None, {"h": states}))
     return cross, token_limit(len(states) * FRAME_S)
 
 
@@ -142,7 +142,8 @@ def test_a_text_in_a_tree_is_read_as_if_it_stood_alone(
     models: Models, heard: tuple[list[Floats], int]
 ) -> None:
     """Siblings must not see each other, and each stands at its own place behind the trunk. (What is
-    read in one run is rounded by one scale: hence not the same to the last digit.)"""
+    read in one run is rounded by one scale: hence not the same to the last digit, nor, where two
+    frames get nearly as much attention, to the last frame.)"""
     text, other = decoder(models).update(*heard, None).tokens[:6], [100, 200, 300]
 
     alone = TokenTree(models.graphs, 50, Everything(100))
@@ -157,7 +158,7 @@ def test_a_text_in_a_tree_is_read_as_if_it_stood_alone(
     for n in (3, 5, 6):
         one = alone.node(_row(alone, [BOS, *text[:n]]))
         two = beside.node(_row(beside, text[1:n]))
-        assert one.heard == two.heard
+        assert abs(one.heard - two.heard) <= 1
         assert one.position == two.position == n
         a, b = dict(one.choices), dict(two.choices)
         assert max(abs(a.get(token, 0) - b.get(token, 0)) for token in a | b) < 0.05

@@ -24,7 +24,7 @@ from edged.stt.commit import (
     without_loop,
     words_of,
 )
-from edged.stt.graphs import HEAD_DIM, HEADS, KV, each_layer
+from edged.stt.graphs import HEAD_DIM, HEADS, KV
 from edged.stt.vocabulary import EOS, Vocabulary
 from edged.vad.gate import Gate
 
@@ -33,17 +33,22 @@ SPACE = "\u2581"
 
 # ---- cache and history --------------------------------------------------------------------------
 @settings(deadline=None, max_examples=40)
-@given(st.lists(st.tuples(st.integers(0, 40), st.integers(0, 12), st.integers(0, 3)), max_size=12))
-def test_a_cache_holds_what_plain_joining_would(splices: list[tuple[int, int, int]]) -> None:
+@given(
+    st.lists(st.tuples(st.integers(0, 40), st.integers(0, 12), st.integers(0, 3)), max_size=12),
+    st.sampled_from([1, 2, 6]),
+)
+def test_a_cache_holds_what_plain_joining_would(
+    splices: list[tuple[int, int, int]], parts: int
+) -> None:
     cache, random = Cache(200), np.random.default_rng(0)
     expected = [np.empty((HEADS, 0, HEAD_DIM), np.float32) for _ in KV]
     for keep, count, unused in splices:
         keep = min(keep, cache.length)
         new = random.standard_normal((len(KV) * HEADS, count + unused, HEAD_DIM), np.float32)
-        cache.splice(keep, new, count)
+        cache.splice(keep, np.split(new, parts), count)
         expected = [
             np.concatenate((old[:, :keep], add[:, :count]), 1)
-            for old, add in zip(expected, each_layer(new), strict=True)
+            for old, add in zip(expected, np.split(new, len(KV)), strict=True)
         ]
         assert cache.length == keep + count
         for view, wanted in zip(cache.arrays(), expected, strict=True):
@@ -57,10 +62,10 @@ def test_a_cache_keeps_the_positions_it_is_told_to(positions: list[int]) -> None
     cache = Cache(30)
     content = np.arange(len(KV) * HEADS * 20 * HEAD_DIM, dtype=np.float32)
     content = content.reshape(len(KV) * HEADS, 20, HEAD_DIM)
-    cache.splice(0, content, 20)
+    cache.splice(0, [content], 20)
     cache.keep(positions)
     assert cache.length == len(positions)
-    for view, array in zip(cache.arrays(), each_layer(content), strict=True):
+    for view, array in zip(cache.arrays(), np.split(content, len(KV)), strict=True):
         np.testing.assert_array_equal(view, array[:, positions])
 
 
@@ -198,6 +203,30 @@ def test_a_corrected_hypothesis_neither_repeats_nor_skips(
     index = unsaid(_line(said), believed_words)
     assert believed_words[index].text == next_word
     assert index == len(said.split())
+
+
+def test_what_was_passed_is_not_said_again_when_the_belief_is_shorter_for_once() -> None:
+    """A token was heard far ahead and ended the text early ("We'"), so that nearly all of the eight
+    words said last were missing. What was left fitted best in front of "here.": words of 3 s before
+    were said again, and an update later, when the text was whole, as many more."""
+
+    def heard(text: str, *starts: float) -> list[HeardWord]:
+        stops = [*starts[1:], starts[-1] + 0.1]
+        return [
+            HeardWord(*word, n, 0.9)
+            for n, word in enumerate(zip(text.split(), starts, stops, strict=True))
+        ]
+
+    said = heard(
+        "else going We're just getting out there some",
+        *(3.67, 3.87, 4.47, 4.57, 4.87, 4.97, 5.17, 5.27),
+    )
+    before = heard(
+        "I'm talking prefast here. There's nothing going on.",
+        *(1.77, 1.97, 2.27, 2.67, 2.97, 3.27, 3.47, 3.67),
+    )
+    believed = [*before, HeardWord("We'", 4.47, 6.3, 9, 0.9)]
+    assert unsaid(said, believed) == len(before)
 
 
 def test_nothing_said_means_everything_is_unsaid() -> None:

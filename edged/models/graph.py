@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from edged.models.weights import Array, Linear, Weights
+from edged.models.weights import Array, Linear, Quantised, Weights
 from edged.stt.graphs import HEAD_DIM, HEADS
 
 ROTARY = 32  # dimensions of a head that are rotated
@@ -56,15 +56,16 @@ class Graph:
         return outputs
 
     def linear(self, x: str, weight: Linear, name: str | None = None) -> str:
-        (q, scale, zero), bias = weight
-        operands = [
-            self.const(_signed(q)),
-            self.const(np.asarray(scale, np.float32)),
-            self.const(_signed(zero)),
-        ]
+        quantised, bias = weight
+        operands = self.weight(quantised)
         if bias is not None:
             operands.append(self.const(bias))
         return self.op("DynamicQuantizeMatMul", x, *operands, name=name)
+
+    def weight(self, quantised: Quantised) -> list[str]:
+        q, scale, zero = quantised
+        values = (_signed(q), np.asarray(scale, np.float32), _signed(zero))
+        return [self.const(value) for value in values]
 
     def norm(self, x: str, weight: Array, name: str | None = None) -> str:
         return self.op(
@@ -179,7 +180,14 @@ class Graph:
         onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=9), path)
 
 
-_MICROSOFT = {"DynamicQuantizeMatMul", "FusedMatMul", "Gelu", "QuickGelu", "RotaryEmbedding"}
+_MICROSOFT = {
+    "DynamicQuantizeMatMul",
+    "FusedMatMul",
+    "Gelu",
+    "MatMulIntegerToFloat",
+    "QuickGelu",
+    "RotaryEmbedding",
+}
 
 
 def _signed(q: Array) -> Array:

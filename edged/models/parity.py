@@ -87,8 +87,7 @@ def rebuilt(folder: Path, audio: Floats, tokens: list[int], threads: int = 1) ->
     statistics = {"mean": np.array(mean, np.float32), "scale": np.array(scale, np.float32)}
     feat = run["conv23"](["feat"], {"a": a, **statistics})[0]
     states = run["encoder_full"](["out"], {"feat": feat, **start, **nothing})[0]
-    (cross,) = run["cross"](["kv"], {"h": states})
-    each = cross.reshape(LAYERS * len(_KINDS), HEADS, -1, HEAD_DIM)
+    each = [half for both in run["cross"](None, {"h": states}) for half in np.split(both, 2)]
     n = len(tokens) + 1
     given = {
         "rows": np.fromfile(folder / EMBEDDING, np.uint8).reshape(-1, WIDTH)[[BOS, *tokens]],

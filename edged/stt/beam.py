@@ -62,8 +62,8 @@ class Beam:
     """One search.
 
     rivals, margin: see RIVALS and MARGIN. resume: whether a draft goes on behind a token that it
-    did not have. visited: the texts whose continuation was looked at, as drafts for a search of
-    the same audio with a little more of it. undisputed: how many tokens of the likeliest text all
+    did not have. visited: the texts that were weighed, as drafts for a search of the same audio
+    with a little more of it. undisputed: how many tokens of the likeliest text all
     others have that were left in the end.
     """
 
@@ -118,8 +118,13 @@ class Beam:
         least = _score(max(longer[:1] + done, key=_score)) - self.margin
         grown: list[Line] = []
         for line in longer[: self.rivals]:
-            if line.score >= least:
-                (done if self._is_done(line) else grown).append(line)
+            if line.score < least:
+                continue
+            if self._is_done(line):
+                done.append(line)
+                self.visited.append(line.tokens)
+            else:
+                grown.append(line)
         best = max(map(_score, done), default=-math.inf)  # a text gets no likelier as it grows
         return [line for line in grown if line.score > best]
 

@@ -29,8 +29,9 @@ class Cache:
         slots = self._slots(self.length)
         return [slots[n] for n in self._order()]
 
-    def splice(self, keep: int, new: Floats, count: int) -> None:
-        """Content becomes its first `keep` positions and the first `count` of new[96, any, 36]."""
+    def splice(self, keep: int, new: Sequence[Floats], count: int) -> None:
+        """Content becomes its first `keep` positions and the first `count` of `new`'s, which are
+        [8 heads of each of the next tensors, any, 36]."""
         length = keep + count
         slots = self._slots(length)
         if length != self.length:
@@ -39,7 +40,12 @@ class Cache:
                 slots[n - 1, :, :keep] = old[n, :, :keep]
             self._moved()
             self.length = length
-        slots[self._order(), :, keep:] = new.reshape(len(KV), HEADS, -1, HEAD_DIM)[:, :, :count]
+        order = self._order()
+        for part in new:
+            tensors = len(part) // HEADS
+            each = part.reshape(tensors, HEADS, part.shape[1], HEAD_DIM)
+            slots[order[:tensors], :, keep:] = each[:, :, :count]
+            del order[:tensors]
 
     def keep(self, positions: Sequence[int]) -> None:
         """Content becomes these positions, in this order; the rest is forgotten."""

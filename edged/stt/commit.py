@@ -19,6 +19,8 @@ from edged.stt.graphs import FRAME_S
 from edged.stt.vocabulary import Vocabulary
 
 MATCHED_WORDS = 8  # said words that take part in the matching
+# What ends so long before the last said word began was passed, however well it would fit.
+PASSED_S = 0.5
 TOKENS_PER_S = 6.5  # upstream's bound on how fast people speak
 # Mean token probability below which text is invented, and the fewer tokens the more is asked of
 # them. Music gave 0.16 to 0.41 over up to 13 tokens. Of speech, long texts had 0.40 and more; short
@@ -174,7 +176,9 @@ def unsaid(said: Sequence[HeardWord], words: Sequence[HeardWord]) -> int:
             row.append(min(above[j] + other, row[j] + 1, above[j + 1] + 1))
     end = tail[-1].stop_s
     cost = [c + (abs(candidates[j - 1].stop_s - end) if j else 1.0) for j, c in enumerate(row)]
-    return first + cost.index(min(cost))
+    passed = tail[-1].start_s - PASSED_S
+    behind = next((i for i, w in enumerate(words) if w.stop_s > passed), len(words))
+    return max(first + cost.index(min(cost)), behind)
 
 
 def ready(words: Sequence[HeardWord], first: int, old_enough: Callable[[HeardWord], bool]) -> int:

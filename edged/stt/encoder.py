@@ -45,7 +45,7 @@ class Encoder:
         final = max(0, len(features) - self._revise)
         feed = {"feat": features, "pos0": np.array(first), "kept": np.array([final])}
         states, new = self._graph.run(["out", "kv"], feed | feeds(PAST, self._past.arrays()))
-        self._past.splice(first, new, final)
-        (cross,) = self._graphs.cross.run(["kv"], {"h": states})
+        self._past.splice(first, [new], final)
+        cross = self._graphs.cross.run(None, {"h": states})
         self._cross.splice(first, cross, len(states))
         return self._cross.arrays()

@@ -73,9 +73,9 @@ class Graphs:
         return cls(**graphs, embedding=Embedding(folder / EMBEDDING))
 
 
-def each_layer(kv: Floats) -> list[Floats]:
-    """kv[96, n, 36], of all layers -> the tensors [8, n, 36] that KV names."""
-    return [*kv.reshape(len(KV), HEADS, -1, HEAD_DIM)]
+def each_tensor(cross: list[Floats]) -> list[Floats]:
+    """What `cross` gives, [16, n, 36] a layer -> the tensors [8, n, 36] that KV names."""
+    return [tensor for layer in cross for tensor in np.split(layer, 2)]
 
 
 def feeds(names: tuple[str, ...], arrays: list[Floats]) -> dict[str, Floats]:

@@ -20,7 +20,7 @@ from edged.stt.graphs import (
     WIDTH,
     Floats,
     Graphs,
-    each_layer,
+    each_tensor,
     feeds,
 )
 from edged.stt.vocabulary import Vocabulary
@@ -48,7 +48,7 @@ def transcribe(
     if len(samples) < _SHORTEST:
         return Transcript([])
     states = encode(graphs, samples)
-    cross = each_layer(graphs.cross.run(["kv"], {"h": states})[0])
+    cross = each_tensor(graphs.cross.run(None, {"h": states}))
     limit = token_limit(len(states) * FRAME_S)
     decoder = Decoder(graphs, limit + 1)
     decoder.hypothesis = Hypothesis(list(draft[:limit]))

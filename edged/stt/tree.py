@@ -162,7 +162,7 @@ class TokenTree:
         }
         tokens, p, p_end, heard, new = self._graphs.decoder.run(_OUTPUTS, feed)
         self.runs += 1
-        self._cache.splice(self._cache.length, new, len(fed))
+        self._cache.splice(self._cache.length, [new], len(fed))
         return Likely(tokens, p, p_end), heard.tolist()
 
 

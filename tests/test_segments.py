@@ -84,6 +84,7 @@ def test_speech_behind_a_long_unclear_sound_is_heard_while_it_is_spoken(models: 
     assert len(said) > 35
     late = [at - e.start_s for at, e in said]
     assert np.median(late) < 2.0
+    assert session.dropped["unsure"] > 0, "what it made of the fan"
 
 
 def test_a_loop_of_which_nothing_was_said_ends_and_the_next_segment_begins_behind_it(
@@ -113,10 +114,11 @@ def test_a_loop_of_which_nothing_was_said_ends_and_the_next_segment_begins_behin
     assert min(np.diff(starts)) > 0.5 * RATE
 
 
-def test_words_of_a_long_disputed_stretch_are_said_when_the_segment_ends(
+def test_words_that_are_never_twice_alike_are_waited_for_no_longer_than_they_are_worth(
     models: Models, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Never twice alike, so that none was said: they would have been lost with the segment."""
+    """Where each look differed from the one before nothing was said until the segment ended; of
+    real speech one word in a hundred came 0.9 s late."""
     vocabulary = models.vocabulary
     spelled = [vocabulary.spelled(n) for n in range(3000, 6000)]
     whole = [3000 + n for n, word in enumerate(spelled) if word[:1] == " " and word[1:].isalpha()]
@@ -129,11 +131,14 @@ def test_words_of_a_long_disputed_stretch_are_said_when_the_segment_ends(
     monkeypatch.setattr(Decoder, "update", disputed)
     session = Session(models)
     told(session, lambda t: 0.9)
-    events = run(session, hum(17))
-    said = [(at, e) for at, e in events if isinstance(e, Text)]
-    assert [e.text for _, e in said] == [vocabulary.text([n]) for n in whole[: len(said)]]
-    assert 11 <= len(said) <= 12, "one a second, but for the delay and four seconds"
-    assert 16 < said[0][0] < 16.5
+    events = run(session, hum(14))
+    said = [e for _, e in events if isinstance(e, Text)]
+    assert [e.text for e in said] == [vocabulary.text([n]) for n in whole[: len(said)]]
+    ends = [(at, e.stop_s) for at, e in events if isinstance(e, EndText)]
+    assert len(ends) > 10
+    late = [at - stop - 0.8 for at, stop in ends]
+    assert min(late) > PROMPT.patience_s
+    assert max(late) < PROMPT.patience_s + 0.5  # an update, and the audio on its way
 
 
 def test_a_loop_that_is_read_twice_in_a_pause_is_no_lasting_one(

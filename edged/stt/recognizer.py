@@ -111,7 +111,7 @@ class Recognizer:
             self._again(history, until, segment.said_s or segment.age_s)
         elif segment.age_s > self._tuning.longest_s:
             if segment.said_s < segment.overdue_s:
-                words += self._placed(segment.give_up())
+                segment.give_up()
             self._again(history, until, max(segment.said_s, segment.overdue_s))
         return words
 

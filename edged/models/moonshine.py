@@ -83,7 +83,7 @@ def _convolved(g: Graph, x: str, stride: int, kernel: Array, bias: Array) -> str
 
 
 def _convolved_in_8_bits(g: Graph, x: str, stride: int, kernel: Array, bias: Array) -> str:
-    """As `_convolved` in half the time: with weights of 8 bits, and x of 15, as two of 8.
+    """As `_convolved` in two thirds of the time: with weights of 8 bits, and x of 15, as two of 8.
 
     conv2's features are 0.7 % off by that. With 8 bits of x it would be 2 %, as some of it is 40
     times its root mean square; conv3's would be 4 % off by the weights alone.

@@ -268,15 +268,22 @@ def test_websockets_alone_hears_turns_if_it_asks(door: Door) -> None:
 
 
 def test_opus_at_24_kbit_costs_at_most_a_point_of_word_errors(cloud: Any, tmp_path: Path) -> None:
-    """Measured over all clips; `make door-bench` does it over a longer list."""
+    """Over all clips, begun at ten moments: either form has words that are misheard at some of them,
+    and heard once four of 64 words were wrong in one and two in the other. `make door-bench` does
+    it over a longer list.
+    """
     sums = {"wav": wer.Errors(), "opus": wer.Errors()}
-    for sample in CLIPS:
-        for form in sums:
-            data = as_wav(sample.path) if form == "wav" else opus(sample, 24_000)
-            text = asyncio.run(cloud.stt({"input_format": form}, data)).text
-            sums[form] += wer.errors(sample.text, text)
-    one_word = 1 / sums["wav"].reference_words  # so few words that one is more than a point
-    assert sums["opus"].rate <= sums["wav"].rate + max(0.01, one_word)
+    for later in range(10):
+        for sample in CLIPS:
+            audio, rate = soundfile.read(sample.path, dtype="float32")
+            moved = replace(sample, path=tmp_path / "moved.wav")
+            soundfile.write(moved.path, np.pad(audio, (later * rate // 100, 0)), rate, "PCM_16")
+            for form in sums:
+                data = as_wav(moved.path) if form == "wav" else opus(moved, 24_000)
+                text = asyncio.run(cloud.stt({"input_format": form}, data)).text
+                sums[form] += wer.errors(sample.text, text)
+    one_word = 10 / sums["wav"].reference_words  # so few words that one is more than a point
+    assert sums["opus"].rate <= sums["wav"].rate + max(0.01, one_word), sums
 
 
 @pytest.mark.parametrize("form", ["pcm_8000", "pcm_44100", "ulaw_8000", "alaw_8000"])

@@ -268,9 +268,9 @@ def test_websockets_alone_hears_turns_if_it_asks(door: Door) -> None:
 
 
 def test_opus_at_24_kbit_costs_at_most_a_point_of_word_errors(cloud: Any, tmp_path: Path) -> None:
-    """Over all clips, begun at ten moments: either form has words that are misheard at some of them,
-    and heard once four of 64 words were wrong in one and two in the other. `make door-bench` does
-    it over a longer list.
+    """Over all clips, begun at ten moments: either form has words that are misheard at some, and
+    heard once four of 64 words were wrong in one and two in the other. `make door-bench` does it
+    over a longer list.
     """
     sums = {"wav": wer.Errors(), "opus": wer.Errors()}
     for later in range(10):

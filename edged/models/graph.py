@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from edged.models.weights import Array, Linear, Quantised, Weights
+from edged.models.weights import Array, Linear, Quantised, Weights, joined_weights
 from edged.stt.graphs import HEAD_DIM, HEADS
 
 ROTARY = 32  # dimensions of a head that are rotated
@@ -63,6 +63,7 @@ class Graph:
         return self.op("DynamicQuantizeMatMul", x, *operands, name=name)
 
     def weight(self, quantised: Quantised) -> list[str]:
+        """As operators take it: int8, scale, zero point."""
         q, scale, zero = quantised
         values = (_signed(q), np.asarray(scale, np.float32), _signed(zero))
         return [self.const(value) for value in values]
@@ -194,32 +195,3 @@ def _signed(q: Array) -> Array:
     """uint8 -> int8, 128 less: the same weights, which most x86-64 processors of today multiply two
     to four times as fast (`edged.ortsession` sees to those that cannot)."""
     return (q.astype(np.int16) - 128).astype(np.int8)
-
-
-def joined_weights(weights: Sequence[Linear]) -> Linear:
-    """Projections of the same input as one, side by side: it is then rounded to uint8 once."""
-    parts = [q for q, _ in weights]
-    width = [q.shape[1] for q, _, _ in parts]
-
-    def vector(at: int) -> Array:  # one value a channel, or one for all
-        return np.concatenate(
-            [np.broadcast_to(p[at], n) for p, n in zip(parts, width, strict=True)]
-        )
-
-    biases = [bias for _, bias in weights]
-    assert all(bias is None for bias in biases)
-    return (np.concatenate([q for q, _, _ in parts], 1), vector(1), vector(2)), None
-
-
-def columns(weight: Linear, some: Array) -> Linear:
-    """Of a projection these outputs alone."""
-    (q, scale, zero), bias = weight
-    width = q.shape[1]
-    scale, zero = (np.broadcast_to(value, width)[some] for value in (scale, zero))
-    return (q[:, some], scale, zero), None if bias is None else bias[some]
-
-
-def rows(weight: Linear, some: Array) -> Linear:
-    """Of a projection what these inputs give to it; with those that begin at 0 comes the bias."""
-    (q, scale, zero), bias = weight
-    return (q[some], scale, zero), bias if some[0] == 0 else None

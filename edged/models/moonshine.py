@@ -36,10 +36,19 @@ from typing import Any
 import numpy as np
 from onnx import TensorProto
 
-from edged.models.graph import Graph, columns, joined_weights, rows
+from edged.models.graph import Graph
 from edged.models.likeliest import add_likeliest, spoken
 from edged.models.recipe import ADAPTED_SHARE, EMBEDDING
-from edged.models.weights import Array, Weights, adapt, quantise, read_weights
+from edged.models.weights import (
+    Array,
+    Weights,
+    adapt,
+    columns,
+    joined_weights,
+    quantise,
+    read_weights,
+    rows,
+)
 from edged.stt.graphs import HEAD_DIM, HEADS, KV, LAYERS, WIDTH
 from edged.stt.vocabulary import Vocabulary
 

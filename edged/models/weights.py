@@ -5,6 +5,7 @@ Places are upstream's names of modules: "layers.0.self_attn.q_proj".
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -93,6 +94,35 @@ def quantise(weight: Array) -> Quantised:
     scale = np.maximum(np.abs(w).max(0), 1e-8) / 127
     q = (np.rint(w / scale) + 128).astype(np.uint8)
     return q, scale.astype(np.float32), np.full(w.shape[1], 128, np.uint8)
+
+
+def joined_weights(weights: Sequence[Linear]) -> Linear:
+    """Projections of the same input as one, side by side: it is then rounded to uint8 once."""
+    parts = [q for q, _ in weights]
+    width = [q.shape[1] for q, _, _ in parts]
+
+    def vector(at: int) -> Array:  # one value a channel, or one for all
+        return np.concatenate(
+            [np.broadcast_to(p[at], n) for p, n in zip(parts, width, strict=True)]
+        )
+
+    biases = [bias for _, bias in weights]
+    assert all(bias is None for bias in biases)
+    return (np.concatenate([q for q, _, _ in parts], 1), vector(1), vector(2)), None
+
+
+def columns(weight: Linear, some: Array) -> Linear:
+    """Of a projection these outputs alone."""
+    (q, scale, zero), bias = weight
+    width = q.shape[1]
+    scale, zero = (np.broadcast_to(value, width)[some] for value in (scale, zero))
+    return (q[:, some], scale, zero), None if bias is None else bias[some]
+
+
+def rows(weight: Linear, some: Array) -> Linear:
+    """Of a projection what these inputs give to it; with those that begin at 0 comes the bias."""
+    (q, scale, zero), bias = weight
+    return (q[some], scale, zero), bias if some[0] == 0 else None
 
 
 def adapt(encoder: Weights, adapted: Path, share: float) -> Weights:

@@ -63,8 +63,8 @@ class Beam:
 
     rivals, margin: see RIVALS and MARGIN. resume: whether a draft goes on behind a token that it
     did not have. visited: the texts that were weighed, as drafts for a search of the same audio
-    with a little more of it. undisputed: how many tokens of the likeliest text all
-    others have that were left in the end.
+    with a little more of it. undisputed: how many tokens of the likeliest text all others have that
+    were left in the end.
     """
 
     tree: TokenTree

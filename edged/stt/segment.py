@@ -226,13 +226,13 @@ class Segment:
         )
 
     def _settled(self, word: HeardWord, hypothesis: Hypothesis, until_s: float) -> bool:
-        """Old enough, complete, and either the same as in the update before or beyond dispute; or
-        overdue."""
+        """Old enough, complete, and: the same as in the update before, or beyond dispute, or
+        disputed for too long."""
         complete = is_complete(word, len(hypothesis.tokens), hypothesis.p_end)
         undisputed = (
             word.last <= hypothesis.undisputed and word.probability >= self._tuning.undisputed_p
         )
         if not complete or word.stop_s > until_s:
             return False
-        overdue = word.stop_s <= until_s - self._tuning.early_s - self._tuning.patience_s
-        return undisputed or overdue or word.last <= hypothesis.agreed
+        waited = word.stop_s <= until_s - self._tuning.early_s - self._tuning.patience_s
+        return undisputed or waited or word.last <= hypothesis.agreed

@@ -3,7 +3,7 @@
 # The same command upgrades: settings, models and undelivered messages stay, and the version
 # before comes back if the new one does not come up.
 #
-#   sudo ./install.sh                    from the checkout or the wheel beside it, else from pip's index
+#   sudo ./install.sh                    from the checkout or the wheel beside it
 #   sudo ./install.sh --from FILE.whl    this wheel
 #   sudo ./install.sh --wheels DIR       every package from this folder, none from the network
 #   sudo ./install.sh --models DIR       models from this folder (wheels or files), likewise
@@ -69,12 +69,20 @@ check_machine() {
     ! command -v python3 >/dev/null || check_python
     free=$(df -Pm /opt | awk 'NR == 2 {print $4}')
     [ "$free" -ge $NEED_DISK_MB ] || die "only $free MB are free below /opt, edged needs $NEED_DISK_MB MB while it installs"
+    check_wheel
     [ -n "$wheels" ] || has_network || die "there is no network (no default route), and packages must be fetched: connect it, or use --wheels and --models"
 }
 
 check_python() {
     python3 -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' ||
         die "Python here is $(python3 -V | cut -d' ' -f2), edged needs 3.11 to 3.13 (bookworm, trixie)"
+}
+
+# What is installed never comes from a package index: whoever took the name there would be root here.
+check_wheel() {
+    [ -n "$from" ] || from=$(find "${wheels:-$HERE}" -maxdepth 1 -name 'edged-*.whl' | sort -V | tail -1)
+    [ -n "$from" ] || [ -e "$HERE/../pyproject.toml" ] ||
+        die "there is no edged-*.whl in ${wheels:-$HERE}: put one there, or name it with --from"
 }
 
 at_least() { [ "$(printf '%s\n%s\n' "$1" "$2" | sort -V | head -1)" = "$2" ]; }
@@ -120,24 +128,15 @@ account() {
 
 pip_options() { [ -z "$wheels" ] || echo "--no-index --find-links $wheels"; }
 
-# The wheel to install, in $work: given, beside this script, made from the checkout, or fetched.
+# The wheel to install, in $work: that one, or made from the checkout.
 find_wheel() {
-    local found
-    python3 -m venv "$work/pip"
-    if [ -z "$from" ]; then
-        found=$(find "${wheels:-$HERE}" -maxdepth 1 -name 'edged-*.whl' | sort -V | tail -1)
-        from=$found
-    fi
     if [ -n "$from" ]; then
         cp "$from" "$work/"
-    elif [ -e "$HERE/../pyproject.toml" ]; then
+    else
+        python3 -m venv "$work/pip"
         # shellcheck disable=SC2046
         "$work/pip/bin/pip" -q wheel --disable-pip-version-check --no-deps $(pip_options) -w "$work" "$HERE/.." ||
             die "the wheel could not be built from $(realpath "$HERE/..")"
-    else
-        # shellcheck disable=SC2046
-        "$work/pip/bin/pip" -q download --disable-pip-version-check --no-deps $(pip_options) -d "$work" edged ||
-            die "the package edged could not be fetched"
     fi
     wheel=$(ls "$work"/edged-*.whl)
 }
@@ -254,13 +253,13 @@ do_uninstall() {
     [ "$(id -u)" -eq 0 ] || die "this must run as root: sudo $0 $verb"
     systemctl -q disable --now edged 2>/dev/null || true
     rm -f $UNITS/edged.service /usr/local/bin/edged $ETC/edged.env.example
-    rm -rf $APP $UNITS/edged.service.d
+    rm -rf $APP
     systemctl daemon-reload 2>/dev/null || true
     if [ "$verb" = uninstall ]; then
         say "removed; settings ($ETC) and data ($DATA) are still there: $0 purge removes them too"
         return
     fi
-    rm -rf $ETC $DATA
+    rm -rf $ETC $DATA $UNITS/edged.service.d
     ! getent passwd edged >/dev/null || userdel edged
     ! getent group edged >/dev/null || groupdel edged
     say "removed, with settings and data"

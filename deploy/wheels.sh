@@ -81,12 +81,13 @@ in_tree() { # a mount namespace of its own: nothing stays mounted, however this 
         exec chroot "$TREE" env -i PATH=/usr/bin:/bin HOME=/tmp LANG=C.UTF-8 "$@"' sh "$@"
 }
 
+# edged itself never comes from an index: whoever took the name there would be root on the boxes.
+[ -e "$HERE/../pyproject.toml" ] || ls "$dir"/edged-*.whl >/dev/null 2>&1 ||
+    die "this is no checkout, and there is no edged-*.whl in $dir"
 compile
 if [ -e "$HERE/../pyproject.toml" ]; then # a checkout
     rm -f "$dir"/edged-*.whl
     pip wheel --no-deps --wheel-dir "$dir" "$HERE/.."
-else
-    pip download --no-deps --dest "$dir" edged
 fi
 # pip itself too: `edged models fetch` asks it where the models are.
 pip download --dest "$dir" --find-links "$dir" --only-binary=:all: --implementation cp --python-version "$python" \

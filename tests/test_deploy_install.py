@@ -46,19 +46,19 @@ class Machine:
         (self.root / "proc/net/route").write_text(ROUTES + routes)
         (self.root / "proc/net/ipv6_route").write_text(ipv6)
 
-    def check(self, *more: str, **environment: str) -> tuple[int, str]:
+    def check(self, *more: str, installer: Path = SCRIPT, **environment: str) -> tuple[int, str]:
         """The exit status and all that was said."""
         tools = self.root / "bin"
         tools.mkdir(exist_ok=True)
         for name, script in self.programs.items():
             (tools / name).write_text(f"#!/bin/sh\n{script}\n")
             (tools / name).chmod(0o755)
-        wanted = ("dirname", "sort", "head", "printf", "awk", "cut", "realpath", "sed", "cat")
-        for name in wanted:
+        wanted = "dirname sort head tail printf awk cut realpath sed cat find"
+        for name in wanted.split():
             (tools / name).unlink(missing_ok=True)
             (tools / name).symlink_to(f"/usr/bin/{name}")
         done = subprocess.run(
-            ["/bin/bash", SCRIPT, "check", *more],
+            ["/bin/bash", installer, "check", *more],
             env={"PATH": str(tools), "SYSROOT": str(self.root)} | environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -148,3 +148,16 @@ def test_without_a_way_out_the_folders_are_named_that_need_none(machine: Machine
     assert machine.check()[0] == 0
     machine.routes("", IPV6_ROUTE.replace("eth0", "lo"))
     assert machine.check()[0] == 1
+
+
+def test_edged_itself_is_never_taken_from_a_package_index(machine: Machine, tmp_path: Path) -> None:
+    """The script on its own, its wheel forgotten, had pip fetch whatever is called edged there,
+    and started it as root."""
+    alone = tmp_path / "alone" / "install.sh"
+    alone.parent.mkdir()
+    alone.write_bytes(SCRIPT.read_bytes())
+    code, said = machine.check(installer=alone)
+    assert code == 1
+    assert f"there is no edged-*.whl in {alone.parent}" in said
+    (alone.parent / "edged-0.1.0-py3-none-any.whl").touch()
+    assert machine.check(installer=alone)[0] == 0

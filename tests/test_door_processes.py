@@ -20,7 +20,7 @@ from edged.bench import wer
 from edged.models.samples import samples
 from tests.daemon_rig import Box
 from tests.door_rig import Client, as_wav
-from tests.mosquitto import Mosquitto, until
+from tests.mosquitto import Ear, Mosquitto, until
 
 EDGED = [sys.executable, "-c", "from edged.cli import main; main()"]
 KEY = "a secret of the test"
@@ -138,12 +138,17 @@ def test_the_daemon_serves_the_door_beside_its_microphone(tmp_path: Path) -> Non
 
 def test_a_taken_port_does_not_keep_the_daemon_from_hearing(tmp_path: Path) -> None:
     (tmp_path / "broker").mkdir()
-    with socket.socket() as taken, Mosquitto(tmp_path / "broker") as broker:
+    with (
+        socket.socket() as taken,
+        Mosquitto(tmp_path / "broker") as broker,
+        Ear(broker.port, ("edged/#",)) as ear,
+    ):
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         listen = f"127.0.0.1:{taken.getsockname()[1]}"
         with Box(tmp_path, broker.port, listen=listen) as box:
             until(lambda: "cannot be opened" in box.log(), "a warning")
+            until(lambda: ear.on("text"), "what the microphone hears")
             box.stop()
 
 

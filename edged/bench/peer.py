@@ -55,9 +55,7 @@ def upstream_dir(models_dir: Path | None, model: str) -> Path:
 def measure_peer(clips: Sequence[Clip], model_dir: Path) -> PeerResult:
     """Raises ConfigError when the library is not installed or fails."""
     if importlib.util.find_spec("moonshine_voice") is None:
-        raise ConfigError(
-            "--peer moonshine-voice needs that package: pip install 'edged[peer]' first"
-        )
+        raise ConfigError("--peer moonshine-voice needs that package, from edged's extra `peer`")
     asked = {"model_dir": str(model_dir), "files": [str(clip.file) for clip in clips]}
     child = subprocess.run(
         [sys.executable, "-P", "-m", "edged.bench.peer"],

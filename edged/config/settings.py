@@ -91,7 +91,8 @@ class Settings(BaseSettings):
     )
     mqtt_url: Annotated[str, BROKER_URL] = _setting(
         "mqtt://localhost",
-        "The broker: mqtt://host, mqtts://host (TLS), or embedded (one inside the daemon).",
+        "The broker: mqtt://host, mqtts://host (TLS), or, to try it in a checkout, embedded (one "
+        "inside the daemon).",
         Live.BROKER,
     )
     mqtt_username: str | None = _setting(None, "User at the broker.", Live.BROKER)

@@ -44,7 +44,8 @@ class EmbeddedBroker:
                 _log.info("embedded broker at %s", self.url)
             case ImportError():
                 raise PeerError(
-                    "EDGED_MQTT_URL=embedded needs the package amqtt: pip install 'edged[embedded]'"
+                    "EDGED_MQTT_URL=embedded needs the package amqtt, which a checkout has and an "
+                    "installed edged has not: `apt install mosquitto` is a broker for that"
                 )
             case problem:
                 raise PeerError(

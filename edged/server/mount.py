@@ -60,5 +60,5 @@ def _need_packages() -> None:
     for package in ("aiohttp", "av", "prometheus_client"):
         if find_spec(package) is None:
             raise ConfigError(
-                f"EDGED_LISTEN needs the Python package {package}: pip install 'edged[door]'"
+                f"EDGED_LISTEN needs the Python package {package}, from edged's extra `door`"
             )

@@ -34,8 +34,10 @@ HISTORY_S = 26  # the longest segment, its pre-roll and some margin
 PRE_ROLL_S = 0.4  # audio before the first window with speech that a segment begins with
 HANG_S = 0.3  # audio after the last window with speech that a segment ends with
 MIN_SPEECH_WINDOWS = 5  # 160 ms of confident speech: less is a click, a cough, a dropped spoon
-LONGEST_TURN_S = 60.0
-PATIENCE_AGE_S, PATIENCE_S = (8.0, 16.0), (0.6, 0.16)  # a segment's age, silence that ends it
+SHORT_S = 2.0  # a gate that had no more speech by then hears none
+# A longer turn ends with a segment; if no segment ends, where it stands so much later.
+LONGEST_TURN_S, OVERTIME_S = 60.0, 20.0
+HUSH_AGE_S, HUSH_S = (8.0, 16.0), (0.6, 0.16)  # a segment's age, silence that ends it
 
 
 class Session:
@@ -64,6 +66,7 @@ class Session:
         self._heard = 0  # windows that Silero has judged
         self._floor = 0  # no segment starts before this place (16 kHz)
         self._speech_end = 0  # where the last window with speech ended
+        self._opened = 0  # where the gate did
         self._turn_start: int | None = None
         self._lost = 0  # samples of a gap that do not fill a step
         self.step_idx = 0
@@ -105,6 +108,8 @@ class Session:
         inactivity = self.judge.push(probabilities, self._belief(), self._turn_audio)
         if self._turn_is_over():
             words += self._end_turn()
+        elif self._turn_s > LONGEST_TURN_S and self._turns.is_whole:
+            self._close_turn(self._recognizer.start)
         events = _said(words)
         events.append(Step(self.step_idx, inactivity))
         self.step_idx += 1
@@ -156,25 +161,30 @@ class Session:
         """32 ms of voice probability: segments begin and end here."""
         self._heard += 1
         place = self._heard * WINDOW
-        self._gate.close_s = self._patience()
+        self._gate.close_s = self._hush()
         change = self._gate.push(probability)
         if self._gate.is_open and self._gate.silence_s == 0.0:
             self._speech_end = place
         if change == "open":
             onset = place - self._gate.onset_windows * WINDOW
             start = max(onset - int(PRE_ROLL_S * RATE), self._floor, self._history.start, 0)
+            self._opened = place
             self._recognizer.begin(start)
             if self._turn_start is None:
                 self._turn_start = start
-        elif change == "close":
+        elif change == "close" or (
+            self._gate.is_open
+            and self._gate.speech_windows < MIN_SPEECH_WINDOWS
+            and place - self._opened > SHORT_S * RATE
+        ):
             return self._end_segment()
         return []
 
-    def _patience(self) -> float:
+    def _hush(self) -> float:
         """Seconds of silence that end a segment: fewer as it grows, so that it ends in a pause
         and is not cut between two words."""
         age = self._recognizer.age_s
-        return float(np.interp(age, PATIENCE_AGE_S, PATIENCE_S))
+        return float(np.interp(age, HUSH_AGE_S, HUSH_S))
 
     def _listen(self, behind: bool) -> list[Word]:
         if not self._recognizer.is_open:
@@ -185,8 +195,12 @@ class Session:
             return []
         until = min(self._history.end, hang)
         words = self._recognizer.advance(self._history, until, behind, pause, self._gate.doubt)
-        self._turns.say(words)
+        self._say(words)
         return words
+
+    def _say(self, words: list[Word]) -> None:
+        if self.options.turns:
+            self._turns.say(words)
 
     def _end_segment(self) -> list[Word]:
         """Words of the open segment; it ends shortly behind the last speech."""
@@ -201,7 +215,7 @@ class Session:
         words = self._recognizer.finish(self._history, stop, self._gate.doubt)
         # the silence behind this segment may well be the next one's beginning
         self._floor = max(self._floor, min(stop, self._speech_end + 2 * WINDOW))
-        self._turns.say(words)
+        self._say(words)
         self._second_pass()
         return words
 
@@ -229,10 +243,15 @@ class Session:
         start = self._history.end if self._turn_start is None else self._turn_start
         return self._history.read(start, self._history.end)
 
+    @property
+    def _turn_s(self) -> float:
+        """Seconds since the open turn began; 0 without one."""
+        return 0.0 if self._turn_start is None else (self._history.end - self._turn_start) / RATE
+
     def _turn_is_over(self) -> bool:
         if self._turn_start is None:
             return False
-        if self._history.end - self._turn_start > LONGEST_TURN_S * RATE:
+        if self._turn_s > LONGEST_TURN_S + OVERTIME_S:
             return True
         options = self.options
         endpoint = Endpoint(options.turn_threshold, options.turn_silence_ms / 1000)
@@ -240,10 +259,14 @@ class Session:
 
     def _end_turn(self) -> list[Word]:
         words = self._end_segment()
-        self._turns.close()
-        self._turn_start = None
-        self.judge.turn_over()
+        self._close_turn(None)
         return words
+
+    def _close_turn(self, next_start: int | None) -> None:
+        """next_start: where the segment began that is open, and belongs to the next turn."""
+        self._turns.close()
+        self._turn_start = next_start
+        self.judge.turn_over()
 
     def _ready_turns(self) -> list[Event]:
         turns = self._turns.ready()

@@ -46,15 +46,17 @@ class Turns:
     """Bounded: a turn has as many pieces as its cap allows, and few turns wait at a time."""
 
     def __init__(self, beside: Executor, dropped: Counter[str]) -> None:
-        """`dropped` counts words that were withheld, by reason; it is the caller's."""
+        """`dropped` counts words that were withheld, and second passes that failed; it is the
+        caller's."""
         self._beside = beside
         self._dropped = dropped
         self._open = _OpenTurn()
         self._ended: deque[_OpenTurn] = deque()
 
     @property
-    def has_speech(self) -> bool:
-        return bool(self._open.pieces)
+    def is_whole(self) -> bool:
+        """All that was said of the open turn is of segments that have ended."""
+        return self._open.in_pieces == len(self._open.said)
 
     def add(self, start: int, work: Callable[[], Transcript], doubt: float = 0.0) -> None:
         """A segment that started at `start` (16 kHz) belongs to the open turn: all of it has
@@ -95,6 +97,10 @@ class Turns:
         words: list[Word] = []
         probability: list[float] = []
         for piece in turn.pieces:
+            if piece.transcript.exception() is not None:
+                self._dropped["failed_in_turn"] += 1
+                words += piece.said
+                continue
             transcript = piece.transcript.result()
             origin = piece.start / RATE
             heard = [Word(w.text, origin + w.start_s, origin + w.stop_s) for w in transcript.words]

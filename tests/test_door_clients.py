@@ -267,10 +267,10 @@ def test_websockets_alone_hears_turns_if_it_asks(door: Door) -> None:
 # -- formats, by their words
 
 
-def test_opus_at_24_kbit_costs_at_most_a_point_of_word_errors(cloud: Any, tmp_path: Path) -> None:
-    """Over all clips, begun at ten moments: either form has words that are misheard at some, and
-    heard once four of 64 words were wrong in one and two in the other. `make door-bench` does it
-    over a longer list.
+def test_opus_at_24_kbit_is_heard_as_well_but_for_a_word_in_64(cloud: Any, tmp_path: Path) -> None:
+    """The aim is a point of word errors; `make door-bench` measures that over a longer list. These
+    clips have 64 words. Heard once, four of them were wrong in one form and two in the other, so
+    each is begun at ten moments; six of 640 are a point already, so one in 64 is allowed.
     """
     sums = {"wav": wer.Errors(), "opus": wer.Errors()}
     for later in range(10):
@@ -282,8 +282,7 @@ def test_opus_at_24_kbit_costs_at_most_a_point_of_word_errors(cloud: Any, tmp_pa
                 data = as_wav(moved.path) if form == "wav" else opus(moved, 24_000)
                 text = asyncio.run(cloud.stt({"input_format": form}, data)).text
                 sums[form] += wer.errors(sample.text, text)
-    one_word = 10 / sums["wav"].reference_words  # so few words that one is more than a point
-    assert sums["opus"].rate <= sums["wav"].rate + max(0.01, one_word), sums
+    assert sums["opus"].rate <= sums["wav"].rate + 1 / 64, sums
 
 
 @pytest.mark.parametrize("form", ["pcm_8000", "pcm_44100", "ulaw_8000", "alaw_8000"])

@@ -355,3 +355,23 @@ def test_a_turn_whose_second_pass_takes_too_long_has_the_words_as_they_were_said
     assert len(turn.text.split()) > 8
     assert [w.start_s for w in turn.words] == [e.start_s for e in events if isinstance(e, Text)]
     assert turn.confidence is None
+
+
+class Fails(Executor):
+    """No memory for what runs beside the steps."""
+
+    def submit(self, fn, /, *args, **kwargs):  # type: ignore[no-untyped-def]
+        future: Future[object] = Future()
+        future.set_exception(MemoryError())
+        return future
+
+
+def test_a_second_pass_that_fails_costs_the_turn_its_second_reading_alone(models: Models) -> None:
+    """Its error came out of `push`: the words and the step of that push were lost, and with them
+    the session, so that whatever was being said was heard no more."""
+    session = Session(models, beside=Fails())
+    events = _run(session, np.append(_clip("good-influence"), np.zeros(100_000, np.int16)))
+    (turn,) = [e for e in events if isinstance(e, Turn)]
+    assert turn.text == " ".join(e.text for e in events if isinstance(e, Text))
+    assert len([e for e in events if isinstance(e, Step)]) == session.step_idx
+    assert session.dropped["failed_in_turn"] == 1

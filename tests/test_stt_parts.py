@@ -229,6 +229,16 @@ def test_what_was_passed_is_not_said_again_when_the_belief_is_shorter_for_once()
     assert unsaid(said, believed) == len(before)
 
 
+def test_a_word_behind_the_last_said_one_is_not_taken_for_it() -> None:
+    """ "You don't think it's the" had been said, "You have done" was believed then. To take "have"
+    for "the" cost less than to take it for none of them: "have" was passed over and never said."""
+    said = [HeardWord("it's", 5.0, 5.4, 1, 0.9), HeardWord("the", 5.4, 5.65, 2, 0.9)]
+    believed = [HeardWord("have", 6.2, 6.4, 1, 0.9), HeardWord("done", 6.4, 6.65, 2, 0.9)]
+    assert unsaid(said, believed) == 0
+    wandered = [HeardWord("the", 6.2, 6.4, 1, 0.9), HeardWord("done", 6.4, 6.65, 2, 0.9)]
+    assert unsaid(said, wandered) == 1, "its attention was elsewhere for once"
+
+
 def test_nothing_said_means_everything_is_unsaid() -> None:
     assert unsaid([], _line("a b")) == 0
     assert unsaid(_line("a b"), []) == 0

@@ -19,7 +19,8 @@ from edged.stt.graphs import FRAME_S
 from edged.stt.vocabulary import Vocabulary
 
 MATCHED_WORDS = 8  # said words that take part in the matching
-# What ends so long before the last said word began was passed, however well it would fit.
+# What ends so long before the last said word began was passed, however well it would fit; and what
+# begins so long behind its end is new, unless it is spelled like one of the last.
 PASSED_S = 0.5
 TOKENS_PER_S = 6.5  # upstream's bound on how fast people speak
 # Mean token probability below which text is invented, and the fewer tokens the more is asked of
@@ -178,7 +179,10 @@ def unsaid(said: Sequence[HeardWord], words: Sequence[HeardWord]) -> int:
     cost = [c + (abs(candidates[j - 1].stop_s - end) if j else 1.0) for j, c in enumerate(row)]
     passed = tail[-1].start_s - PASSED_S
     behind = next((i for i, w in enumerate(words) if w.stop_s > passed), len(words))
-    return max(first + cost.index(min(cost)), behind)
+    spellings = {_spelling(word) for word in tail}
+    new = [w.start_s > end + PASSED_S and _spelling(w) not in spellings for w in words]
+    ahead = new.index(True) if True in new else len(words)
+    return min(max(first + cost.index(min(cost)), behind), ahead)
 
 
 def ready(words: Sequence[HeardWord], first: int, old_enough: Callable[[HeardWord], bool]) -> int:

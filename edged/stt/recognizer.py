@@ -61,6 +61,11 @@ class Recognizer:
         return self._segment is not None
 
     @property
+    def start(self) -> int | None:
+        """Where the open segment starts, a place in the stream at 16 kHz; None without one."""
+        return self._start if self._segment else None
+
+    @property
     def age_s(self) -> float:
         """Of the open segment; 0 without one."""
         return self._segment.age_s if self._segment else 0.0
@@ -111,7 +116,7 @@ class Recognizer:
             self._again(history, until, segment.said_s or segment.age_s)
         elif segment.age_s > self._tuning.longest_s:
             if segment.said_s < segment.overdue_s:
-                segment.give_up()
+                words += self._placed(segment.give_up())
             self._again(history, until, max(segment.said_s, segment.overdue_s))
         return words
 

@@ -28,8 +28,8 @@ from edged.stt.vocabulary import Vocabulary
 # in a meeting eight words stayed behind a "Yeah." for six seconds. With it 1 % of the words of 11
 # conversations come more than 1.9 s late, in place of 4.8, and of other speech none more is wrong.)
 _OVERLOOKED_S = 1.5
-# A word had all the time there is when its delay has passed and this. When a segment has grown too
-# long, the next one hears again what was not said of younger ones.
+# A word that is no longer waited for when a segment has grown too long: its delay has passed, and
+# this. The next segment hears again what was not said of younger ones.
 _OVERDUE_S = 4.0
 
 
@@ -46,7 +46,7 @@ class Tuning:
         comes with the update behind its delay.
     undisputed_p: a word this likely that no rival text has otherwise need not be seen twice; above
         1: each must.
-    patience_s: how long behind its delay a word is waited for that is still disputed.
+    dispute_s: how long behind its delay a word is waited for that is still disputed.
     first_s: seconds of a segment before its first word may be said: earlier the model invents.
     longest_s: a segment ends behind its last said word when it grows older than this.
     loop_updates: a loop that lasts this many updates ends the segment.
@@ -59,13 +59,13 @@ class Tuning:
     tail_s: float = 0.35
     early_s: float = 0.24
     undisputed_p: float = 0.5
-    patience_s: float = 0.3
+    dispute_s: float = 0.3
     first_s: float = 0.9
     longest_s: float = 16.0
     loop_updates: int = 3
 
 
-# To wait longer than `patience_s` for a dispute to be settled gains nothing: at 0.56, 0.8 and 1.28
+# To wait longer than `dispute_s` for a dispute to be settled gains nothing: at 0.56, 0.8 and 1.28
 # s of delay 419, 377 and 364 words were wrong in place of 417, 379 and 366, and 1 % came 1.08, 0.89
 # and 1.35 s late in place of 0.80, 0.67 and 0.74.
 #
@@ -99,7 +99,8 @@ class Segment:
         random: np.random.Generator,
         dropped: Counter[str],
     ) -> None:
-        """`dropped` counts words that guards withheld, by reason; it is the caller's."""
+        """`dropped` counts what guards withheld, by reason: words that are unsure, loops; it is the
+        caller's."""
         frames = int((tuning.longest_s + 3.0) / FRAME_S)
         self._vocabulary, self._options, self._tuning = vocabulary, options, tuning
         self._encoder = Encoder(graphs, frames, tuning.revise, tuning.adapted)
@@ -119,6 +120,7 @@ class Segment:
         self._ended_s: float | None = None  # age since when the decoder finds nothing more
         self._overlooks = False  # although somebody speaks
         self._looping = 0
+        self._looked_until_s = 0.0  # words that stopped by then were due at the last look
 
     def push(self, samples: Floats) -> None:
         """samples: float32[any], 16 kHz, -1..1."""
@@ -190,6 +192,7 @@ class Segment:
                 self._dropped["unsure"] += end - first
         else:
             end = ready(words, first, lambda word: self._settled(word, hypothesis, mature))
+            self._looked_until_s = mature
         if unsure:
             end = first
         fresh = words[first:end]
@@ -198,12 +201,17 @@ class Segment:
         self._decoder.lock(max((w.last for w in words[:end] if w.stop_s < before), default=0))
         return fresh
 
-    def give_up(self) -> None:
-        """The segment ends although nothing was said of it for long. Its words that are overdue
-        were withheld as unsure, and are counted."""
-        words = self._words(without_loop(self.hypothesis.tokens))
-        unheard = words[unsaid(self._said, words) :]
-        self._dropped["unsure"] += sum(word.start_s < self.overdue_s for word in unheard)
+    def give_up(self) -> list[HeardWord]:
+        """The segment ends although nothing was said of it for long: its words that are overdue,
+        or none of them if the text is unsure."""
+        sane = without_loop(self.hypothesis.tokens)
+        words = self._words(sane)
+        overdue = [w for w in words[unsaid(self._said, words) :] if w.start_s < self.overdue_s]
+        if overdue and is_unsure(self.hypothesis.probability[:sane], self.doubt):
+            self._dropped["unsure"] += len(overdue)
+            return []
+        self._said += overdue
+        return overdue
 
     def _look_for_more(self, ended: bool) -> None:
         """ended: the decoder said that nothing more was said. After `_OVERLOOKED_S` of that an end
@@ -227,12 +235,14 @@ class Segment:
 
     def _settled(self, word: HeardWord, hypothesis: Hypothesis, until_s: float) -> bool:
         """Old enough, complete, and: the same as in the update before, or beyond dispute, or
-        disputed for too long."""
+        disputed for too long, though already at the last look: where audio has piled up, an update
+        alone is longer than that."""
         complete = is_complete(word, len(hypothesis.tokens), hypothesis.p_end)
         undisputed = (
             word.last <= hypothesis.undisputed and word.probability >= self._tuning.undisputed_p
         )
         if not complete or word.stop_s > until_s:
             return False
-        waited = word.stop_s <= until_s - self._tuning.early_s - self._tuning.patience_s
+        waited_s = until_s - self._tuning.early_s - self._tuning.dispute_s
+        waited = word.stop_s <= min(waited_s, self._looked_until_s)
         return undisputed or waited or word.last <= hypothesis.agreed

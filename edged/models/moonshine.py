@@ -9,7 +9,7 @@ as graphs into which audio can be pushed a few frames at a time:
                                                                    conv k7 s3, conv k3 s2
     encoder        feat[n,288], pos0, kept[1], past_*
                                                 -> out[n,288], kv of the first `kept` frames
-    encoder_full   the same with upstream's weights, for the second pass
+    encoder_full   the same with upstream's weights: for the second pass, and for long delays
     cross          h[n,288]                     -> kv_*            what the decoder attends to
     embedding.bin  uint8[32768,288], a row for each token, of which only those in use are read
     decoder        rows[n,288], positions[n], mask[n,s+n], most[1], past_*, cross_*
@@ -17,7 +17,7 @@ as graphs into which audio can be pushed a few frames at a time:
                                                    p_end[n], heard[n], kv
 
 One encoder frame is 384 samples (24 ms); frame i needs conv1 frames 6i .. 6i+12. Keys and values
-go in as one tensor a layer, [8 heads, time, 36], which a matrix product reads in place: a single
+go in as two tensors a layer, [8 heads, time, 36], which a matrix product reads in place: a single
 tensor of all layers has to be split, and a time-major one is read with strides; both were
 measured to cost more than the attention itself. Keys and then values of a layer are one `kv_*`,
 [16, time, 36], as they come out, and of all layers one `kv`, [96, time, 36], where they are few:

@@ -25,7 +25,7 @@ class Cache:
         self.length = 0
 
     def arrays(self) -> list[Floats]:
-        """Views of the content: valid until the next `splice`."""
+        """Views of the content: valid until the next `splice` or `keep`."""
         slots = self._slots(self.length)
         return [slots[n] for n in self._order()]
 

@@ -7,11 +7,11 @@ before or after): of six such that were lost, the first pass had said four.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from itertools import accumulate
 
 from edged.events import Word
+from edged.stt.commit import spelling
 
 SET_APART = (".", ",", "?", "!", ";", ":")
 MOST_WORDS = 3  # more is no short utterance
@@ -42,20 +42,17 @@ def _in_order(words: Sequence[Word]) -> list[Word]:
 
 def _in_front(said: Sequence[Word], heard: Sequence[Word]) -> list[Word]:
     """Said words in front of the one that both passes agree on, if it is the first heard."""
-    first = _spelling(heard[0])
-    at = next((i for i, word in enumerate(said[: MOST_WORDS + 1]) if _spelling(word) == first), 0)
+    first = spelling(heard[0].text)
+    head = [spelling(word.text) for word in said[: MOST_WORDS + 1]]
+    at = head.index(first) if first in head else 0
     apart = at > 0 and said[at - 1].text.endswith(SET_APART)
     return list(said[:at]) if apart else []
 
 
 def _behind(said: Sequence[Word], heard: Sequence[Word]) -> list[Word]:
-    last = _spelling(heard[-1])
+    last = spelling(heard[-1].text)
     tail = said[-MOST_WORDS - 1 :]
-    at = next((i for i in range(len(tail) - 1, -1, -1) if _spelling(tail[i]) == last), len(tail))
+    at = max((i for i, word in enumerate(tail) if spelling(word.text) == last), default=len(tail))
     if at + 1 >= len(tail) or not tail[at].text.endswith(SET_APART):
         return []
     return list(tail[at + 1 :])
-
-
-def _spelling(word: Word) -> str:
-    return re.sub(r"[\W_]+", "", word.text.lower())

@@ -42,8 +42,8 @@ def transcribe(
 ) -> Transcript:
     """samples: float32[n] at 16 kHz, speech of up to about 20 s -> its words.
 
-    `draft`: tokens that are probably right (the first pass's); they make it faster and change
-    nothing. About 0.02 CPU seconds a second of audio.
+    `draft`: tokens that are probably right (the first pass's); they make it faster. About 0.02 CPU
+    seconds a second of audio.
     """
     if len(samples) < _SHORTEST:
         return Transcript([])

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from edged.vad.gate import leave
-from edged.vad.silero import RATE, WINDOW
+from edged.vad.gate import WINDOW_S, leave
 
-WINDOW_S = WINDOW / RATE
 CONFIRM = 2  # windows in a row that end a silence: a click is one
 
 

@@ -28,6 +28,7 @@ from edged.server.streams import Streams
 from edged.server.upload import Upload, failed
 
 SPARE = 16  # sockets that may be open beside those whose streams are in use
+MAX_REFUSED = 16  # sockets that are told why they may not come in; one more gets it as HTTP
 BODY_S = 10.0  # for the body of a small request
 MAY_ASK = {  # what a browser wants to know before a listed page's request (CORS)
     "Access-Control-Allow-Methods": "GET, POST",
@@ -76,6 +77,7 @@ class App:
         self._rate = Rate()
         self._guesses = Rate()
         self._connections: set[Connection] = set()
+        self._refused: set[Connection] = set()  # apart: who has no key must not take the room
         self._uploads: set[Upload] = set()
 
     def application(self) -> web.Application:
@@ -94,7 +96,7 @@ class App:
     def stop(self) -> None:
         """Everybody is told; nothing new is taken."""
         self.followers.stop()
-        for connection in list(self._connections):
+        for connection in [*self._connections, *self._refused]:
             connection.stop()
         for upload in list(self._uploads):
             upload.stop()
@@ -135,6 +137,9 @@ class App:
 
     async def _speech(self, request: web.Request) -> web.StreamResponse:
         refusal = self._no_entry(request)
+        if refusal is not None and len(self._refused) >= MAX_REFUSED:
+            status = 401 if refusal.code == 1008 else 503
+            return web.Response(status=status, text=f"{refusal.message}\n")
         socket = Socket(REFUSED_MESSAGE if refusal else MAX_MESSAGE)
         await socket.prepare(request)
         connection = Connection(
@@ -144,13 +149,14 @@ class App:
             lambda: self._admit(request),
             lambda: self._give_up(request),
         )
-        self._connections.add(connection)
+        among = self._connections if refusal is None else self._refused
+        among.add(connection)
         try:
             if refusal is not None:
                 connection.refuse(refusal.message, refusal.code)
             await connection.serve()
         finally:
-            self._connections.discard(connection)
+            among.discard(connection)
         return socket
 
     def _no_entry(self, request: web.Request) -> Error | None:

@@ -1,0 +1,78 @@
+"""What those cost who are refused, and how they are told."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Iterator
+
+import pytest
+from websockets.exceptions import InvalidStatus
+
+from edged.server import app, guard, streams
+from edged.server.door import Door
+from tests.door_rig import Scripted, client, open_door, scripted_source
+from tests.mosquitto import until
+
+KEY = "correct horse"
+HANDSHAKE = (
+    b"GET /api/speech/asr HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
+
+
+@pytest.fixture(autouse=True)
+def _scripted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "Session", Scripted)
+    monkeypatch.setattr(guard, "BURST", 1_000_000)
+
+
+@pytest.fixture
+def door() -> Iterator[Door]:
+    with open_door(scripted_source(), api_key=KEY) as opened:
+        yield opened
+
+
+def test_who_has_no_key_does_not_keep_out_who_has_it(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They did: sockets that were refused for a wrong key counted as open, each for the 5 s that
+    its client had to close it, and 8 of 8 right ones heard "too many sockets are open"."""
+    monkeypatch.setattr(app, "SPARE", 1)  # 3 sockets with the 2 streams
+    with contextlib.ExitStack() as stack:
+        for _ in range(6):
+            intruder = stack.enter_context(stubborn(door))
+        for _ in range(2):
+            good = stack.enter_context(client(door, additional_headers={"x-api-key": KEY}))
+            good.setup()
+            assert good.hear()["type"] == "ready"
+        assert b"the x-api-key is missing or wrong" in intruder.recv(4096)
+
+
+def test_of_many_who_are_refused_most_do_not_even_get_a_socket(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app, "MAX_REFUSED", 3)
+    with contextlib.ExitStack() as stack:
+        for _ in range(3):
+            stack.enter_context(stubborn(door))
+        with pytest.raises(InvalidStatus) as caught, client(door):
+            pass
+    assert caught.value.response.status_code == 401
+    assert caught.value.response.body == b"the x-api-key is missing or wrong\n"
+    until(lambda: door._app and not door._app._refused, "the stubborn ones are gone")
+    with client(door) as later:  # there is room again
+        assert later.rest()[-1]["code"] == 1008
+
+
+@contextlib.contextmanager
+def stubborn(door: Door) -> Iterator[socket.socket]:
+    """A socket without a key whose client does not close its half."""
+    port = int(door.url.rpartition(":")[2])
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as sock:
+        sock.sendall(HANDSHAKE)
+        head = b""
+        while not head.endswith(b"\r\n\r\n"):
+            head += sock.recv(1)
+        assert b" 101 " in head
+        yield sock

@@ -7,6 +7,7 @@ import socket
 from collections.abc import Iterator
 
 import pytest
+import requests
 from websockets.exceptions import InvalidStatus
 
 from edged.server import app, guard, streams
@@ -63,6 +64,30 @@ def test_of_many_who_are_refused_most_do_not_even_get_a_socket(
     until(lambda: door._app and not door._app._refused, "the stubborn ones are gone")
     with client(door) as later:  # there is room again
         assert later.rest()[-1]["code"] == 1008
+
+
+@pytest.mark.parametrize(
+    ("body", "headers"),
+    [
+        (b'{"mute": true}', {"Content-Type": "application/json; charset=nope"}),
+        (b'{"mute": true}', {"Content-Type": "application/json; charset=zlib"}),
+        (b"[" * 200_000, {}),
+        (b'{"mute": true}', {"Content-Encoding": "gzip"}),
+        (b"\xff", {}),
+        (b"{}", {}),
+        (b"[]", {}),
+        (b"", {}),
+    ],
+)
+def test_what_is_not_a_wish_to_mute_is_told_what_would_be_one(
+    body: bytes, headers: dict[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """An unknown charset, deep nesting and a body that is no gzip were "a bug in edged", each with
+    a traceback in the log."""
+    with open_door(scripted_source(), microphone=True, mute=lambda _: None) as door:
+        answer = requests.post(f"{door.url}/api/mute", data=body, headers=headers, timeout=10)
+    assert (answer.status_code, answer.text) == (400, 'the body must be {"mute": true} or false\n')
+    assert not caplog.records
 
 
 @contextlib.contextmanager

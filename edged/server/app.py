@@ -205,7 +205,9 @@ class App:
         try:
             async with asyncio.timeout(BODY_S):
                 wanted = (await request.json())["mute"]
-        except (ValueError, KeyError, TypeError, TimeoutError):
+        except (ValueError, LookupError, TypeError, RecursionError, TimeoutError):
+            wanted = None  # LookupError: of a charset too
+        except web.RequestPayloadError:  # it is not packed as its headers say
             wanted = None
         if not isinstance(wanted, bool):
             return web.Response(status=400, text='the body must be {"mute": true} or false\n')

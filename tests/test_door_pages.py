@@ -22,6 +22,13 @@ fetch('%s/api/post/speech/asr?input_format=pcm', {
 }).then(answer => answer.text()).catch(String).then(text => { window.answer = text })
 """
 
+FRAME = """
+const frame = document.createElement('iframe');
+frame.onload = () => { window.loaded = true };
+frame.src = '%s';
+document.body.append(frame);
+"""
+
 
 @contextlib.contextmanager
 def site(folder: Path) -> Iterator[str]:
@@ -52,3 +59,23 @@ def test_a_listed_page_may_upload_and_read_the_answer_and_no_other_may(
             page.js(UPLOAD % door.url)
             page.wait("window.answer")
             assert "Failed to fetch" in page.js("window.answer")
+
+
+def test_no_other_page_shows_the_captions_in_a_frame(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Any page could, with something of its own laid over the button: a click on that muted the
+    box, for it came from the captions page itself."""
+    monkeypatch.setattr(streams, "Session", Scripted)
+    with (
+        site(tmp_path) as other,
+        Chromium() as browser,
+        open_door(scripted_source(), microphone=True, mute=lambda _: None) as door,
+    ):
+        alone = browser.page(f"{door.url}/kiosk/")
+        alone.wait("document.body.dataset.status == 'listening'", 20)
+        assert alone.complaints == []
+        page = browser.page(f"{other}/")
+        page.js(FRAME % f"{door.url}/kiosk/")
+        page.wait("window.loaded")
+        assert [c for c in page.complaints if "frame-ancestors 'none'" in c], page.complaints

@@ -13,6 +13,10 @@ _HEADERS = {
     "Cache-Control": "no-cache",  # asked for again after an upgrade; the page keeps its own copy
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
+    # In a frame of another site's page a click that was meant for that page would mute. What else
+    # the page may do stands in index.html: a browser obeys both policies.
+    "Content-Security-Policy": "frame-ancestors 'none'",
+    "X-Frame-Options": "DENY",
 }
 _TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -157,6 +158,34 @@ def test_wrong_credentials_are_said_on_the_page(
         "The broker refuses this page",
         "The broker does not know this user or password",
     )
+
+
+def test_a_link_cannot_send_the_password_to_another_broker(
+    browser: Chromium, broker: DeployedBroker, box: Box
+) -> None:
+    """`?mqtt=` in the page's address named the broker, and user and password of config.js went
+    there with the first packet."""
+    with socket.create_server(("127.0.0.1", 0)) as thief, FakeDoor(config(broker)) as web:
+        thief.settimeout(0.5)
+        page = browser.page(f"{web.url}?mqtt=ws://127.0.0.1:{thief.getsockname()[1]}")
+        page.wait(f"{STATUS} == 'unreachable'", 20)
+        with pytest.raises(TimeoutError):
+            thief.accept()
+        assert (
+            page.text("#status")
+            == "The broker of this page stands in config.js, not in its address"
+        )
+        page.close()
+
+
+def test_without_a_password_the_address_may_name_the_broker(
+    browser: Chromium, broker: DeployedBroker, box: Box
+) -> None:
+    with FakeDoor(config(broker, mqtt="", password="")) as web:
+        page = browser.page(f"{web.url}?mqtt=ws://127.0.0.1:{broker.ws_port}")
+        page.wait("document.querySelector('#status').innerText.startsWith('The broker')", 20)
+        assert "config.js" not in page.text("#status")  # it was asked, and wants a password
+        page.close()
 
 
 def test_a_page_without_a_device_says_what_is_missing(

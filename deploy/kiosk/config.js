@@ -7,6 +7,7 @@
 //   mqtt: "ws://hub.local:9001", device: "kitchen", username: "kiosk", password: "..."
 //
 // What is not secret can also stand in the address: ?theme=dark&size=1.2&device=kitchen
+// The broker's (?mqtt=...) only if there is no password here: a link would send it anywhere.
 export default {
   mqtt: "", // ws:// or wss:// address of the broker; empty: the door that serves this page
   device: "", // EDGED_DEVICE of the box

@@ -116,7 +116,10 @@ function start() {
     document.documentElement.style.setProperty("--size", `calc(${now} * ${size})`);
   }
   restore();
-  if (config.mqtt && !/^[a-z0-9-]+$/.test(config.device)) {
+  if (fromFile.password && config.mqtt !== fromFile.mqtt) {
+    // Somebody's link must not send the password to somebody's broker.
+    status.problem = "The broker of this page stands in config.js, not in its address";
+  } else if (config.mqtt && !/^[a-z0-9-]+$/.test(config.device)) {
     status.problem = "config.js must name the device";
   } else {
     source = config.mqtt ? new Mqtt(config, told) : new Door(config, told);

@@ -35,6 +35,9 @@ def test_only_the_right_key_fits_and_none_is_asked_for_without_one() -> None:
         ("https://kiosk.example", "127.0.0.1:8765", True),  # listed
         ("", "127.0.0.1:8765", False),
         ("http://[", "127.0.0.1:8765", False),
+        ("", "", False),
+        ("http://kitchen:8765", "kitchen:8765", True),  # no foreign page is there
+        ("http://kiosk.example:8765", "kiosk.example:8765", True),  # the box by a listed name
     ],
 )
 def test_pages_may_connect_if_listed_or_served_here(
@@ -42,6 +45,33 @@ def test_pages_may_connect_if_listed_or_served_here(
 ) -> None:
     origins = Origins(frozenset({"https://kiosk.example"}), frozenset({"kitchen.local"}))
     assert origins.may(origin, host) is allowed
+
+
+@pytest.mark.parametrize(
+    ("host", "known"),
+    [
+        ("127.0.0.1:8765", True),
+        ("[::1]:8765", True),
+        ("[fe80::1%25eth0]:8765", True),
+        ("localhost", True),
+        ("Kitchen.local:8765", True),
+        ("kitchen.local.:8765", True),
+        ("box:8765", True),
+        ("kiosk.example:8765", True),
+        ("", True),  # of HTTP/1.0, which no browser speaks
+        ("evil.example:8765", False),
+        ("127.0.0.1.evil.example", False),
+        ("kitchen.local@evil.example", False),
+        ("evil.example#kitchen.local", False),
+        ("[::1", False),
+        (":8765", False),
+    ],
+)
+def test_a_foreign_name_that_leads_here_is_none_of_the_boxs(host: str, known: bool) -> None:
+    """A page by such a name (DNS rebinding) read the metrics of a door without a key: a browser
+    sends no Origin with what a page asks of the address that it came from."""
+    origins = Origins(frozenset({"https://kiosk.example"}), frozenset({"kitchen.local"}))
+    assert origins.knows(host) is known
 
 
 def test_a_burst_of_sessions_is_taken_and_then_as_many_as_the_rate_allows() -> None:

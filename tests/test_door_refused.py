@@ -12,6 +12,7 @@ from websockets.exceptions import InvalidStatus
 
 from edged.server import app, guard, streams
 from edged.server.door import Door
+from edged.server.guard import Origins
 from tests.door_rig import Scripted, client, open_door, scripted_source
 from tests.mosquitto import until
 
@@ -88,6 +89,51 @@ def test_what_is_not_a_wish_to_mute_is_told_what_would_be_one(
         answer = requests.post(f"{door.url}/api/mute", data=body, headers=headers, timeout=10)
     assert (answer.status_code, answer.text) == (400, 'the body must be {"mute": true} or false\n')
     assert not caplog.records
+
+
+def test_a_door_without_a_key_is_nobodys_by_a_foreign_name(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A page whose name was made to lead here (DNS rebinding) read /metrics; and by a name that
+    the router gives, the captions page was loaded and then said "No connection" for ever, with
+    nothing in the log."""
+    sentence = (
+        "kitchen.fritz.box:8080 is not known as a name of this box: add "
+        "http://kitchen.fritz.box:8080 to EDGED_LISTEN_ORIGINS, or use its address in numbers"
+    )
+    foreign = {"Host": "kitchen.fritz.box:8080"}
+    page = {**foreign, "Origin": "http://kitchen.fritz.box:8080"}
+    with open_door(scripted_source(), microphone=True) as door:
+        for _ in range(2):
+            for path in ("/metrics", "/kiosk/", "/api/events", "/"):
+                answer = requests.get(f"{door.url}{path}", headers=foreign, timeout=10)
+                assert (answer.status_code, answer.text) == (403, sentence + "\n")
+        assert requests.get(f"{door.url}/healthz", headers=foreign, timeout=10).ok
+        answer = requests.get(f"{door.url}/metrics", headers=page, timeout=10)
+        assert answer.text.startswith(
+            "the page http://kitchen.fritz.box:8080 may not connect: EDGED"
+        )
+        for host in ("127.0.0.1:1", "localhost", "box", socket.gethostname()):
+            assert requests.get(f"{door.url}/metrics", headers={"Host": host}, timeout=10).ok
+        for number in range(100):
+            headers = {"Host": f"{number}.example"}
+            assert requests.get(f"{door.url}/", headers=headers, timeout=10).status_code == 403
+    told = [record.getMessage() for record in caplog.records]
+    assert told[0] == f"the door refused: {sentence}"
+    assert len(told) == len(set(told)) == app.MAX_TOLD
+
+    listed = Origins(frozenset({"http://kitchen.fritz.box:8080"}))
+    with open_door(scripted_source(), origins=listed) as door:
+        for headers in (foreign, page):
+            assert requests.get(f"{door.url}/metrics", headers=headers, timeout=10).ok
+
+
+def test_with_the_key_programs_call_the_door_as_they_like(door: Door) -> None:
+    foreign = {"Host": "box.example:8765"}
+    right = {**foreign, "x-api-key": KEY}
+    assert requests.get(f"{door.url}/metrics", headers=right, timeout=10).ok
+    assert requests.get(f"{door.url}/metrics", headers=foreign, timeout=10).status_code == 401
+    assert requests.get(f"{door.url}/kiosk/", headers=foreign, timeout=10).status_code == 403
 
 
 @contextlib.contextmanager

@@ -217,7 +217,8 @@ class Settings(BaseSettings):
     listen_origins: str = _setting(
         "",
         "Web pages that may use the door, as in https://kiosk.local (comma between them), beside "
-        "those that this machine serves itself.",
+        "those that this machine serves itself. A name of this machine that it does not know, as "
+        "a router gives, is listed so too: http://kitchen.fritz.box:8080.",
         Live.RESTART,
     )
     tls_cert_file: Path | None = _setting(

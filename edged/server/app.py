@@ -17,6 +17,7 @@ from aiohttp import web
 
 from edged.errors import RequestError
 from edged.events import Error, Ready
+from edged.logs import say
 from edged.server import kiosk
 from edged.server.follow import Followers
 from edged.server.guard import Origins, Rate, key_fits, key_of
@@ -29,6 +30,8 @@ from edged.server.upload import Upload, failed
 
 SPARE = 16  # sockets that may be open beside those whose streams are in use
 MAX_REFUSED = 16  # sockets that are told why they may not come in; one more gets it as HTTP
+MAX_TOLD = 32  # lines of the log about foreign pages and names: each may be an invented one
+MAX_NAME = 80  # characters of such a name
 BODY_S = 10.0  # for the body of a small request
 MAY_ASK = {  # what a browser wants to know before a listed page's request (CORS)
     "Access-Control-Allow-Methods": "GET, POST",
@@ -79,6 +82,7 @@ class App:
         self._connections: set[Connection] = set()
         self._refused: set[Connection] = set()  # apart: who has no key must not take the room
         self._uploads: set[Upload] = set()
+        self._told: set[str] = set()  # what the log has of foreign pages and names
 
     def application(self) -> web.Application:
         app = web.Application(middlewares=[self._guard])
@@ -110,10 +114,12 @@ class App:
             self.busy.discard(request.protocol)
 
     async def _answer(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
-        if not self._access.origins.may(request.headers.get("Origin"), request.host):
+        if sentence := self._foreign(request):
             self._metrics.refused.labels("origin").inc()
-            sentence = "this web page may not connect: EDGED_LISTEN_ORIGINS lists those that may\n"
-            return web.Response(status=403, text=sentence)
+            if sentence not in self._told and len(self._told) < MAX_TOLD:
+                self._told.add(sentence)
+                say(_log, logging.WARNING, "door-foreign", f"the door refused: {sentence}")
+            return web.Response(status=403, text=f"{sentence}\n")
         if "Access-Control-Request-Method" in request.headers:
             return web.Response(status=204, headers=MAY_ASK)
         try:
@@ -240,6 +246,28 @@ class App:
         }
 
     # -- who may
+
+    def _foreign(self, request: web.Request) -> str | None:
+        """Why the page that asks, or a page that was loaded by this name, may not."""
+        origins, origin = self._access.origins, request.headers.get("Origin")
+        if not origins.may(origin, request.host):
+            shown = ascii((origin or "")[:MAX_NAME])[1:-1]
+            return f"the page {shown} may not connect: EDGED_LISTEN_ORIGINS lists those that may"
+        host = request.headers.get("Host", "")
+        if origin is not None or origins.knows(host) or not self._wants_name(request.path):
+            return None
+        shown = ascii(host[:MAX_NAME])[1:-1]
+        return (
+            f"{shown} is not known as a name of this box: add {request.scheme}://{shown} to "
+            "EDGED_LISTEN_ORIGINS, or use its address in numbers"
+        )
+
+    def _wants_name(self, path: str) -> bool:
+        """Where a key is asked for, a foreign page has none, and programs go by any name; so does
+        who asks for health, which is no secret. The captions page is told before it is loaded."""
+        if self._access.api_key is not None:
+            return path == "/" or path.startswith("/kiosk")
+        return path != "/healthz"
 
     def _why_not(self, request: web.Request) -> str | None:
         """Whose address has guessed too often is not asked: even the right key does not fit."""

@@ -36,36 +36,57 @@ def key_fits(expected: str | None, given: str) -> bool:
 
 @dataclass(frozen=True)
 class Origins:
-    """Which web pages may connect. Programs send no Origin and are not concerned.
+    """Which web pages may connect, and by which names the door may be called.
 
     A page may if it came from this very address, and that address is a name of this machine: a
-    foreign name that merely leads here (DNS rebinding) is not. Other pages must be listed.
+    foreign name that merely leads here (DNS rebinding) is not. Other pages must be listed; the
+    machine then goes by their names too.
     """
 
     allowed: frozenset[str] = frozenset()
-    own_names: frozenset[str] = field(default_factory=lambda: _own_names())
+    own_names: frozenset[str] = field(default_factory=lambda: own_names())
 
     def may(self, origin: str | None, host: str) -> bool:
         """`origin` and `host` as the headers have them."""
         if origin is None or origin in self.allowed:
             return True
-        try:
-            parts = urlsplit(origin)
-        except ValueError:
-            return False
-        return parts.netloc == host and self._is_own(parts.hostname or "")
+        return _netloc(origin) == host and bool(host) and self.knows(host)
 
-    def _is_own(self, name: str) -> bool:
+    def knows(self, host: str) -> bool:
+        """Whether a request without an Origin may call the door so: a page that was loaded from
+        here asks without one. No Host is what no browser sends."""
+        if not host:
+            return True
+        name = _name(f"//{host}")
+        if not name:
+            return False
         try:
             ipaddress.ip_address(name)
         except ValueError:
-            return name in self.own_names
+            # Names without a dot are not in the public DNS, so that no foreign page has one.
+            listed = {_name(origin) for origin in self.allowed}
+            return "." not in name or name in self.own_names or name in listed
         return True
 
 
-def _own_names() -> frozenset[str]:
+def own_names() -> frozenset[str]:
     name = socket.gethostname().lower()
     return frozenset({"localhost", name, name.split(".")[0], f"{name.split('.')[0]}.local"})
+
+
+def _netloc(url: str) -> str:
+    try:
+        return urlsplit(url).netloc
+    except ValueError:
+        return ""
+
+
+def _name(url: str) -> str:
+    """The host's name in small letters, without port; empty if there is none."""
+    try:
+        return (urlsplit(url).hostname or "").removesuffix(".")
+    except ValueError:
+        return ""
 
 
 class Rate:

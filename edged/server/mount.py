@@ -39,14 +39,14 @@ def door(
     _need_packages()
     from edged.server.app import Access
     from edged.server.door import Address, Door
-    from edged.server.guard import Origins
+    from edged.server.guard import Origins, own_names
 
     host, port = split_host_port(settings.listen)
     listed = (origin.strip().rstrip("/") for origin in settings.listen_origins.split(","))
     key = settings.api_key.get_secret_value() if settings.api_key else None
     return Door(
         Address(host, port, settings.tls_cert_file, settings.tls_key_file),
-        Access(key, Origins(frozenset(filter(None, listed)))),
+        Access(key, Origins(frozenset(filter(None, listed)), own_names() | {host.lower()})),
         lent,
         settings.max_streams,
         health,

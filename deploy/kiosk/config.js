@@ -8,13 +8,15 @@
 //
 // What is not secret can also stand in the address: ?theme=dark&size=1.2&device=kitchen
 // The broker's (?mqtt=...) only if there is no password here: a link would send it anywhere.
+//
+// The key of the door (EDGED_API_KEY) does not belong here. The page asks for it once, or takes it
+// from an address that is opened once, /kiosk/#key=..., and the browser keeps it.
 export default {
   mqtt: "", // ws:// or wss:// address of the broker; empty: the door that serves this page
   device: "", // EDGED_DEVICE of the box
   base: "edged", // EDGED_MQTT_BASE
   username: "",
   password: "",
-  key: "", // EDGED_API_KEY of the door, if it has one
   theme: "", // "dark" or "light"; empty: as the system is set
   size: 1, // of the letters
   lines: 8, // past turns that are kept

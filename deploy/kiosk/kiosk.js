@@ -4,6 +4,7 @@
 import { Captions } from "./captions.js";
 import fromFile from "./config.js";
 import { Door } from "./door.js";
+import { keptKey, keyFromAddress } from "./key.js";
 import { Mqtt } from "./mqtt.js";
 import { Status } from "./status.js";
 
@@ -15,6 +16,7 @@ const byId = (id) => document.getElementById(id);
 const captions = new Captions(byId("log"), byId("live"), Number(config.lines) || 8);
 const status = new Status();
 const muteButton = byId("mute");
+const keyForm = byId("key-form");
 let source = null;
 let silence = 0;
 
@@ -103,10 +105,20 @@ const told = {
     if (link === "refused") status.problem = problem;
     else if (link === "up") status.problem = "";
     status.link = link === "up" ? "up" : "down";
+    if (link === "up") keyForm.hidden = true;
     if (link !== "up") status.speaking = false;
     show();
   },
+  keyWanted() {
+    if (!keyForm.hidden) return; // somebody may be typing
+    keyForm.hidden = false;
+    byId("key").focus();
+  },
 };
+
+function useKey(key) {
+  if (key && source instanceof Door) source.useKey(key);
+}
 
 function start() {
   if (config.theme) document.documentElement.dataset.theme = config.theme;
@@ -116,15 +128,22 @@ function start() {
     document.documentElement.style.setProperty("--size", `calc(${now} * ${size})`);
   }
   restore();
+  const key = keyFromAddress() || keptKey();
   if (fromFile.password && config.mqtt !== fromFile.mqtt) {
     // Somebody's link must not send the password to somebody's broker.
     status.problem = "The broker of this page stands in config.js, not in its address";
   } else if (config.mqtt && !/^[a-z0-9-]+$/.test(config.device)) {
     status.problem = "config.js must name the device";
   } else {
-    source = config.mqtt ? new Mqtt(config, told) : new Door(config, told);
+    source = config.mqtt ? new Mqtt(config, told) : new Door(key, told);
   }
   muteButton.onclick = () => source.mute(!status.muted);
+  keyForm.onsubmit = (event) => {
+    event.preventDefault();
+    useKey(byId("key").value);
+    byId("key").value = "";
+  };
+  addEventListener("hashchange", () => useKey(keyFromAddress()));
   addEventListener("pagehide", save);
   setInterval(show, TICK_MS);
   show();

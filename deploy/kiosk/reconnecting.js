@@ -25,6 +25,15 @@ export class Reconnecting {
     this.told.link("up");
   }
 
+  /** Elsewhere, at once. */
+  turnTo(url) {
+    const before = this.socket;
+    this.url = url;
+    this.wait = FIRST_MS;
+    this.#now();
+    before.close();
+  }
+
   #now() {
     clearTimeout(this.retry);
     this.#open();

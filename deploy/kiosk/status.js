@@ -50,7 +50,7 @@ export class Status {
   }
 }
 
-function sentence(message) {
+export function sentence(message, longest = 120) {
   if (typeof message !== "string") return "";
-  return message.slice(0, 1).toUpperCase() + message.slice(1, 120);
+  return message.slice(0, 1).toUpperCase() + message.slice(1, longest);
 }

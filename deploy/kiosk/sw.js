@@ -3,7 +3,7 @@
 
 const CACHE = "edged-kiosk";
 const FILES = ["./", "kiosk.css", "kiosk.js", "captions.js", "status.js", "door.js", "mqtt.js",
-  "reconnecting.js", "config.js", "icon.svg"];
+  "reconnecting.js", "key.js", "config.js", "icon.svg"];
 const PATIENCE_MS = 2000;
 
 addEventListener("install", (event) => {
@@ -32,9 +32,10 @@ async function freshOrKept(request) {
   }
 }
 
-/** Without what follows the question mark, so that each file is kept once. */
+/** Without what follows the question mark, so that each file is kept once, and no key. */
 function stripped(request) {
   const url = new URL(request.url);
   url.search = "";
+  url.hash = "";
   return url.href;
 }

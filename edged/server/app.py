@@ -91,6 +91,8 @@ class App:
             app.router.add_get(f"{prefix}/speech/asr", self._speech)
             app.router.add_post(f"{prefix}/post/speech/asr", self._post)
         app.router.add_get("/api/events", self._events)
+        # A browser tells a page nothing of why its WebSocket was refused: the page asks like this.
+        app.router.add_post("/api/events", self._events)
         app.router.add_post("/api/mute", self._ask_mute)
         app.router.add_get("/healthz", self._healthz)
         app.router.add_get("/metrics", self._scrape)
@@ -248,26 +250,28 @@ class App:
     # -- who may
 
     def _foreign(self, request: web.Request) -> str | None:
-        """Why the page that asks, or a page that was loaded by this name, may not."""
+        """Why the page that asks, or one that is loaded by this name, may not.
+
+        The captions page itself is for anybody, so that it can say why it may not have more; only
+        by a foreign name is it told before it is loaded. Where a key is asked for, a foreign page
+        has none, and programs go by any name; so does who asks for health, which is no secret.
+        """
         origins, origin = self._access.origins, request.headers.get("Origin")
-        if not origins.may(origin, request.host):
-            shown = ascii((origin or "")[:MAX_NAME])[1:-1]
+        captions = request.path == "/" or request.path.startswith("/kiosk")
+        if origin is not None and not captions:
+            if origins.may(origin, request.host):
+                return None
+            shown = ascii(origin[:MAX_NAME])[1:-1]
             return f"the page {shown} may not connect: EDGED_LISTEN_ORIGINS lists those that may"
         host = request.headers.get("Host", "")
-        if origin is not None or origins.knows(host) or not self._wants_name(request.path):
+        by_any_name = request.path == "/healthz" or self._access.api_key is not None
+        if origins.knows(host) or (by_any_name and not captions):
             return None
         shown = ascii(host[:MAX_NAME])[1:-1]
         return (
             f"{shown} is not known as a name of this box: add {request.scheme}://{shown} to "
             "EDGED_LISTEN_ORIGINS, or use its address in numbers"
         )
-
-    def _wants_name(self, path: str) -> bool:
-        """Where a key is asked for, a foreign page has none, and programs go by any name; so does
-        who asks for health, which is no secret. The captions page is told before it is loaded."""
-        if self._access.api_key is not None:
-            return path == "/" or path.startswith("/kiosk")
-        return path != "/healthz"
 
     def _why_not(self, request: web.Request) -> str | None:
         """Whose address has guessed too often is not asked: even the right key does not fit."""

@@ -55,7 +55,7 @@ class Message:
 def default_journal_dir() -> Path | None:
     """A private folder on a memory file system, if systemd, the login session or root has one.
 
-    The unit should say `RuntimeDirectoryPreserve=restart`, or systemd empties it in between.
+    The unit says `RuntimeDirectoryPreserve=restart`, or systemd would empty it in between.
     """
     given = os.environ.get("RUNTIME_DIRECTORY", "").split(":")[0]
     if given:

@@ -124,9 +124,11 @@ def test_systemctl_reload_and_a_replaced_file_are_taken_by_the_same_process(
 
 def test_kill_9_and_a_missed_watchdog_are_answered_with_a_new_start(machine: Machine) -> None:
     pid = machine.show("MainPID")
+    machine.sh("touch /run/edged/mark")  # beside the journal of unconfirmed messages
     machine.run("kill", "-9", pid)
     machine.until(lambda: machine.show("NRestarts") == "1", "the first restart")
     machine.until(lambda: machine.show("ActiveState") == "active", "it is ready again")
+    machine.sh("rm /run/edged/mark")  # it is still there
     machine.sh("mkdir -p /run/systemd/system/edged.service.d; printf '[Service]\\n"
                "WatchdogSec=6\\nTimeoutAbortSec=2\\n' > /run/systemd/system/edged.service.d/t.conf;"
                "systemctl daemon-reload; systemctl restart edged")  # fmt: skip

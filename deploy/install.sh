@@ -69,8 +69,8 @@ check_machine() {
     ! command -v python3 >/dev/null || check_python
     free=$(df -Pm /opt | awk 'NR == 2 {print $4}')
     [ "$free" -ge $NEED_DISK_MB ] || die "only $free MB are free below /opt, edged needs $NEED_DISK_MB MB while it installs"
-    check_wheel
     [ -n "$wheels" ] || has_network || die "there is no network (no default route), and packages must be fetched: connect it, or use --wheels and --models"
+    check_wheel
 }
 
 check_python() {

@@ -14,7 +14,6 @@ from rich.text import Text
 
 from edged.events import HORIZONS_S
 
-EVENTS = ("text", "end_text", "step", "turn", "flushed", "error", "end_of_stream")
 REFRESH_PER_S = 12
 BAR, SHORTEST_BAR = 20, 4  # characters: as a terminal is wide
 ROWS = 4  # of an unfinished turn: the newest words, whatever else there is to show

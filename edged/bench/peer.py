@@ -27,7 +27,6 @@ from edged.errors import ConfigError, ModelError
 from edged.models.catalogue import shipped
 from edged.models.store import MEND, State, Store, default_models_dir
 
-PEERS = ("moonshine-voice",)
 UPDATE_S = 0.5  # how often the library decodes the line anew
 PEER_RATE = 16_000
 CHUNK = 1_280  # samples, 80 ms

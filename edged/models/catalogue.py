@@ -62,11 +62,6 @@ class Entry:
     files: tuple[File, ...]
 
     @property
-    def verifiable(self) -> bool:
-        """Whether every file's SHA-256 is known beforehand."""
-        return all(file.sha256 for file in self.files)
-
-    @property
     def size(self) -> int:
         """Bytes of all files whose size is known."""
         return sum(file.size or 0 for file in self.files)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.table import Table
@@ -25,9 +25,6 @@ class Row:
     state: str  # of State's values, or "not built"
     default: bool
     tried: bool
-
-    def as_json(self) -> dict[str, object]:
-        return asdict(self)
 
 
 def rows(models_dir: Path | None = None, catalogue: Catalogue | None = None) -> list[Row]:

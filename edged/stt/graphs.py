@@ -16,7 +16,6 @@ from edged.models.recipe import EMBEDDING, GRAPHS
 from edged.ortsession import open_session
 
 LAYERS, HEADS, HEAD_DIM, WIDTH = 6, 8, 36, 288
-VOCABULARY = 32_768
 FRAME = 384  # samples of 16 kHz in one encoder frame
 FRAME_S = FRAME / 16_000
 

@@ -125,6 +125,15 @@ def test_the_list_names_what_changed_but_no_value(etc: Etc) -> None:
     assert text.count("as it is now") == 1
 
 
+def test_a_list_of_nothing_is_an_answer_too(etc: Etc) -> None:
+    """`edged config history` before the daemon first took settings was "a bug in edged", and the
+    playbook, which waits until a set is there, met a standard output that is no JSON."""
+    assert said(history, etc.env) == "no settings have been taken yet\n"
+    out = StringIO()
+    history(etc.env, Console(file=out), as_json=True)
+    assert json.loads(out.getvalue()) == []
+
+
 def test_root_is_not_led_out_of_the_history_by_what_the_service_may_write(etc: Etc) -> None:
     """The service owns the history, root restores from it: a symbolic link there would let a
     broken-in service read any file of root's through the env file."""

@@ -27,7 +27,7 @@ def history(env_file: Path, console: Console, as_json: bool = False) -> None:
             "in_force": same_as_now(this, env_file),
             "changed": _changed(this, before),
         }
-        for this, before in zip(kept, [*kept[1:], None], strict=True)
+        for this, before in zip(kept, [*kept, None][1:], strict=True)
     ]
     if as_json:
         console.print_json(json.dumps(rows))

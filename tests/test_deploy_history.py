@@ -280,3 +280,10 @@ def test_the_watch_ignores_what_is_not_read_such_as_a_half_copied_file(etc: Etc)
     etc.drop_in("README", "hello")
     assert not watch.changed(1)
     assert not watch.changed(3)
+
+
+def test_a_history_that_this_user_may_not_read_is_not_shown_as_empty(etc: Etc, closed: Any) -> None:
+    """It is the service's alone: anybody else was told that nothing had been taken yet."""
+    etc.take()
+    with closed(etc.state), pytest.raises(ConfigError, match="put `sudo` before"):
+        said(history, etc.env)

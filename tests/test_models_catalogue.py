@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -115,6 +116,20 @@ def test_an_installed_edged_uses_the_systems_directory_else_the_users(
     (tmp_path / "var").mkdir()
     assert default_models_dir() == tmp_path / "var"
     assert Path("/var/lib/edged/models") == SYSTEM_DIR
+
+
+def test_a_user_who_may_not_look_at_the_services_models_has_models_of_their_own(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, closed: Any
+) -> None:
+    """/var/lib/edged is the service's alone (0750): what Path.is_dir raises for a folder below it
+    made `edged --version` and most commands "a bug in edged" for everybody but root."""
+    monkeypatch.delenv("EDGED_MODELS_DIR", raising=False)
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    monkeypatch.setattr("edged.models.store.resources", lambda: Path("/nowhere/data"))
+    monkeypatch.setattr("edged.models.store.SYSTEM_DIR", tmp_path / "var/models")
+    (tmp_path / "var/models").mkdir(parents=True)
+    with closed(tmp_path / "var"):
+        assert default_models_dir() == tmp_path / "data" / "edged" / "models"
 
 
 def test_an_installed_edged_has_all_that_a_checkout_has() -> None:

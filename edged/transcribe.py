@@ -14,7 +14,7 @@ from typing import TextIO
 from rich.console import Console
 
 from edged import STEP_S
-from edged.audio.files import STDIN, open_audio
+from edged.audio.files import STDIN, open_audio, shown
 from edged.audio.pcm import RawFormat
 from edged.audio.source import Frame, Source
 from edged.errors import ConfigError, InputError, RequestError
@@ -100,10 +100,10 @@ def _one(
         source = open_audio(file, job.raw)
     except InputError as error:
         if job.form == "events" and target is None:
-            EventsWriter(sys.stdout, file).event(Error(str(error), CALLERS_FAULT))
+            EventsWriter(sys.stdout, shown(file)).event(Error(str(error), CALLERS_FAULT))
         raise
     if titled:  # as head(1) tells files apart
-        print(("" if ready.request_id == "1" else "\n") + f"==> {file} <==", flush=True)
+        print(("" if ready.request_id == "1" else "\n") + f"==> {shown(file)} <==", flush=True)
     stats = RunStats()
     with contextlib.ExitStack() as stack:
         stack.callback(source.close)
@@ -115,7 +115,7 @@ def _one(
         view = stack.enter_context(_view(source, target, job))
         sinks: list[Writer | View] = [view]
         if not _shows_text(job, target):
-            sinks.append(writer(job.form, out, file, job.text_from))
+            sinks.append(writer(job.form, out, shown(file), job.text_from))
         _deliver([ready], sinks)
         _stream(source, session, job.realtime, stats, sinks)
     if not stats.step_ms:

@@ -100,6 +100,44 @@ def test_a_file_on_standard_input_is_recognised_and_refused(speech: Path) -> Non
     assert b"holds a FLAC file" in done.stderr
 
 
+def test_standard_input_that_was_opened_for_writing_is_one_sentence(tmp_path: Path) -> None:
+    """`edged transcribe - 0>file`, a slip of the finger, was "a bug in edged"."""
+    with (tmp_path / "file").open("wb") as writable:
+        done = subprocess.run(
+            [*RUN, "transcribe", "-"], stdin=writable, capture_output=True, timeout=300, check=False
+        )
+    assert done.returncode == 3
+    assert done.stderr == b"edged: error: standard input cannot be read: bad file descriptor\n"
+
+
+def test_a_file_name_may_be_any_bytes(speech: Path, tmp_path: Path) -> None:
+    """A name that is not UTF-8, as on disks of old cameras, was "a bug in edged": the binding of
+    libsndfile, JSON and standard output take only what is text."""
+    name = os.fsencode(tmp_path) + b"/a\xff.flac"
+    Path(os.fsdecode(name)).write_bytes(speech.read_bytes())
+    odd, shown = os.fsdecode(name), f"{tmp_path}/a\N{REPLACEMENT CHARACTER}.flac"
+    done = edged("transcribe", odd, str(speech))
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.decode().startswith(f"==> {shown} <==\nHe has")
+    done = edged("transcribe", odd, odd + "x", "-f", "events")
+    assert (done.returncode, done.stderr.count(b"\n")) == (3, 1)
+    assert f"{shown}x cannot be opened".encode() in done.stderr
+    files = {json.loads(line)["file"] for line in done.stdout.splitlines()}
+    assert files == {shown, shown + "x"}
+    done = edged("transcribe", odd, "-o", str(tmp_path / "out"))
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert os.listdir(os.fsencode(tmp_path / "out")) == [b"a\xff.txt"]
+
+
+@pytest.mark.parametrize("command", ["transcribe", "bench"])
+def test_a_seed_below_zero_is_a_wrong_command_line(command: str) -> None:
+    """NumPy has none, and said so as "a bug in edged"."""
+    words = [command, *(["-"] if command == "transcribe" else []), "--seed", "-5"]
+    done = CliRunner().invoke(cli.app, words)
+    assert done.exit_code == 2
+    assert "greater than or equal to 0" in done.stderr
+
+
 def test_a_terminal_as_standard_input_is_not_waited_for() -> None:
     screen, terminal = pty.openpty()
     done = subprocess.run(

@@ -32,6 +32,11 @@ LISTEN_S = 30.0  # how far ahead a file's level is looked at; speech at once end
 HEAD_BYTES = 16
 
 
+def shown(path: str) -> str:
+    """A file's name for people and JSON, who take text alone; a name may be any bytes."""
+    return os.fsencode(path).decode("utf-8", "replace")
+
+
 def open_audio(path: str, raw: RawFormat | None = None) -> Source:
     """The file at `path`, or raw PCM on standard input for `-`.
 
@@ -42,13 +47,13 @@ def open_audio(path: str, raw: RawFormat | None = None) -> Source:
         return _standard_input(raw or RawFormat())
     mode = _mode(path)
     if stat.S_ISDIR(mode):
-        raise InputError(f"{path} is a directory: name the audio files in it")
+        raise InputError(f"{shown(path)} is a directory: name the audio files in it")
     if raw is not None:
         size = os.stat(path).st_size if stat.S_ISREG(mode) else None
-        return RawAudio(path, _open(path), raw, size)
+        return RawAudio(shown(path), _open(path), raw, size)
     if not stat.S_ISREG(mode):
         raise InputError(
-            f"{path} is not a regular file: say with --input-format what raw audio it gives"
+            f"{shown(path)} is not a regular file: say with --input-format what raw audio it gives"
         )
     return AudioFile(path)
 
@@ -58,18 +63,20 @@ class AudioFile:
 
     def __init__(self, path: str) -> None:
         """Raises InputError for a file that cannot be decoded."""
-        self.name = path
+        self.name = shown(path)
+        self._path = os.fsencode(path)  # libsndfile's binding takes no other text than UTF-8
         self.bad_samples = 0
         self._kind = kind = _recognise(path)
         try:
             with _mute_mpg123(kind):
-                self._file = soundfile.SoundFile(path)
+                self._file = soundfile.SoundFile(self._path)
         except (soundfile.SoundFileError, OSError) as problem:
             raise InputError(
-                f"{path} is not a readable {kind} file: {_reason(problem)} (accepted: {ACCEPTED})"
+                f"{self.name} is not a readable {kind} file: {_reason(problem)} "
+                f"(accepted: {ACCEPTED})"
             ) from problem
         try:
-            check_shape(path, self._file.samplerate, self._file.channels)
+            check_shape(self.name, self._file.samplerate, self._file.channels)
         except InputError:
             self.close()
             raise
@@ -108,7 +115,7 @@ class AudioFile:
         """Whether nothing in the first LISTEN_S is louder than QUIET_PEAK, though not silent."""
         peak = 0.0
         try:  # opened anew: libsndfile's seek(0) in GSM loses half a second
-            with _mute_mpg123(self._kind), soundfile.SoundFile(self.name) as ahead:
+            with _mute_mpg123(self._kind), soundfile.SoundFile(self._path) as ahead:
                 for _ in range(round(LISTEN_S / BLOCK_S)):
                     block = ahead.read(out=buffer)
                     if not len(block) or peak > QUIET_PEAK:
@@ -128,7 +135,10 @@ def _standard_input(raw: RawFormat) -> Source:
         raise InputError("standard input is no pipe: send raw PCM into it, or name a file")
     stream = sys.stdin.buffer
     if isinstance(stream, io.BufferedReader):
-        kind = _kind(stream.peek(HEAD_BYTES)[:HEAD_BYTES])
+        try:
+            kind = _kind(stream.peek(HEAD_BYTES)[:HEAD_BYTES])
+        except OSError as problem:  # such as `0>file`, which opens it for writing
+            raise InputError(f"standard input cannot be read: {_strerror(problem)}") from problem
         if kind is not None and kind not in ("MP3", "AAC"):  # noise may look like these
             raise InputError(
                 f"standard input holds a {kind} file, but `-` takes raw PCM (24 kHz s16 mono, or "
@@ -141,14 +151,14 @@ def _mode(path: str) -> int:
     try:
         return os.stat(path).st_mode
     except (OSError, ValueError) as problem:
-        raise InputError(f"{path} cannot be opened: {_strerror(problem)}") from problem
+        raise InputError(f"{shown(path)} cannot be opened: {_strerror(problem)}") from problem
 
 
 def _open(path: str) -> BinaryIO:
     try:
         return open(path, "rb")
     except OSError as problem:
-        raise InputError(f"{path} cannot be opened: {_strerror(problem)}") from problem
+        raise InputError(f"{shown(path)} cannot be opened: {_strerror(problem)}") from problem
 
 
 def _recognise(path: str) -> str:
@@ -156,14 +166,15 @@ def _recognise(path: str) -> str:
     with _open(path) as file:
         head = file.read(HEAD_BYTES)
     kind = _kind(head)
+    name = shown(path)
     if not head:
-        raise InputError(f"{path} is empty: zero bytes (accepted: {ACCEPTED})")
+        raise InputError(f"{name} is empty: zero bytes (accepted: {ACCEPTED})")
     if kind is None:
-        raise InputError(f"{path} is not an audio file that edged knows (accepted: {ACCEPTED})")
+        raise InputError(f"{name} is not an audio file that edged knows (accepted: {ACCEPTED})")
     if kind in UNSUPPORTED:
         raise InputError(
-            f"{path} is {kind} audio, which is not supported; convert it with "
-            f"`ffmpeg -i {Path(path).name} out.wav` (accepted: {ACCEPTED})"
+            f"{name} is {kind} audio, which is not supported; convert it with "
+            f"`ffmpeg -i {Path(name).name} out.wav` (accepted: {ACCEPTED})"
         )
     return kind
 

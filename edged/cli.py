@@ -1,60 +1,24 @@
 """The `edged` command: declares what can be typed; the work is done in the modules it calls.
 
 Everything heavy is imported inside its command, so that `--help` is quick and a missing optional
-package hurts only the commands that need it. Exit codes: edged/errors.py.
+package hurts only the commands that need it. Exit codes: edged/exits.py, edged/errors.py.
 """
 
 from __future__ import annotations
 
-import io
-import os
-import sys
-import traceback
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 import typer
-from typer.core import TyperGroup
 
-from edged import cli_daemon
-from edged.errors import EdgedError, RequestError
+from edged import cli_daemon, stdout
+from edged.errors import RequestError
+from edged.exits import Guarded
 from edged.models import commands as models
 from edged.options import Options, from_json_config
 from edged.writers import Format, TextFrom
 
-INTERRUPTED = 130  # 128 + SIGINT, as shells have it
-PIPE_CLOSED = 141  # 128 + SIGPIPE
-BUG = EdgedError.exit_code
-
 RawEncoding: TypeAlias = Literal["pcm", "s16", "s24", "s32", "u8", "f32", "ulaw", "alaw"]
-
-
-class Guarded(TyperGroup):
-    """Every command's errors become one line on stderr and a documented exit code."""
-
-    def invoke(self, ctx: Any) -> Any:
-        try:
-            return super().invoke(ctx)
-        except EdgedError as error:
-            _let_go_of_stdout()
-            _complain(str(error))
-            code = error.exit_code
-        except KeyboardInterrupt:
-            code = INTERRUPTED
-        except BrokenPipeError:
-            _let_go_of_stdout()
-            code = PIPE_CLOSED
-        except (typer.TyperException, typer.Exit, typer.Abort):  # typer's own, with its own codes
-            raise
-        except Exception as bug:
-            if _debug():
-                traceback.print_exc()
-            _complain(
-                f"a bug in edged, please report it: {type(bug).__name__}: {bug}"
-                + ("" if _debug() else " (EDGED_DEBUG=1 shows where)")
-            )
-            code = BUG
-        raise typer.Exit(code)
 
 
 app = typer.Typer(
@@ -372,24 +336,7 @@ cli_daemon.add_to(app)
 app.add_typer(models.app, name="models")
 
 
-def _debug() -> bool:
-    return os.environ.get("EDGED_DEBUG", "") not in ("", "0")
-
-
-def _let_go_of_stdout() -> None:
-    """What standard output cannot take is given up: Python would complain again at exit."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _complain(message: str) -> None:
-    print(f"edged: error: {message}", file=sys.stderr, flush=True)
-
-
 def main() -> None:
-    """The console script. Results are UTF-8 whatever the locale says: JSON must be."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(encoding="utf-8")
+    """The console script."""
+    stdout.install()
     app()

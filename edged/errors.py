@@ -10,10 +10,11 @@ the exit code below. Anything else that escapes is a bug in edged (exit code 70)
 | 2 | the command line itself is wrong |
 | 3 | an input file could not be read; the others of the same call were still done |
 | 4 | a model file is missing, damaged or could not be fetched |
-| 5 | a setting is wrong |
+| 5 | a setting is wrong, or the result could not be written |
 | 6 | the broker or another network peer cannot be reached or refused us |
 | 7 | a device (microphone) cannot be used |
 | 70 | a bug in edged |
+| 130, 141 | ended by Ctrl-C; the reader of a pipe has gone (edged/stdout.py) |
 """
 
 
@@ -36,7 +37,7 @@ class ModelError(EdgedError):
 
 
 class ConfigError(EdgedError):
-    """A setting is wrong: names it and what it allows."""
+    """A setting is wrong: names it and what it allows. Or there is no room for the result."""
 
     exit_code = 5
 

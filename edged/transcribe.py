@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -23,8 +24,9 @@ from edged.models.loader import Models, load
 from edged.options import Options
 from edged.runstats import RunStats, summary
 from edged.session import Session
+from edged.stdout import not_written
 from edged.view import LONG_S, Bar, TerminalView, View
-from edged.writers import SUFFIXES, EventsWriter, Format, TextFrom, Writer, writer
+from edged.writers import SUFFIXES, EventsWriter, Format, TextFrom, Writer, put, writer
 
 CALLERS_FAULT = 1008  # the code of an `error` message for audio that cannot be read
 
@@ -103,7 +105,7 @@ def _one(
             EventsWriter(sys.stdout, shown(file)).event(Error(str(error), CALLERS_FAULT))
         raise
     if titled:  # as head(1) tells files apart
-        print(("" if ready.request_id == "1" else "\n") + f"==> {shown(file)} <==", flush=True)
+        put(sys.stdout, ("" if ready.request_id == "1" else "\n") + f"==> {shown(file)} <==\n")
     stats = RunStats()
     with contextlib.ExitStack() as stack:
         stack.callback(source.close)
@@ -213,23 +215,35 @@ def _output(target: Path | None) -> Iterator[TextIO]:
     if target is None:
         yield sys.stdout
         return
+    if os.path.isdir(target):
+        raise ConfigError(f"{target} cannot be written: it is a directory")
     part = target.with_name(target.name + ".part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         out = part.open("w", encoding="utf-8")
     except OSError as problem:
-        raise ConfigError(f"{target} cannot be written: {problem.strerror}") from problem
-    keep = True
+        raise not_written(str(target), problem) from problem
     try:
-        with out:
-            yield out
-    except InputError:
+        yield out
+    except InputError:  # what stands before the damage is a result
+        _finish(out, part, target)
         raise
     except BaseException:
-        keep = False
+        with contextlib.suppress(OSError):  # closing writes again what a full disk did not take
+            out.close()
+        part.unlink(missing_ok=True)
         raise
-    finally:
-        part.replace(target) if keep else part.unlink(missing_ok=True)
+    _finish(out, part, target)
+
+
+def _finish(out: TextIO, part: Path, target: Path) -> None:
+    """Gives the file its name. Raises ConfigError, and leaves nothing, when that does not go."""
+    try:
+        out.close()
+        part.replace(target)
+    except OSError as problem:
+        part.unlink(missing_ok=True)
+        raise not_written(str(target), problem) from problem
 
 
 def _tell_stats(source: Source, session: Session, stats: RunStats) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Literal, Protocol, TextIO, TypeAlias, get_args
 
 from edged import subtitles
-from edged.errors import ConfigError
 from edged.events import EndOfStream, EndText, Event, Text, Turn, Word, to_json
+from edged.stdout import not_written
 
 Format: TypeAlias = Literal["text", "srt", "vtt", "events"]
 TextFrom: TypeAlias = Literal["turns", "words"]
@@ -38,7 +38,7 @@ class EventsWriter:
         self._file = file
 
     def event(self, event: Event) -> None:
-        _write(self._out, to_json({**event.wire(), "file": self._file}) + "\n")
+        put(self._out, to_json({**event.wire(), "file": self._file}) + "\n")
 
 
 class TurnLines:
@@ -49,7 +49,7 @@ class TurnLines:
 
     def event(self, event: Event) -> None:
         if isinstance(event, Turn) and event.text:
-            _write(self._out, event.text + "\n")
+            put(self._out, event.text + "\n")
 
 
 class WordLines:
@@ -61,10 +61,10 @@ class WordLines:
 
     def event(self, event: Event) -> None:
         if isinstance(event, Text):
-            _write(self._out, (" " if self._line_open else "") + event.text)
+            put(self._out, (" " if self._line_open else "") + event.text)
             self._line_open = True
         elif isinstance(event, Turn | EndOfStream) and self._line_open:
-            _write(self._out, "\n")
+            put(self._out, "\n")
             self._line_open = False
 
 
@@ -80,7 +80,7 @@ class CueWriter:
         self._words: list[Word] = []
         self._text: Text | None = None
         if form == "vtt":
-            _write(out, subtitles.VTT_HEADER)
+            put(out, subtitles.VTT_HEADER)
 
     def event(self, event: Event) -> None:
         match event:
@@ -101,7 +101,7 @@ class CueWriter:
             self._number += 1
             self._until_s = cue.stop_s
             text = subtitles.srt(cue, self._number) if self._form == "srt" else subtitles.vtt(cue)
-            _write(self._out, text)
+            put(self._out, text)
 
 
 def _spread(turn: Turn) -> tuple[Word, ...]:
@@ -114,12 +114,13 @@ def _spread(turn: Turn) -> tuple[Word, ...]:
     )
 
 
-def _write(out: TextIO, text: str) -> None:
-    """Raises ConfigError when there is no room; BrokenPipeError when the reader has gone."""
+def put(out: TextIO, text: str) -> None:
+    """Raises ConfigError when there is no room; BrokenPipeError (of standard output: see there)
+    when the reader has gone."""
     try:
         out.write(text)
         out.flush()
     except BrokenPipeError:
         raise
     except OSError as problem:
-        raise ConfigError(f"the result cannot be written: {problem.strerror}") from problem
+        raise not_written("the result", problem) from problem

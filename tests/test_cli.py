@@ -246,6 +246,48 @@ def test_a_full_disk_is_told_in_a_sentence(speech: Path) -> None:
     assert done.stderr.count(b"\n") == 1
 
 
+WRITES = {
+    "version": ["--version"],
+    "help": ["--help"],
+    "help of a command": ["transcribe", "--help"],
+    "Rich": ["config", "show"],
+    "Rich, JSON": ["config", "show", "--json"],
+    "a table": ["models", "list"],
+    "Typer": ["models", "list", "--json"],
+    "print": ["config", "example"],
+    "the title of one of two files": ["transcribe", "{clip}", "{clip}"],
+}
+
+
+@pytest.mark.parametrize("words", WRITES.values(), ids=WRITES)
+def test_whoever_writes_a_full_disk_is_5_and_a_reader_that_leaves_141(
+    words: list[str], tmp_path: Path
+) -> None:
+    """Only the writers of transcribe knew these: everything else was "a bug in edged", said nothing
+    until the interpreter's last flush, or (Rich, where the reader had gone) ended with 1."""
+    clip = seconds_of_silence(tmp_path / "a.wav", 0.2)
+    command = [*RUN, *(word.format(clip=clip) for word in words)]
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, timeout=300)
+    said = b"edged: error: the result cannot be written: No space left on device\n"
+    assert (done.returncode, done.stderr) == (5, said)
+    reader, pipe = os.pipe()
+    os.close(reader)
+    done = subprocess.run(command, stdout=pipe, stderr=subprocess.PIPE, timeout=300)
+    os.close(pipe)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+def test_a_closed_standard_output_takes_no_result_either() -> None:
+    """`>&-`: Python then has no sys.stdout at all, which transcribe met as "a bug in edged"."""
+    for words in (["--version"], ["transcribe", "none.wav", "-f", "events"]):
+        done = subprocess.run(
+            ["sh", "-c", 'exec "$@" >&-', "sh", *RUN, *words], stderr=subprocess.PIPE, timeout=300
+        )
+        said = b"edged: error: the result cannot be written: Bad file descriptor\n"
+        assert (done.returncode, done.stderr) == (5, said)
+
+
 def test_on_a_terminal_words_appear_while_the_speech_goes_on(speech: Path) -> None:
     """Standard input stays open until they are on the screen: the end did not bring them."""
     samples, rate = soundfile.read(speech, dtype="int16")

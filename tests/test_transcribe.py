@@ -180,6 +180,36 @@ def test_no_result_file_is_left_when_the_run_is_interrupted(
     assert list((tmp_path / "results").iterdir()) == []
 
 
+def test_a_result_file_on_a_full_disk_is_said_and_not_left(clip: str, tmp_path: Path) -> None:
+    """Closing the file writes again what the disk did not take: that second error, which nobody
+    knew, took the place of the first."""
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/clip.txt.part").symlink_to("/dev/full")
+    with pytest.raises(ConfigError, match="cannot be written: No space left on device"):
+        transcribe([clip], Job(output_dir=tmp_path / "out"))
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_a_result_that_would_be_a_directory_is_said_before_the_work(
+    clip: str, tmp_path: Path
+) -> None:
+    """It was met when all had been heard, as "a bug in edged", and the `.part` stayed."""
+    (tmp_path / "out/clip.txt").mkdir(parents=True)
+    with pytest.raises(ConfigError, match=r"clip\.txt cannot be written: it is a directory"):
+        transcribe([clip], Job(output_dir=tmp_path / "out"))
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["clip.txt"]
+
+
+def test_a_name_that_is_taken_meanwhile_leaves_no_part(
+    clip: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edged.transcribe.os.path.isdir", lambda _: False)
+    (tmp_path / "out/clip.txt").mkdir(parents=True)
+    with pytest.raises(ConfigError, match=r"clip\.txt cannot be written: Is a directory"):
+        transcribe([clip], Job(output_dir=tmp_path / "out"))
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["clip.txt"]
+
+
 def test_a_folder_that_cannot_be_made_is_said(clip: str, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match="cannot be written"):

@@ -295,6 +295,8 @@ def _summary(judged: Sequence[Judged]) -> str:
     told = np.concatenate([hazard(s) for (_, _, hazard), s in zip(judged, silence, strict=True)])
     paused = steps.pause & np.isfinite(steps.y[:, 2])
     p, y, sudden = steps.p[paused, 2], steps.y[paused, 2], steps.sudden[paused]
+    # Of two silences behind a turn the younger one is farther from the next speech.
+    told_end = steps.over[paused] - 1e-3 * steps.silence_s[paused]
     errors = [
         calibration_error(steps.p[known, column], steps.y[known, column])
         for column, known in enumerate(np.isfinite(steps.y).T)
@@ -304,7 +306,8 @@ def _summary(judged: Sequence[Judged]) -> str:
         f" (silence alone {brier(timer[paused], y):.3f},"
         f" told what is a pause {brier(told[paused], y):.3f}),"
         f" ROC area {auc(p, y):.3f} ({auc(timer[paused], y):.3f}; but for the last 2 s before a"
-        f" turn {auc(p[~sudden], y[~sudden]):.3f}),"
+        f" turn {auc(p[~sudden], y[~sudden]):.3f}; of who is told at once which pause is an end"
+        f" {auc(told_end, y):.3f}),"
         f" calibration errors {', '.join(f'{e:.3f}' for e in errors)}"
     )
 

@@ -98,13 +98,15 @@ class SilenceHazard:
 class Steps:
     """Of some streams: p and y float64[n, 3], silence_s float64[n], pause bool[n].
 
-    sudden: bool[n], the turn is over, and the next one begins within 2 s: nobody can foresee that.
+    over: bool[n], the turn is over. sudden: and the next one begins within 2 s: nobody can foresee
+    that.
     """
 
     p: Floats
     y: Floats
     silence_s: Floats
     pause: Floats
+    over: Floats
     sudden: Floats
 
     @classmethod
@@ -120,7 +122,7 @@ class Steps:
         ]
         kept = np.isfinite(y[:, 0]) & np.array(opinion)
         sudden = over & (y[:, 2] == 0)
-        return cls(p[kept], y[kept], silence[kept], pause[kept], sudden[kept])
+        return cls(p[kept], y[kept], silence[kept], pause[kept], over[kept], sudden[kept])
 
 
 def _is_over(stream: Stream, steps: int) -> NDArray[np.bool_]:

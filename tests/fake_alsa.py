@@ -41,6 +41,7 @@ class FakeCard:
         self.only: str | None = None  # the one name that can record
         self.hanging = False
         self.lost_s = 0.0  # the next read is an overrun that loses so much
+        self.overrunning = False  # every read is an overrun
         self.read_most = 10**9  # frames a read gives at most
         self.opened: list[FakePcm] = []
 
@@ -96,6 +97,8 @@ class FakePcm:
         if self.card.lost_s:  # an overrun: what was captured is gone, the stream begins anew
             self.given += round(self.card.lost_s * self.rate)
             self.card.lost_s = 0.0
+            return -32, b""
+        if self.card.overrunning:
             return -32, b""
         if self.card.hanging:
             return 0, b""

@@ -324,6 +324,24 @@ def test_a_card_that_runs_and_says_nothing_is_reported_and_opened_again(monkeypa
     assert card.open_now == 1
 
 
+@pytest.mark.parametrize("heard_before", [True, False])
+def test_a_card_that_only_overruns_is_reported_and_opened_again(monkeypatch, rig, heard_before):
+    """A USB bus without the bandwidth answered every read with an overrun: the box was deaf for
+    ever while it said that it ran, and its watchdog restarted it each half minute."""
+    monkeypatch.setattr(capture_module, "START_S", 0.5)
+    card = FakeCard().install(monkeypatch)
+    card.overrunning = not heard_before
+    hearing = rig("mic").start(Mic.RUNNING if heard_before else None)
+    card.overrunning = True
+    hearing.wait_for(Mic.LOST)
+    assert "only overruns" in hearing.capture.state.sentence
+    wait(lambda: len(card.opened) > 2, 8, "another attempt")
+    assert time.monotonic() - hearing.capture.heartbeat < 2
+    assert [told.state for told in hearing.told].count(Mic.LOST) == 1
+    card.overrunning = False
+    hearing.wait_for(Mic.RUNNING)
+
+
 def test_a_device_that_never_starts_is_told_once_however_often_it_is_tried(monkeypatch, rig):
     monkeypatch.setattr(capture_module, "QUIET_S", 0.1)
     monkeypatch.setattr(capture_module, "START_S", 0.2)

@@ -43,6 +43,7 @@ MAX_GAP_S = 30.0  # a longer loss is a pause: stream time stands still for the r
 XRUN_EPISODE_S = 60.0
 MUTED = "muted: the microphone is closed"
 MUTED_HUNG = "muted: nothing is heard; the microphone is closed when its sound server answers again"
+ONLY_OVERRUNS = "it only overruns and no audio comes (for a USB microphone, try another port)"
 STUMBLED = "an error in edged stopped the microphone (the log has it); it is tried again"
 
 
@@ -215,11 +216,14 @@ class Capture:
                 now = time.monotonic()
                 if data is None:
                     self._overrun(now)
+                    self.heartbeat = now
                     if not broken:
                         last = now  # it was we who were late: the device is alive
                     self._ring.write(converter.flush())
                     converter.restart()
                     broken = True
+                    if now - last > START_S:
+                        raise DeviceError(ONLY_OVERRUNS)
                     time.sleep(0.005)  # a device that only overruns must not spin
                 elif data:
                     self._hear(microphone, converter, data, now, broken)

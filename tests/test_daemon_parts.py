@@ -23,6 +23,7 @@ from edged.daemon.health import Heartbeats, Speed
 from edged.daemon.hearing import Hearing
 from edged.daemon.keeper import Keeper
 from edged.daemon.notify import Notifier
+from edged.daemon.service import Daemon
 from edged.daemon.state import StateFile
 from edged.errors import ConfigError, RequestError
 from edged.mqtt import commands
@@ -315,6 +316,34 @@ def test_a_named_file_must_be_readable() -> None:
     check_files(Settings())
     with pytest.raises(ConfigError, match="EDGED_MQTT_CA_FILE: /nowhere"):
         check_files(Settings(mqtt_url="mqtts://x", mqtt_ca_file=Path("/nowhere")))
+
+
+# -- the main thread
+
+
+def test_what_fails_while_it_looks_after_the_daemon_is_said_once_and_ends_nothing(
+    tmp_path: Path, monkeypatch, caplog
+) -> None:
+    """An error of the file system stepped through the main loop, and the box was gone."""
+    _, keeper, _ = control(tmp_path)
+    daemon = Daemon(keeper)
+    outcomes = iter([OSError("one"), OSError("two"), None, OSError("three"), None])
+
+    def look(now: float) -> None:
+        problem = next(outcomes, daemon)
+        if problem is daemon:
+            daemon._stop_by = now
+        elif problem is not None:
+            raise problem  # type: ignore[misc]
+
+    monkeypatch.setattr("edged.daemon.service._TICK_S", 0.001)
+    for name in ("_start", "_say_state"):
+        monkeypatch.setattr(daemon, name, lambda *_: None)
+    monkeypatch.setattr(daemon, "_stop", lambda by: 0)
+    monkeypatch.setattr(daemon, "_look_after", look)
+    assert daemon.run() == 0
+    said = [r for r in caplog.records if "looking after" in r.getMessage()]
+    assert [str(r.exc_info[1]) for r in said if r.exc_info] == ["one", "three"]
 
 
 # -- a file as the microphone

@@ -209,6 +209,33 @@ def test_a_box_that_loses_its_power_after_a_bad_push_comes_back_with_the_last_go
 
 
 @pytest.mark.usefixtures("no_models")
+def test_a_folder_that_may_no_longer_be_read_is_a_bad_push_like_any_other(
+    etc: Etc, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`chmod 700` on edged.env.d ended the running daemon, and it failed at each start: nobody
+    expected the file system to refuse the folder."""
+    etc.write(delay_in_frames=16)
+    monkeypatch.setenv("EDGED_STATE_DIR", str(etc.state))
+    etc.take()
+    watch = FilesWatch(etc.env)
+    real = Path.iterdir
+
+    def refuse(path: Path) -> Any:  # a mode would not do: nothing is refused to root
+        if path == etc.folder:
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    assert not watch.changed(10.0)
+    assert watch.changed(12.0)
+    begin = first_settings(etc.env, {})
+    assert begin.loaded.settings.delay_in_frames == 16
+    assert f"{etc.folder} cannot be read: Permission denied" in str(begin.refused)
+    monkeypatch.delenv("EDGED_STATE_DIR")
+    assert find_state_dir(etc.env) == etc.state
+
+
+@pytest.mark.usefixtures("no_models")
 def test_a_file_that_names_a_missing_certificate_counts_as_bad_too(etc: Etc) -> None:
     etc.take()
     etc.write(mqtt_url="mqtts://hub", mqtt_ca_file="/nowhere/ca.crt")

@@ -156,7 +156,11 @@ def find_state_dir(env_file: Path) -> Path:
         return Path(given)
     if os.environ.get("STATE_DIRECTORY"):
         return default_state_dir()
-    for path in reversed(files_of(env_file)[0]):
+    try:
+        files = files_of(env_file)[0]
+    except ConfigError:
+        files = [env_file]
+    for path in reversed(files):
         try:
             lines = envfile.parse(envfile.read(path)).assignments
         except ConfigError:

@@ -84,6 +84,7 @@ class Daemon:
         self._started_at = time.monotonic()
         self._next_health = self._started_at + FIRST_HEALTH_S
         self._next_watchdog = 0.0
+        self._stumbled = False
         settings = keeper.settings
         self._hearing = Hearing(
             settings.alsa_device, settings.gain_db, settings.mute, self._on_mic, samples_dir
@@ -101,7 +102,7 @@ class Daemon:
                 pass
             except Exception:
                 _log.exception("a job of the daemon failed", extra={"EDGED_CODE": "job-failed"})
-            self._look_after(time.monotonic())
+            self._look_safely()
         return self._stop(self._stop_by)
 
     # -- the beginning and the end
@@ -257,7 +258,20 @@ class Daemon:
         models, mic = self._engine.models, self._hearing.state
         self._publisher.info(about.info(self._keeper.loaded, mic, models))
 
+    def _look_safely(self) -> None:
+        """What fails here ends nothing. It is said once, until it goes well again."""
+        try:
+            self._look_after(time.monotonic())
+        except Exception:
+            if not self._stumbled:
+                message = "looking after the daemon failed"
+                _log.exception(message, extra={"EDGED_CODE": "look-after-failed"})
+            self._stumbled = True
+        else:
+            self._stumbled = False
+
     def _look_after(self, now: float) -> None:
+        self._feed_watchdog(now)  # first: what fails below is no reason to be restarted
         mic = self._hearing.state
         self._notifier.status(self._sentence(mic))
         tried = mic.state is not Mic.OPENING or now > self._mic_by
@@ -270,7 +284,6 @@ class Daemon:
         if now >= self._next_health:
             self._next_health = now + self._keeper.settings.health_every_s
             self._publisher.state("health", self._health())
-        self._feed_watchdog(now)
 
     def _feed_watchdog(self, now: float) -> None:
         interval_s = watchdog_interval_s()

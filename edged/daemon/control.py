@@ -157,7 +157,10 @@ class Control:
         outcome = self._keeper.change(changes, self.apply)
         self._changed(outcome.changed, "changed over MQTT")
         live = about.live_settings(self._keeper.settings)
-        return {"changed": {name: live[name] for name in outcome.changed}}
+        answer: dict[str, Any] = {"changed": {name: live[name] for name in outcome.changed}}
+        if self._keeper.unsaved:
+            answer |= {"remembered": False, "reason": self._keeper.unsaved}
+        return answer
 
     def _changed(self, fields: tuple[str, ...], why: str) -> None:
         if fields:

@@ -6,6 +6,7 @@ somebody with a keyboard: it begins with the last files that it took, and says s
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,10 +15,13 @@ from typing import Any
 
 from edged.config.history import History, find_state_dir, unpack
 from edged.config.settings import Settings
-from edged.config.sources import Loaded, load
+from edged.config.sources import Loaded, Remembered, load
 from edged.daemon.state import StateFile
 from edged.errors import ConfigError, EdgedError
+from edged.logs import say
 from edged.models import loader
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +50,16 @@ def first_settings(env_file: Path | None, flags: Mapping[str, Any]) -> Beginning
 
 
 def _begin(env_file: Path | None, flags: Mapping[str, Any]) -> Beginning:
-    state = StateFile(load(env_file, flags).settings.state_dir)
-    loaded = load(env_file, flags, state.read())
+    plain = load(env_file, flags)
+    state = StateFile(plain.settings.state_dir)
+    remembered = state.read()
+    if state.damaged:
+        # Most that is changed over MQTT is mute. A box that is silent by mistake is noticed and
+        # helped with one command; one that listens against somebody's will is not noticed.
+        remembered["mute"] = Remembered(True, plain.file_values.get("mute"))
+        message = "whether it was muted is not known: it is muted until cmd/mute or a changed line "
+        say(_log, logging.WARNING, "muted-in-doubt", message + "EDGED_MUTE= says otherwise")
+    loaded = load(env_file, flags, remembered)
     check_files(loaded.settings)
     loader.glance(loaded.settings.models_dir, loaded.settings.model)
     return Beginning(loaded, state)

@@ -21,6 +21,8 @@ from edged.errors import EdgedError, RequestError
 
 ALIASES = {"temperature": "temp", "delay_in_tokens": "delay_in_frames"}
 
+SAVE_EVERY_S = 10.0  # between attempts to store what the disk refused
+
 Apply = Callable[[Settings, tuple[str, ...]], None]
 
 
@@ -52,10 +54,23 @@ class Keeper:
         self._flags = flags
         self._state = state
         self._history = History(loaded.settings.state_dir)
+        self._save_at = 0.0
 
     @property
     def settings(self) -> Settings:
         return self.loaded.settings
+
+    @property
+    def unsaved(self) -> str:
+        """Why live changes are in force but would not outlast a restart; empty if they would."""
+        problem = self._state.problem
+        return problem and f"a restart undoes mute and the like: {problem}"
+
+    def save_again(self, now: float) -> None:
+        """Tries once more, now and then. `now`: seconds of a clock that does not jump."""
+        if self.unsaved and now >= self._save_at:
+            self._save_at = now + SAVE_EVERY_S
+            self._state.write(self.loaded.remembered)
 
     def reload(self, apply: Apply) -> Outcome:
         """All sources again. Raises EdgedError; then nothing has changed."""
@@ -89,7 +104,7 @@ class Keeper:
         remembered_before = self.loaded.remembered
         self.loaded = replace(new, settings=in_force)
         self.pending = pending
-        if new.remembered != remembered_before:
+        if new.remembered != remembered_before or self.unsaved:
             self._state.write(new.remembered)
         return Outcome(changed, pending)
 

@@ -281,6 +281,7 @@ class Daemon:
             say(_log, logging.INFO, "ready", f"ready: {mic.sentence}")
         if self._keeper.files.changed(now):
             self._control.reload_quietly()
+        self._keeper.save_again(now)
         if now >= self._next_health:
             self._next_health = now + self._keeper.settings.health_every_s
             self._publisher.state("health", self._health())
@@ -299,7 +300,7 @@ class Daemon:
 
     def _sentence(self, mic: MicState) -> str:
         broker = "broker ok" if self._link.connected else f"broker: {self._link.message}"
-        parts = [mic.sentence, broker, self._control.problem]
+        parts = [mic.sentence, broker, self._control.problem, self._keeper.unsaved]
         return "; ".join(part for part in parts if part)
 
     def _problems(self) -> list[str]:
@@ -327,6 +328,7 @@ class Daemon:
             "spooled": stats.spooled,
             "messages_dropped": dict(stats.dropped),
             "heard_s": round(self._engine.heard_s, 1),
+            "unsaved": self._keeper.unsaved or None,
             "uptime_s": round(time.monotonic() - self._started_at),
         }
 

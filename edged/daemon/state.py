@@ -24,7 +24,10 @@ class StateFile:
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "state.json"
-        self._failing = False
+        self.problem = ""
+        """Why the last `write` failed; empty if it did not."""
+        self.damaged = False
+        """There was something to read, but `read` could not make it out."""
 
     def read(self) -> dict[str, Remembered]:
         """What was remembered. A missing or damaged file remembers nothing, and says so."""
@@ -37,12 +40,14 @@ class StateFile:
         except FileNotFoundError:
             return {}
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as problem:
+            self.damaged = True
             message = f"{self.path} cannot be used, live changes are forgotten: {problem}"
             say(_log, logging.WARNING, "state-damaged", message)
             return {}
 
     def write(self, remembered: Mapping[str, Remembered]) -> bool:
-        """False if the disk refused: said once, tried again at the next change."""
+        """False if the disk refused, which is said once: `problem` has it. Trying again is up to
+        the caller."""
         stored = {
             "version": _VERSION,
             "settings": {
@@ -53,12 +58,16 @@ class StateFile:
         try:
             self._replace(json.dumps(stored, indent=1) + "\n")
         except OSError as problem:
-            if not self._failing:
-                message = f"{self.path} cannot be written: {problem.strerror}"
-                say(_log, logging.WARNING, "state-unwritable", message)
-            self._failing = True
+            before, self.problem = (
+                self.problem,
+                f"{self.path} cannot be written: {problem.strerror}",
+            )
+            if not before:
+                say(_log, logging.WARNING, "state-unwritable", self.problem)
             return False
-        self._failing = False
+        if self.problem:
+            say(_log, logging.INFO, "state-written", f"{self.path} is written again")
+        self.problem = ""
         return True
 
     def _replace(self, text: str) -> None:

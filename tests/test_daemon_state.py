@@ -1,0 +1,65 @@
+"""What was changed live outlasts a restart, or it is said that it does not."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edged.daemon import first
+from edged.daemon.first import first_settings
+from edged.daemon.keeper import SAVE_EVERY_S
+from edged.daemon.state import StateFile
+from edged.mqtt.commands import Command
+from tests.test_daemon_parts import control
+
+
+@pytest.fixture
+def no_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(first.loader, "glance", lambda *_: None)
+
+
+def test_a_mute_that_cannot_be_stored_says_so_and_is_stored_when_the_disk_takes_it(
+    tmp_path: Path, monkeypatch
+) -> None:
+    """On a full disk the answer was a plain "ok", and the box listened again after a power cut."""
+    made, keeper, parts = control(tmp_path)
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as disk:
+        disk.setattr(os, "fsync", full)
+        made.do(Command("mute", True))
+        assert keeper.settings.mute
+        assert parts.replies[-1]["ok"] is True
+        assert parts.replies[-1]["remembered"] is False
+        assert "No space left" in parts.replies[-1]["reason"]
+        made.do(Command("mute", True))  # asked for again: no change, and still not stored
+        assert parts.replies[-1]["remembered"] is False
+        keeper.save_again(0.0)
+        assert keeper.unsaved
+    keeper.save_again(SAVE_EVERY_S - 1)
+    assert keeper.unsaved
+    keeper.save_again(SAVE_EVERY_S)
+    assert not keeper.unsaved
+    assert StateFile(tmp_path).read()["mute"].value is True
+    made.do(Command("mute", True))
+    assert "remembered" not in parts.replies[-1]
+
+
+@pytest.mark.usefixtures("no_models")
+def test_a_box_that_can_not_tell_whether_it_was_muted_is_muted(tmp_path: Path, caplog) -> None:
+    """A state file that an SD card had spoilt was taken for an empty one: a muted box listened."""
+    env_file = tmp_path / "edged.env"
+    env_file.write_text(f"EDGED_STATE_DIR={tmp_path}\n")
+    assert not first_settings(env_file, {}).loaded.settings.mute
+    StateFile(tmp_path).path.write_text("\0" * 40)
+    assert first_settings(env_file, {}).loaded.settings.mute
+    assert "muted until cmd/mute" in caplog.text
+    begin = first_settings(env_file, {})
+    env_file.write_text(env_file.read_text() + "EDGED_MUTE=off\n")
+    again = first.load(env_file, {}, begin.loaded.remembered)
+    assert not again.settings.mute  # as the message says

@@ -62,7 +62,7 @@ def run(
 
     SIGHUP reads the settings again; SIGTERM finishes the sentence and ends.
     """
-    from edged.daemon.service import run as work
+    from edged.daemon.launch import run as work
 
     flags = {
         "mqtt_url": mqtt_url,

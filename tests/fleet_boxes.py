@@ -12,7 +12,7 @@ from pathlib import Path
 
 
 def main() -> None:
-    from edged.daemon.service import run
+    from edged.daemon.launch import run
 
     children = []
     for name in sys.argv[1:]:

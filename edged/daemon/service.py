@@ -8,7 +8,6 @@ everybody's health.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import queue
@@ -20,27 +19,23 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-
-from edged import SAMPLE_RATE, logs
+from edged import SAMPLE_RATE
 from edged.audio.capture import Mic, MicState
 from edged.config.settings import Settings
 from edged.daemon import about
 from edged.daemon.beside import Beside
 from edged.daemon.control import Control
 from edged.daemon.engine import End, Engine, Flush
-from edged.daemon.first import first_settings
-from edged.daemon.health import Heartbeats, cpu_temp_c, rss_mb
+from edged.daemon.health import cpu_temp_c, rss_mb
 from edged.daemon.hearing import Hearing
 from edged.daemon.keeper import Keeper
-from edged.daemon.notify import Notifier, watchdog_interval_s
+from edged.daemon.notify import Notifier
 from edged.daemon.starting import while_it_gets_on
+from edged.daemon.vigil import Vigil
 from edged.errors import EdgedError
 from edged.events import Error, Event, Turn
-from edged.listen import listen
 from edged.logs import say
 from edged.models import loader
-from edged.models.catalogue import resources
 from edged.mqtt.broker import EmbeddedBroker
 from edged.mqtt.commands import Command
 from edged.mqtt.outbox import SpoolSettings
@@ -74,7 +69,7 @@ class Daemon:
         self._beside = Beside()
         self._stop_by: float | None = None
         self._notifier = Notifier()
-        self._heartbeats = Heartbeats()
+        self._vigil = Vigil(self._notifier, self._say_silence)
         self._link = LinkState(False, Kind.CONNECTING, "not connected yet")
         self._mic_before: Mic | None = None
         self._embedded: EmbeddedBroker | None = None
@@ -83,7 +78,6 @@ class Daemon:
         self._mic_by = 0.0
         self._started_at = time.monotonic()
         self._next_health = self._started_at + FIRST_HEALTH_S
-        self._next_watchdog = 0.0
         self._stumbled = False
         settings = keeper.settings
         self._hearing = Hearing(
@@ -91,7 +85,8 @@ class Daemon:
         )
 
     def run(self) -> int:
-        """Raises ConfigError or ModelError if it cannot begin; otherwise 0."""
+        """Raises ConfigError or ModelError if it cannot begin; otherwise the exit code: 0, or
+        70 if a thread has stopped turning."""
         with while_it_gets_on(self._notifier):
             self._start()
         self._say_state(self._hearing.state)
@@ -103,7 +98,8 @@ class Daemon:
             except Exception:
                 _log.exception("a job of the daemon failed", extra={"EDGED_CODE": "job-failed"})
             self._look_safely()
-        return self._stop(self._stop_by)
+        code = self._stop(self._stop_by)
+        return EdgedError.exit_code if self._vigil.given_up else code
 
     # -- the beginning and the end
 
@@ -151,9 +147,10 @@ class Daemon:
         self._engine.start()
         self._hearing.start()
         self._mic_by = time.monotonic() + FIRST_MIC_S
-        self._heartbeats.watch("capture", self._hearing.heartbeat_age_s)
-        self._heartbeats.watch("engine", lambda: time.monotonic() - self._engine.heartbeat)
-        self._heartbeats.watch("mqtt", self._publisher.heartbeat_age_s)
+        watch = self._vigil.heartbeats.watch
+        watch("capture", self._hearing.heartbeat_age_s)
+        watch("engine", lambda: time.monotonic() - self._engine.heartbeat)
+        watch("mqtt", self._publisher.heartbeat_age_s)
 
     def _make_door(self, settings: Settings) -> Door:
         """Raises ConfigError if its packages or its certificate are missing."""
@@ -163,7 +160,7 @@ class Daemon:
             lambda: self._engine.waiting >= MICROPHONE_FIRST,
         )
         door = mount.door(settings, lent, self._vitals, self._problems, True, self._on_mute)
-        self._heartbeats.watch("door", lambda: time.monotonic() - door.heartbeat)
+        self._vigil.heartbeats.watch("door", lambda: time.monotonic() - door.heartbeat)
         return door
 
     def _stop(self, by: float) -> int:
@@ -246,13 +243,34 @@ class Daemon:
         """Tells of the microphone: `state/mic`, `listening`, an `error` when it was lost."""
         hears = about.hears(mic)
         self._tell("mic", about.microphone(mic))
-        self._publisher.state("listening", "on" if hears else "off")
+        self._say_listening()
         self._say_info()
         if not hears:
             self._engine.submit(End())
         if mic.problem and mic.state is not self._mic_before:
             self._publisher.event(Error(f"microphone: {mic.sentence}"))
         self._mic_before = mic.state
+
+    def _say_listening(self) -> None:
+        hears = about.hears(self._hearing.state) and not self._vigil.deaf
+        self._publisher.state("listening", "on" if hears else "off")
+
+    def _say_silence(self) -> None:
+        """Other threads than before give no sign of life, or all do again."""
+        self._say_listening()
+        self._next_health = 0.0
+        if self._vigil.silent:
+            self._publisher.event(Error(self._vigil.sentence))
+
+    def _give_up(self, now: float) -> None:
+        """A thread hangs, and no watchdog ends the process: a container's restart policy can."""
+        message = "edged ends, to be started again by whoever looks after it"
+        say(_log, logging.CRITICAL, "given-up", f"{self._vigil.sentence}; {message}")
+        self.hangs = True
+        self._stop_by = now + STOP_S
+        last = threading.Timer(2 * STOP_S, os._exit, (EdgedError.exit_code,))
+        last.daemon = True  # for what hangs may hang the farewell too
+        last.start()
 
     def _say_info(self) -> None:
         models, mic = self._engine.models, self._hearing.state
@@ -271,7 +289,9 @@ class Daemon:
             self._stumbled = False
 
     def _look_after(self, now: float) -> None:
-        self._feed_watchdog(now)  # first: what fails below is no reason to be restarted
+        self._vigil.look(now)  # first: what fails below is no reason to be restarted
+        if self._vigil.given_up and self._stop_by is None:
+            self._give_up(now)
         mic = self._hearing.state
         self._notifier.status(self._sentence(mic))
         tried = mic.state is not Mic.OPENING or now > self._mic_by
@@ -286,27 +306,21 @@ class Daemon:
             self._next_health = now + self._keeper.settings.health_every_s
             self._publisher.state("health", self._health())
 
-    def _feed_watchdog(self, now: float) -> None:
-        interval_s = watchdog_interval_s()
-        if interval_s is None or now < self._next_watchdog:
-            return
-        stale = self._heartbeats.stale()
-        if stale:
-            message = f"no sign of life from: {', '.join(stale)}"
-            say(_log, logging.ERROR, "heartbeat-missing", message)
-        else:
-            self._notifier.watchdog()
-        self._next_watchdog = now + interval_s / 3
-
     def _sentence(self, mic: MicState) -> str:
         broker = "broker ok" if self._link.connected else f"broker: {self._link.message}"
-        parts = [mic.sentence, broker, self._control.problem, self._keeper.unsaved]
+        parts = [
+            self._vigil.sentence,
+            mic.sentence,
+            broker,
+            self._control.problem,
+            self._keeper.unsaved,
+        ]
         return "; ".join(part for part in parts if part)
 
     def _problems(self) -> list[str]:
         """Why somebody should look after this box, for /healthz."""
         mic = self._hearing.state
-        silent = [f"no sign of life from {name}" for name in self._heartbeats.stale()]
+        silent = [f"no sign of life from {name}" for name in self._vigil.heartbeats.stale()]
         return silent + [mic.sentence] * mic.problem
 
     def _health(self) -> dict[str, Any]:
@@ -328,6 +342,7 @@ class Daemon:
             "spooled": stats.spooled,
             "messages_dropped": dict(stats.dropped),
             "heard_s": round(self._engine.heard_s, 1),
+            "silent_threads": list(self._vigil.silent),
             "unsaved": self._keeper.unsaved or None,
             "uptime_s": round(time.monotonic() - self._started_at),
         }
@@ -348,51 +363,3 @@ class Daemon:
             embedded.start()
             self._embedded = embedded
         return self._embedded.url
-
-
-def run(
-    env_file: Path | None = None,
-    flags: Mapping[str, Any] | None = None,
-    captions: bool = False,
-) -> int:
-    """`edged run`. `captions` shows here what is heard, as `edged listen` would, and keeps the log
-    to warnings. Raises an EdgedError if it cannot begin; else the exit code."""
-    flags = dict(flags or {})
-    begin = first_settings(env_file, flags)
-    loaded, settings = begin.loaded, begin.loaded.settings
-    logs.setup("warning" if captions else settings.log_level)
-    for note in loaded.notes:
-        say(_log, logging.WARNING, "settings-note", note)
-    if settings.mqtt_insecure:
-        message = "EDGED_MQTT_INSECURE is on: anybody on the way can read and change what is sent"
-        say(_log, logging.WARNING, "mqtt-insecure", message)
-    keeper = Keeper(loaded, env_file, flags, begin.state, begin.refused)
-    daemon = Daemon(keeper, resources() / "samples")
-    code = _run(daemon, captions, settings)
-    if daemon.hangs:
-        # All is said and saved. A thread inside the recogniser would be waited for, or would crash
-        # while the interpreter goes down around it.
-        logging.shutdown()
-        os._exit(code)
-    return code
-
-
-def _run(daemon: Daemon, captions: bool, settings: Settings) -> int:
-    if not captions:
-        return daemon.run()
-    stop = threading.Event()
-    url = EmbeddedBroker().url if settings.mqtt_url == "embedded" else settings.mqtt_url
-    watch = partial(listen, settings.broker(url), Console(), settings.device, stop=stop)
-    watcher = threading.Thread(target=_quietly, args=(watch,), name="captions", daemon=True)
-    watcher.start()
-    try:
-        return daemon.run()
-    finally:
-        stop.set()
-        watcher.join(2)
-
-
-def _quietly(work: Callable[[], None]) -> None:
-    """The daemon itself says what is wrong with the broker."""
-    with contextlib.suppress(EdgedError):
-        work()

@@ -1,0 +1,94 @@
+"""A thread that ends or hangs is told of, and the process ends so that somebody starts it again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from edged.daemon import vigil
+from edged.daemon.notify import Notifier
+from edged.daemon.vigil import Vigil
+from tests.daemon_rig import Box, Systemd
+from tests.mosquitto import Ear, Mosquitto, until
+
+DYING_ENGINE = """
+import edged.daemon.engine as engine, edged.daemon.health as health, edged.daemon.vigil as vigil
+health.Heartbeats.__init__.__defaults__ = (3.0,)
+vigil.GIVE_UP_S = 3.0
+def die(self):
+    if self._steps > 10:
+        raise SystemExit
+engine.Engine._tell_dropped = die
+"""
+
+
+class Watched:
+    """A vigil over one thread, whose age a test sets."""
+
+    def __init__(self) -> None:
+        self.age = 0.0
+        self.changes: list[str] = []
+        self.vigil = Vigil(Notifier(), lambda: self.changes.append(self.vigil.sentence))
+        self.vigil.heartbeats.watch("engine", lambda: self.age)
+
+
+def test_silence_is_told_of_once_an_episode_with_no_watchdog_too(monkeypatch, caplog) -> None:
+    """Heartbeats were looked at only if systemd asked for signs of life."""
+    monkeypatch.delenv("WATCHDOG_USEC", raising=False)
+    caplog.set_level("INFO")
+    watched = Watched()
+    for now, age in enumerate([0.0, 11.0, 12.0, 13.0, 0.0, 0.0, 11.0]):
+        watched.age = age
+        watched.vigil.look(now)
+        assert watched.vigil.deaf is (age > 10)
+    silent = "no sign of life from: engine"
+    assert watched.changes == [silent, "", silent]
+    assert [r.getMessage() for r in caplog.records] == [
+        silent,
+        "every thread gives a sign of life again",
+        silent,
+    ]
+    assert not watched.vigil.given_up
+
+
+def test_it_gives_up_alone_and_only_if_there_is_no_watchdog(monkeypatch) -> None:
+    systemd = Systemd()
+    monkeypatch.setenv("NOTIFY_SOCKET", systemd.address)
+    monkeypatch.setenv("WATCHDOG_USEC", "30000000")
+    watched = Watched()
+    watched.vigil.look(0.0)
+    watched.age = 11.0
+    watched.vigil.look(11.0)
+    watched.vigil.look(11.0 + 2 * vigil.GIVE_UP_S)
+    assert not watched.vigil.given_up  # it is not fed: systemd ends it
+    until(lambda: systemd.lines("WATCHDOG=1") == ["WATCHDOG=1"], "fed once")
+    monkeypatch.delenv("WATCHDOG_USEC")
+    watched = Watched()
+    watched.age = 11.0
+    watched.vigil.look(11.0)
+    watched.vigil.look(10.9 + vigil.GIVE_UP_S)
+    assert not watched.vigil.given_up
+    watched.vigil.look(11.0 + vigil.GIVE_UP_S)
+    assert watched.vigil.given_up
+    systemd.close()
+
+
+def test_a_dead_recogniser_is_told_of_everywhere_and_the_process_ends(
+    tmp_path: Path,
+) -> None:
+    """In a container its thread could end and nothing was said: the box was online, listening and
+    deaf, for ever."""
+    with Mosquitto(tmp_path / "broker") as broker, Ear(broker.port, ("edged/#",)) as ear:
+        box = Box(tmp_path, broker.port)
+        box.before = DYING_ENGINE
+        with box:
+            silent = "no sign of life from: engine"
+            until(lambda: silent in box.systemd.status, "STATUS says it", 20)
+            until(lambda: ear.on("error"), "an error")
+            assert ear.on("error")[-1].json()["message"] == silent
+            until(lambda: ear.on("state/listening")[-1].payload == b"off", "listening off")
+            health = until(lambda: ear.on("state/health"), "health")[-1].json()
+            assert health["silent_threads"] == ["engine"]
+            assert box.process is not None
+            assert box.process.wait(20) == 70
+            until(lambda: ear.on("availability")[-1].payload == b"offline", "offline")
+            assert box.log().count(silent) == 2  # told, and given as the reason to end

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from functools import partial
@@ -20,14 +21,17 @@ class Beside(Executor):
         self._jobs: queue.Queue[Callable[[], None]] = queue.Queue(waiting)
         self._thread = threading.Thread(target=self._run, name="beside", daemon=True)
         self._starting = threading.Lock()
+        self._began: float | None = None  # the job that is being done
 
     def submit(self, fn, /, *args, **kwargs):  # type: ignore[no-untyped-def]
-        """Raises RuntimeError if too many jobs wait: then one of them hangs."""
+        """If too many jobs wait, one of them hangs: the future has failed then, for whoever asked
+        goes on without it."""
         future: Future[Any] = Future()
         try:
             self._jobs.put_nowait(partial(_do, future, partial(fn, *args, **kwargs)))
         except queue.Full:
-            raise RuntimeError("the work beside the steps is stuck") from None
+            future.set_exception(RuntimeError("the work beside the steps is stuck"))
+            return future
         with self._starting:
             if self._thread.ident is None:
                 self._thread.start()
@@ -38,9 +42,18 @@ class Beside(Executor):
         """Nothing is being done, and nothing waits."""
         return self._jobs.unfinished_tasks == 0
 
+    @property
+    def age_s(self) -> float:
+        """For how long the job that is being done has been; 0 if there is none."""
+        began = self._began
+        return 0.0 if began is None else time.monotonic() - began
+
     def _run(self) -> None:
         while True:
-            self._jobs.get()()
+            work = self._jobs.get()
+            self._began = time.monotonic()
+            work()
+            self._began = None
             self._jobs.task_done()
 
 

@@ -20,16 +20,17 @@ class Heartbeats:
     """
 
     def __init__(self, stale_s: float = STALE_S) -> None:
-        self._ages: dict[str, Callable[[], float]] = {}
+        self._watched: dict[str, tuple[Callable[[], float], float]] = {}
         self._stale_s = stale_s
 
-    def watch(self, name: str, age_s: Callable[[], float]) -> None:
-        """`age_s` gives the seconds since the thread's last beat."""
-        self._ages[name] = age_s
+    def watch(self, name: str, age_s: Callable[[], float], stale_s: float | None = None) -> None:
+        """`age_s` gives the seconds since the thread's last beat. `stale_s`: its own limit."""
+        self._watched[name] = age_s, self._stale_s if stale_s is None else stale_s
 
     def stale(self) -> list[str]:
         """Names of the threads that have not beaten for `stale_s`."""
-        return [name for name, age_s in self._ages.items() if age_s() > self._stale_s]
+        watched = list(self._watched.items())
+        return [name for name, (age_s, stale_s) in watched if age_s() > stale_s]
 
 
 class Speed:

@@ -51,6 +51,7 @@ MAX_COMMANDS = 64  # that wait for the main thread
 FIRST_MIC_S = 5.0  # longest wait for the first attempt at the microphone before READY
 FIRST_HEALTH_S = 5.0
 MICROPHONE_FIRST = 1  # steps of it that wait: from here on the door's streams stand back
+SECOND_PASS_S = 60.0  # of one turn takes several seconds on a slow board: longer means it hangs
 STOP_S = 4.5  # systemd and people count on 5 s
 PUBLISH_S = 1.5  # of it, kept for sending the last words and saying goodbye
 _TICK_S = 1.0
@@ -151,6 +152,7 @@ class Daemon:
         watch("capture", self._hearing.heartbeat_age_s)
         watch("engine", lambda: time.monotonic() - self._engine.heartbeat)
         watch("mqtt", self._publisher.heartbeat_age_s)
+        watch("second pass", lambda: self._beside.age_s, SECOND_PASS_S)
 
     def _make_door(self, settings: Settings) -> Door:
         """Raises ConfigError if its packages or its certificate are missing."""

@@ -371,7 +371,6 @@ def test_a_file_is_heard_in_real_time_muted_and_swapped_for_another() -> None:
     hearing.use("hw:CARD=Nowhere")
     until(lambda: hearing.state.device == "hw:CARD=Nowhere", "the other kind of microphone")
     hearing.stop()
-    assert hearing.heartbeat_age_s() < 5
     assert told[:3] == [Mic.RUNNING, Mic.MUTED, Mic.RUNNING]
 
 

@@ -1,4 +1,4 @@
-"""What was changed live outlasts a restart, or it is said that it does not."""
+"""Live changes: they outlast a restart or it is said that they do not; useless ones are refused."""
 
 from __future__ import annotations
 
@@ -48,6 +48,19 @@ def test_a_mute_that_cannot_be_stored_says_so_and_is_stored_when_the_disk_takes_
     assert StateFile(tmp_path).read()["mute"].value is True
     made.do(Command("mute", True))
     assert "remembered" not in parts.replies[-1]
+
+
+def test_a_reload_with_a_useless_certificate_changes_nothing(tmp_path: Path) -> None:
+    """Only whether it could be read was looked at: it was taken, and the box left its broker."""
+    text = "EDGED_MQTT_URL=mqtts://hub\n"
+    made, keeper, parts = control(tmp_path, text)
+    (tmp_path / "ca.crt").write_text("garbage")
+    (tmp_path / "edged.env").write_text(f"{text}EDGED_MQTT_CA_FILE={tmp_path}/ca.crt\n")
+    made.do(Command("reload"))
+    assert parts.replies[-1]["ok"] is False
+    assert f"{tmp_path}/ca.crt cannot be used" in parts.replies[-1]["error"]
+    assert keeper.settings.mqtt_ca_file is None
+    assert "reconfigure" not in [name for name, _ in parts.said]
 
 
 @pytest.mark.usefixtures("no_models")

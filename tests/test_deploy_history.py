@@ -245,6 +245,22 @@ def test_a_file_that_names_a_missing_certificate_counts_as_bad_too(etc: Etc) -> 
 
 
 @pytest.mark.usefixtures("no_models")
+@pytest.mark.parametrize("what", ["ca", "key"])
+def test_a_certificate_that_is_none_counts_as_bad_too(etc: Etc, what: str) -> None:
+    """A reload with a CA file full of garbage was accepted, and the box was off its broker."""
+    etc.take()
+    garbage = etc.env.with_name("garbage.pem")
+    garbage.write_text("garbage")
+    files = {"ca": {"mqtt_ca_file": garbage}}
+    files["key"] = {"mqtt_cert_file": garbage, "mqtt_key_file": garbage}
+    etc.write(mqtt_url="mqtts://hub", **files[what])
+    begin = first_settings(etc.env, {})
+    assert begin.loaded.settings.mqtt_url == "mqtt://localhost"
+    assert f"{garbage}" in str(begin.refused)
+    assert "cannot be used" in str(begin.refused)
+
+
+@pytest.mark.usefixtures("no_models")
 def test_without_a_good_set_the_first_mistake_is_told(etc: Etc) -> None:
     etc.write(temp="hot")
     with pytest.raises(SettingsError, match="EDGED_TEMP"):

@@ -20,6 +20,7 @@ from edged.daemon.state import StateFile
 from edged.errors import ConfigError, EdgedError
 from edged.logs import say
 from edged.models import loader
+from edged.mqtt.client import tls_context
 
 _log = logging.getLogger(__name__)
 
@@ -66,7 +67,8 @@ def _begin(env_file: Path | None, flags: Mapping[str, Any]) -> Beginning:
 
 
 def check_files(settings: Settings) -> None:
-    """Raises ConfigError for a file that the settings name and that cannot be read."""
+    """Raises ConfigError for a file that the settings name and that cannot be read, or that is no
+    certificate or key where one is needed."""
     for name in ("mqtt_ca_file", "mqtt_cert_file", "mqtt_key_file"):
         path: Path | None = getattr(settings, name)
         if path is None:
@@ -76,3 +78,6 @@ def check_files(settings: Settings) -> None:
         except OSError as problem:
             text = f"EDGED_{name.upper()}: {path} cannot be read: {problem.strerror}"
             raise ConfigError(text) from None
+    broker = settings.broker()
+    if broker.tls:
+        tls_context(broker)

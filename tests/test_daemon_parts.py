@@ -224,6 +224,7 @@ def control(folder: Path, text: str = "") -> tuple[Control, Keeper, Parts]:
         Notifier(),
         lambda settings: settings.mqtt_url,
         list,  # type: ignore[arg-type]
+        list,  # type: ignore[arg-type]
     )
     return made, keeper, parts
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
+import pytest
+
 from edged.daemon import vigil
+from edged.daemon.meanwhile import meanwhile
 from edged.daemon.notify import Notifier
 from edged.daemon.vigil import Vigil
+from edged.errors import ConfigError
 from tests.daemon_rig import Box, Systemd
-from tests.mosquitto import Ear, Mosquitto, until
+from tests.mosquitto import Ear, Mosquitto, free_port, until
 
 DYING_ENGINE = """
 import edged.daemon.engine as engine, edged.daemon.health as health, edged.daemon.vigil as vigil
@@ -18,6 +23,16 @@ def die(self):
     if self._steps > 10:
         raise SystemExit
 engine.Engine._tell_dropped = die
+"""
+
+SLOW_RELOAD = """
+import time, edged.models.loader as loader
+load, calls = loader.load, []
+def slow(*args):
+    calls.append(args)
+    time.sleep(0 if len(calls) == 1 else %g)
+    return load(*args)
+loader.load = slow
 """
 
 
@@ -92,3 +107,43 @@ def test_a_dead_recogniser_is_told_of_everywhere_and_the_process_ends(
             assert box.process.wait(20) == 70
             until(lambda: ear.on("availability")[-1].payload == b"offline", "offline")
             assert box.log().count(silent) == 2  # told, and given as the reason to end
+
+
+def test_the_watchdog_is_fed_while_a_reload_loads_models(tmp_path: Path) -> None:
+    """They were loaded on the main thread: where that took longer than WatchdogSec=, each reload
+    with another model was a restart."""
+    box = Box(tmp_path, free_port(), alsa_device="file:/nowhere.wav")
+    box.environment = {"WATCHDOG_USEC": "3000000"}
+    box.before = SLOW_RELOAD % 5
+    with box:
+        box.write(threads=2)
+        until(lambda: box.systemd.lines("RELOADING"), "the reload", 20)
+        until(lambda: len(box.systemd.lines("READY=1")) == 2, "its end", 60)
+        said = [(at, line) for at, line in box.systemd.said if "=1" in line]
+        start = next(at for at, line in said if line == "RELOADING=1")
+        fed = [at for at, line in said if line == "WATCHDOG=1" and at > start]
+        assert len(fed) >= 3
+        assert fed[0] - start < 3
+        assert "settings were read again: threads" in box.log()
+
+
+def test_a_stop_does_not_wait_for_the_models_of_a_reload(tmp_path: Path) -> None:
+    """systemd waits for 15 s: the last words were lost with the process."""
+    box = Box(tmp_path, free_port(), alsa_device="file:/nowhere.wav")
+    box.before = SLOW_RELOAD % 60
+    with box:
+        box.write(threads=2)
+        until(lambda: box.systemd.lines("RELOADING"), "the reload", 20)
+        assert box.stop() < 7
+
+
+def test_work_that_never_ends_is_not_waited_for_for_ever() -> None:
+    looks: list[None] = []
+    forever = threading.Event()
+    with pytest.raises(ConfigError, match="not ready"):
+        meanwhile(forever.wait, lambda: looks.append(None), every_s=0.01, longest_s=0.1)
+    assert len(looks) == 10
+    forever.set()
+    assert meanwhile(lambda: 7, looks.clear) == 7
+    with pytest.raises(ZeroDivisionError):
+        meanwhile(lambda: 1 / 0, looks.clear)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 from edged import __version__, logs
@@ -18,10 +19,12 @@ from edged.daemon.engine import Configure, Engine, Restart
 from edged.daemon.first import check_files
 from edged.daemon.hearing import Hearing
 from edged.daemon.keeper import Keeper
+from edged.daemon.meanwhile import meanwhile
 from edged.daemon.notify import Notifier
 from edged.errors import ConfigError, EdgedError
 from edged.logs import say
 from edged.models import loader
+from edged.models.loader import Models
 from edged.mqtt.commands import Command
 from edged.mqtt.homeassistant import HomeAssistantSettings
 from edged.mqtt.publisher import Publisher
@@ -43,9 +46,11 @@ class Control:
         notifier: Notifier,
         broker_url: Callable[[Settings], str],
         on_change: Callable[[], None],
+        while_loading: Callable[[], None],
     ) -> None:
         """`broker_url` gives the address behind `embedded`, starting that broker if need be.
-        `on_change` is called when other settings are in force."""
+        `on_change` is called when other settings are in force, `while_loading` each second while
+        models are loaded: an EdgedError of it ends that."""
         self.problem = ""  # why the last reload changed nothing, for the status line
         self._keeper = keeper
         self._hearing = hearing
@@ -54,6 +59,7 @@ class Control:
         self._notifier = notifier
         self._broker_url = broker_url
         self._on_change = on_change
+        self._while_loading = while_loading
 
     def announce(self) -> None:
         """At the start: the settings in force, for all who look."""
@@ -117,8 +123,7 @@ class Control:
             check_files(new)
             broker = new.broker(self._broker_url(new))
         if Live.RECOGNISER in classes:
-            models = loader.load(new.models_dir, new.model, new.threads)
-            models = loader.for_this_machine(models)
+            models = meanwhile(partial(_load, new), self._while_loading)
         options = new.options()
         wanted = models is not None or options != self._keeper.settings.options()
         if wanted and not self._engine.submit(Configure(options, models)):
@@ -189,3 +194,8 @@ class Control:
             version=__version__,
             model=f"edged {settings.model}",
         )
+
+
+def _load(settings: Settings) -> Models:
+    models = loader.load(settings.models_dir, settings.model, settings.threads)
+    return loader.for_this_machine(models)

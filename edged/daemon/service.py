@@ -32,7 +32,7 @@ from edged.daemon.keeper import Keeper
 from edged.daemon.notify import Notifier
 from edged.daemon.starting import while_it_gets_on
 from edged.daemon.vigil import Vigil
-from edged.errors import EdgedError
+from edged.errors import ConfigError, EdgedError
 from edged.events import Error, Event, Turn
 from edged.logs import say
 from edged.models import loader
@@ -138,6 +138,7 @@ class Daemon:
             self._notifier,
             self._broker_url,
             self._say_info,
+            self._while_loading,
         )
         if settings.listen:
             self._door = self._make_door(settings)
@@ -264,6 +265,11 @@ class Daemon:
         if self._vigil.silent:
             self._publisher.event(Error(self._vigil.sentence))
 
+    def _watch(self, now: float) -> None:
+        self._vigil.look(now)
+        if self._vigil.given_up and self._stop_by is None:
+            self._give_up(now)
+
     def _give_up(self, now: float) -> None:
         """A thread hangs, and no watchdog ends the process: a container's restart policy can."""
         message = "edged ends, to be started again by whoever looks after it"
@@ -290,10 +296,15 @@ class Daemon:
         else:
             self._stumbled = False
 
+    def _while_loading(self) -> None:
+        """A reload waits for models. The threads turn meanwhile, and are watched as ever."""
+        self._watch(time.monotonic())
+        if self._stop_by is not None:
+            self.hangs = True  # for what loads is left behind
+            raise ConfigError("edged stops")
+
     def _look_after(self, now: float) -> None:
-        self._vigil.look(now)  # first: what fails below is no reason to be restarted
-        if self._vigil.given_up and self._stop_by is None:
-            self._give_up(now)
+        self._watch(now)  # first: what fails below is no reason to be restarted
         mic = self._hearing.state
         self._notifier.status(self._sentence(mic))
         tried = mic.state is not Mic.OPENING or now > self._mic_by

@@ -76,7 +76,7 @@ class Courier:
         due = now + min(0.5, self._timing.unproven_s / 2)
         if self._link is None:
             due = min(due, self._retry_at)
-        if self._birth_at is not None:
+        if self._up is not None and self._birth_at is not None:
             due = min(due, self._birth_at)
         return max(0.0, due - now)
 
@@ -171,6 +171,7 @@ class Courier:
 
     def _ended(self, down: Down, now: float) -> None:
         up, self._up, self._link = self._up, None, None
+        self._birth_at = None  # the next connection says everything anyway
         self.window.close(by_broker=down.by_broker)
         if up is not None:
             if now - self._link_since >= self._timing.steady_s:

@@ -1,0 +1,66 @@
+"""What went wrong only when two things went wrong at once: the courier and the window by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from edged.mqtt.courier import Courier
+from edged.mqtt.homeassistant import HomeAssistantSettings
+from edged.mqtt.outbox import Outbox, SpoolSettings
+from edged.mqtt.reports import Acked, Down, Incoming, Kind, Outgoing, Up
+from edged.mqtt.settings import BrokerSettings, Timing
+
+
+class DeafLink:
+    """Stands for a connection: keeps what it is given, and never ends by itself."""
+
+    def __init__(self) -> None:
+        self.sent: list[Outgoing] = []
+        self.dropped = 0
+        self.alive = True
+
+    def send(self, outgoing: Outgoing) -> None:
+        self.sent.append(outgoing)
+
+
+class Hand:
+    """A courier whose link and clock are the test's."""
+
+    def __init__(self, folder: Path, timing: Timing = Timing()) -> None:  # noqa: B008  (frozen)
+        self.outbox = Outbox(SpoolSettings(folder / "spool", journal_dir=folder / "journal"))
+        self.outbox.open()
+        self.said: list[str] = []
+        self.courier = Courier(
+            BrokerSettings(device="kitchen"),
+            self.outbox,
+            lambda link, report: None,
+            lambda state: None,
+            lambda name, message: None,
+            self.said.append,
+            timing,
+        )
+
+    def up(self, now: float) -> DeafLink:
+        self.link = DeafLink()
+        self.courier._link = self.link  # type: ignore[assignment]
+        self.hear(Up(5, 20, 10**6), now)
+        return self.link
+
+    def hear(self, report: Up | Acked | Incoming | Down, now: float) -> None:
+        self.courier.handle(self.link, report, now)  # type: ignore[arg-type]
+
+
+def test_a_broker_that_goes_right_after_a_birth_does_not_keep_the_processor_busy(
+    tmp_path: Path,
+) -> None:
+    """Home Assistant and its broker restart together: the birth comes, and the link goes within
+    the five seconds before its answer. That answer stayed due for as long as the broker was away,
+    so the MQTT thread went round without a pause: one core, all of it."""
+    hand = Hand(tmp_path)
+    hand.courier.homeassistant(HomeAssistantSettings())
+    hand.up(100)
+    hand.hear(Incoming("homeassistant/status", b"online", False, None, None), 101)
+    assert hand.courier._birth_at is not None
+    hand.hear(Down(Kind.NETWORK, "gone"), 101)
+    hand.courier._retry_at = 130  # as after some failed tries
+    assert hand.courier.due_s(110) > 0.4

@@ -9,6 +9,11 @@ from edged.mqtt.homeassistant import HomeAssistantSettings
 from edged.mqtt.outbox import Outbox, SpoolSettings
 from edged.mqtt.reports import Acked, Down, Incoming, Kind, Outgoing, Up
 from edged.mqtt.settings import BrokerSettings, Timing
+from edged.mqtt.spool import Message
+
+
+def text(n: int) -> Message:
+    return Message(f"s:{n:012d}", "text", b'{"seq": %d}' % n)
 
 
 class DeafLink:
@@ -21,6 +26,9 @@ class DeafLink:
 
     def send(self, outgoing: Outgoing) -> None:
         self.sent.append(outgoing)
+
+    def on(self, name: str) -> list[bytes]:
+        return [o.payload for o in self.sent if o.topic == f"edged/kitchen/{name}"]
 
 
 class Hand:
@@ -64,3 +72,23 @@ def test_a_broker_that_goes_right_after_a_birth_does_not_keep_the_processor_busy
     hand.hear(Down(Kind.NETWORK, "gone"), 101)
     hand.courier._retry_at = 130  # as after some failed tries
     assert hand.courier.due_s(110) > 0.4
+
+
+def test_orders_that_waited_in_memory_are_not_live_when_the_broker_is_back(tmp_path: Path) -> None:
+    """With a full or read-only card they wait in memory, and were taken for live ones: each went
+    to Home Assistant's event entity, where hours-old orders must not switch anything. Some even
+    lacked `delayed`, because a disk that has just failed is not tried for five seconds."""
+    (tmp_path / "spool").write_text("a file where the folder should be")
+    hand = Hand(tmp_path)
+    hand.courier.homeassistant(HomeAssistantSettings())
+    link = hand.up(100)
+    hand.outbox.add([text(0)], proven=True)
+    hand.courier.window.fill(100)
+    assert link.on("event") == [b'{"seq": 0}'], "a live one is copied"
+    hand.hear(Down(Kind.NETWORK, "gone"), 101)  # text 0 was not answered
+    for n in (1, 2):
+        hand.outbox.add([text(n)], proven=False)
+    link = hand.up(10_000)
+    hand.courier.window.fill(10_000)
+    assert link.on("text") == [b'{"seq": %d, "delayed": true}' % n for n in range(3)]
+    assert link.on("event") == []

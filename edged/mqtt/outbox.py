@@ -108,7 +108,7 @@ class Outbox:
             if self._journal is not None:
                 self._journal.open_if_exists()
                 left = self._journal.read(0, self._journal.count)
-                self._memory.extend(Message(m.key, m.name, m.payload) for m in left)
+                self._memory.extend(Message(m.key, m.name, m.payload, waited=True) for m in left)
         except (sqlite3.Error, OSError) as problem:
             self._journal_failed(problem)
         self._drop_old()
@@ -151,10 +151,11 @@ class Outbox:
         queued = [m for m in self._memory if m.durable]
         if not handed and not queued:
             return True
+        for message in (*handed, *queued):  # whether or not the disk takes them
+            message.waited = True
+            message.payload = _delayed(message.payload)
         if time.monotonic() < self._disk_retry_at:
             return False
-        for message in (*handed, *queued):
-            message.payload = _delayed(message.payload)
         before = self._spool.count
         try:
             self._spool.append(handed + queued)

@@ -38,6 +38,7 @@ class Message:
     """One event on its way. `key` is session and seq; `name` is the topic below the device.
 
     `durable` messages are never lost; others go with the link. `row` is where it is on disk.
+    `waited`: it did not go straight to a broker that was there, so it is no longer live.
     """
 
     key: str
@@ -45,6 +46,7 @@ class Message:
     payload: bytes
     durable: bool = True
     row: int | None = None
+    waited: bool = False
     answer: tuple[str, bytes | None] | None = field(default=None)  # response topic, correlation
 
     @property
@@ -121,7 +123,10 @@ class Spool:
             "SELECT id, key, name, payload FROM messages WHERE id > ? ORDER BY id LIMIT ?",
             (after, limit),
         )
-        return [Message(key, name, bytes(payload), row=row) for row, key, name, payload in found]
+        return [
+            Message(key, name, bytes(payload), row=row, waited=True)
+            for row, key, name, payload in found
+        ]
 
     def waiting(self, after: int) -> int:
         """How many messages have a row above `after`."""

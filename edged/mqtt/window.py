@@ -169,7 +169,7 @@ class Window:
         )
         if not self._publish(outgoing, _Away(topic, now, message)):
             self._outbox.acked(message)
-        elif self.live_copies and message.row is None and message.name in EVENT_TYPES:
+        elif self.live_copies and not message.waited and message.name in EVENT_TYPES:
             if len(self._copies) >= _COPIES:
                 self._copies.popleft()
                 self.dropped["live_copies"] += 1

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
+
+import pytest
 
 from edged.mqtt.courier import Courier
 from edged.mqtt.homeassistant import HomeAssistantSettings
@@ -10,6 +13,8 @@ from edged.mqtt.outbox import Outbox, SpoolSettings
 from edged.mqtt.reports import Acked, Down, Incoming, Kind, Outgoing, Up
 from edged.mqtt.settings import BrokerSettings, Timing
 from edged.mqtt.spool import Message
+from tests.mosquitto import Ear, Mosquitto, until
+from tests.mqtt_rig import Rig, words
 
 
 def text(n: int) -> Message:
@@ -92,3 +97,43 @@ def test_orders_that_waited_in_memory_are_not_live_when_the_broker_is_back(tmp_p
     hand.courier.window.fill(10_000)
     assert link.on("text") == [b'{"seq": %d, "delayed": true}' % n for n in range(3)]
     assert link.on("event") == []
+
+
+def test_a_fault_in_one_order_does_not_lose_the_words_beside_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The words had left the inbox with the order, and went with it: not counted, not said. And
+    of all the faults in the life of a process only the first was logged."""
+
+    def first() -> None:
+        time.sleep(0.2)  # what follows comes in one batch
+
+    def wrong() -> None:
+        raise ZeroDivisionError("once")
+
+    def wrong_elsewhere() -> None:
+        raise KeyError("twice")
+
+    with Mosquitto(tmp_path) as broker, Ear(broker.port) as ear, Rig(tmp_path, broker.port) as rig:
+        rig.connected()
+        for do in (first, wrong, wrong, wrong_elsewhere):
+            rig.publisher._inbox.order(do)
+            time.sleep(0.02)
+        rig.say(0, 5)
+        rig.drained()
+        until(lambda: len(ear.events()) == 10, "all words")
+        assert words(ear.events()) == [f"word{n}" for n in range(5)]
+    assert caplog.text.count("ZeroDivisionError: once") == 1
+    assert caplog.text.count("KeyError: 'twice'") == 1
+
+
+def test_a_thread_whose_every_round_fails_does_not_feed_the_watchdog(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The beat came before the round: a daemon that published nothing any more looked alive."""
+    with Rig(tmp_path, 1) as rig:
+        until(lambda: rig.states, "it tries to connect")
+        with monkeypatch.context() as broken:
+            broken.setattr(rig.publisher._courier, "tick", lambda now: 1 / 0)
+            until(lambda: rig.publisher.heartbeat_age_s() > 1.5, "no beat", 10)
+        until(lambda: rig.publisher.heartbeat_age_s() < 1, "a beat")

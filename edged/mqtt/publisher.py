@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from edged.errors import RequestError
@@ -23,6 +24,7 @@ from edged.events import Error, Event, Ready, Step, Turn, to_json
 from edged.mqtt import commands, homeassistant
 from edged.mqtt.commands import Command
 from edged.mqtt.courier import Courier
+from edged.mqtt.faults import Faults
 from edged.mqtt.homeassistant import HomeAssistantSettings
 from edged.mqtt.inbox import Answer, Batch, Inbox, Numbered
 from edged.mqtt.outbox import Outbox, SpoolSettings
@@ -102,6 +104,7 @@ class Publisher:
         self._tell_at = 0.0
         self._replies = 0
         self._warned: set[str] = set()
+        self._faults = Faults()
         self._stats = Stats()
         self._last_error: str | None = None
         self._beat = time.monotonic()
@@ -175,7 +178,8 @@ class Publisher:
         self._inbox.order(change)
 
     def heartbeat_age_s(self) -> float:
-        """Since the MQTT thread last went round, for the watchdog. It goes round every 0.5 s."""
+        """Since the MQTT thread last went round without a fault, for the watchdog. It goes round
+        every 0.5 s."""
         return time.monotonic() - self._beat
 
     def stats(self) -> Stats:
@@ -214,14 +218,13 @@ class Publisher:
         self._take(self._inbox.take(0), time.monotonic())
 
     def _guarded(self, timeout_s: float) -> None:
-        """One round, which a bug of ours must not end: then nothing would be published again."""
-        self._beat = time.monotonic()
-        try:
-            self._round(timeout_s)
-        except Exception:
-            if "round" not in self._warned:
-                _log.exception("a fault in the MQTT thread")
-                self._warned.add("round")
+        """One round, which a bug of ours must not end: then nothing would be published again.
+
+        Only a good round feeds the watchdog: one that always fails publishes nothing either.
+        """
+        if self._faults.guard("a round", lambda: self._round(timeout_s)):
+            self._beat = time.monotonic()
+        else:
             time.sleep(0.2)
 
     def _round(self, timeout_s: float) -> None:
@@ -235,10 +238,11 @@ class Publisher:
         self._observe()
 
     def _take(self, batch: Batch, now: float) -> None:
+        """Nothing else has this batch: a fault in one thing must not lose the others."""
         for do in batch.orders:
-            do()
+            self._faults.guard("an order", do)
         for link, report in batch.reports:
-            self._courier.handle(link, report, now)
+            self._faults.guard("a report", partial(self._courier.handle, link, report, now))
         messages = [m for m in map(self._message, batch.events) if m is not None]
         if messages:
             self._outbox.add(messages, proven=self._courier.proven(now))
@@ -249,7 +253,10 @@ class Publisher:
         """Behind the words of the same moment: nobody answers a step, and a broker with Nagle's
         algorithm (mosquitto, unless told otherwise) holds what follows it back for 40 ms."""
         for step in steps:
-            self._courier.window.step(_encode(self._enveloped(step)))
+            self._faults.guard("a step", partial(self._send_step, step))
+
+    def _send_step(self, step: Numbered) -> None:
+        self._courier.window.step(_encode(self._enveloped(step)))
 
     def _enveloped(self, item: Numbered) -> dict[str, Any]:
         envelope: dict[str, Any] = {"session": self.session}
@@ -264,16 +271,17 @@ class Publisher:
             return Message(f"reply:{self._replies}", "", item.payload, durable=False, answer=where)
         try:
             payload = _encode(self._enveloped(item))
-        except (TypeError, ValueError):
+            if isinstance(item.event, Turn):
+                self._transcript(item.event, item)
+        except Exception:
             _log.exception("a %s cannot be written as JSON", item.event.type)
             self._dropped["malformed"] += 1
             return None
-        if isinstance(item.event, Turn):
-            last = homeassistant.transcript(
-                item.event, self.session, item.seq, item.ts, item.latency_ms
-            )
-            self._courier.retained.set("state/transcript", _encode(last))
         return Message(f"{self.session}:{item.seq:012d}", item.event.type, payload)
+
+    def _transcript(self, turn: Turn, item: Numbered) -> None:
+        last = homeassistant.transcript(turn, self.session, item.seq, item.ts, item.latency_ms)
+        self._courier.retained.set("state/transcript", _encode(last))
 
     def _command(self, name: str, message: Incoming) -> None:
         """Well-formed commands go to the daemon; all others are answered here, and do nothing."""

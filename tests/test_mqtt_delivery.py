@@ -282,7 +282,8 @@ def test_what_a_disk_that_cannot_be_written_holds_up_stays_in_memory(tmp_path: P
             until(lambda: rig.publisher.stats().disk_error, "the trouble is known")
             broker.start()
             rig.connected().drained()
-            until(lambda: len(ear.events()) == 60, "all heard")
+            until(lambda: len(ear.events()) == 61, "all heard")
+        assert "cannot be used" in ear.on("error")[0].json()["message"], "nobody was told once"
         assert words(ear.events()) == [f"word{n}" for n in range(30)]
 
 

@@ -16,28 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from edged.mqtt import outbox as outbox_module
 from edged.mqtt.outbox import Outbox, SpoolSettings
 from edged.mqtt.spool import Message, Spool
-
-
-def message(n: int, session: str = "s", size: int = 2) -> Message:
-    return Message(f"{session}:{n:012d}", "text", b"{" + b" " * (size - 2) + b"}")
-
-
-def numbers(messages: list[Message]) -> list[int]:
-    return [int(m.key.split(":")[1]) for m in messages]
-
-
-def opened(folder: Path, **more: object) -> Outbox:
-    box = Outbox(SpoolSettings(folder / "spool", journal_dir=folder / "journal", **more))  # type: ignore[arg-type]
-    box.open()
-    return box
-
-
-def drain(box: Outbox) -> list[Message]:
-    found = []
-    while (m := box.next()) is not None:
-        found.append(m)
-        box.acked(m)
-    return found
+from tests.outbox_rig import drain, message, numbers, opened
 
 
 class OutboxMachine(RuleBasedStateMachine):

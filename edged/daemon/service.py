@@ -327,6 +327,7 @@ class Daemon:
             broker,
             self._control.problem,
             self._keeper.unsaved,
+            self._publisher.stats().disk_error,
         ]
         return "; ".join(part for part in parts if part)
 
@@ -354,6 +355,8 @@ class Daemon:
             "outbox_depth": stats.depth,
             "spooled": stats.spooled,
             "messages_dropped": dict(stats.dropped),
+            "disk_error": stats.disk_error,
+            "damaged_spools": stats.damaged,
             "heard_s": round(self._engine.heard_s, 1),
             "silent_threads": list(self._vigil.silent),
             "unsaved": self._keeper.unsaved or None,

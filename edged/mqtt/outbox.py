@@ -13,6 +13,7 @@ and `dropped` says how many and why. One thread only.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import sqlite3
@@ -32,6 +33,8 @@ _REMOVE_EVERY_S = 2.0  # acknowledged rows leave the disk in batches: fewer sync
 _REMOVE_AT = 256
 _AGE_EVERY_S = 3600.0
 _RETRY_DISK_S = 5.0
+_PROBE_EVERY_S = 60.0
+_READ_TRIES = 6  # then the spool is put aside: what is said now must not wait for ever
 _MARK = b', "delayed": true}'
 
 
@@ -60,7 +63,8 @@ class Outbox:
 
     def __init__(self, settings: SpoolSettings) -> None:
         self.dropped: Counter[str] = Counter()
-        self.disk_error: str | None = None
+        self._write_error: str | None = None
+        self._read_error: str | None = None
         self._settings = settings
         self._spool = Spool(settings.dir / "spool.db", durable=True)
         self._journal: Spool | None = None
@@ -78,6 +82,9 @@ class Outbox:
         self._remove_at = 0.0
         self._age_at = 0.0
         self._disk_retry_at = 0.0
+        self._probe_at = 0.0
+        self._read_retry_at = 0.0
+        self._read_failures = 0
 
     @property
     def depth(self) -> int:
@@ -96,6 +103,16 @@ class Outbox:
     @property
     def spooled_bytes(self) -> int:
         return self._spool.bytes
+
+    @property
+    def disk_error(self) -> str | None:
+        """What is wrong with the spool at present, as a sentence."""
+        return self._read_error or self._write_error
+
+    @property
+    def damaged(self) -> int:
+        """How many files were put aside."""
+        return self._spool.damaged + (self._journal.damaged if self._journal else 0)
 
     def open(self) -> int:
         """Finds what earlier runs left; returns how many messages."""
@@ -130,6 +147,8 @@ class Outbox:
         """The oldest message not handed out yet, which is now handed out."""
         if not self._page and self._ahead:
             self._read_page()
+        if not self._page and self._ahead:
+            return None  # the disk cannot be read just now, and what is on it comes first
         queue = self._page or self._memory
         if not queue:
             return None
@@ -161,6 +180,8 @@ class Outbox:
             self._spool.append(handed + queued)
         except (sqlite3.Error, OSError) as problem:
             self._disk_failed(problem)
+            if _surely_damaged(problem):
+                self._put_aside(problem)
             return False
         self._disk_works()
         self._memory = deque(m for m in self._memory if not m.durable)
@@ -197,6 +218,9 @@ class Outbox:
         ):
             self._remove_done()
             self._remove_at = now + _REMOVE_EVERY_S
+        if self._write_error is not None and now >= self._probe_at:
+            self._probe_at = now + _PROBE_EVERY_S
+            self._probe()
         if now >= self._age_at:
             self._age_at = now + _AGE_EVERY_S
             self._drop_old()
@@ -213,15 +237,64 @@ class Outbox:
         if self._journal is not None:
             self._journal.close()
 
+    def _probe(self) -> None:
+        """With a healthy broker nothing is written: trouble would be told long after its end."""
+        before = self._spool.count
+        try:
+            self._spool.probe()
+        except (sqlite3.Error, OSError) as problem:
+            self._disk_failed(problem)
+        else:
+            self._ahead += max(0, self._spool.count - before)  # it may have been opened just now
+            self._disk_works()
+
     def _read_page(self) -> None:
+        if time.monotonic() < self._read_retry_at:
+            return
         try:
             self._page.extend(self._spool.read(self._read_to, _PAGE))
         except (sqlite3.Error, OSError) as problem:
-            self._disk_failed(problem)
+            self._read_failed(problem)
             return
+        self._read_error, self._read_failures = None, 0
         if self._page and self._page[-1].row is not None:
             self._read_to = self._page[-1].row
         self._ahead = max(0, self._ahead - len(self._page)) if self._page else 0
+
+    def _read_failed(self, problem: Exception) -> None:
+        if self._read_error is None:
+            _log.warning("the spool %s cannot be read: %s", self._spool.path, problem)
+        self._read_error = f"the spool {self._spool.path} cannot be read: {problem}"
+        self._read_retry_at = time.monotonic() + _RETRY_DISK_S
+        self._read_failures += 1
+        if _surely_damaged(problem) or self._read_failures >= _READ_TRIES:
+            self._put_aside(problem)
+            self.spill()
+
+    def _put_aside(self, problem: Exception) -> None:
+        """Takes what can still be read into memory, counts the rest, and begins a new spool."""
+        rescued: list[Message] = []
+        on_disk = len(self._page) + self._ahead
+        with contextlib.suppress(sqlite3.Error, OSError):
+            while found := self._spool.read(self._read_to, 1):
+                rescued += found
+                self._read_to = found[0].row or 0
+        rescued = [*self._page, *rescued]
+        for message in (*self._out.values(), *rescued):
+            message.row = None
+        try:
+            self._spool.put_aside(problem)
+        except OSError as also:
+            self._disk_failed(also)
+        else:
+            self._disk_retry_at = 0.0
+        if on_disk > len(rescued):
+            self.dropped["damaged"] += on_disk - len(rescued)
+        self._memory.extendleft(reversed(rescued))
+        self._page.clear()
+        self._done_rows.clear()
+        self._read_to = self._ahead = self._read_failures = 0
+        self._read_error, self._read_retry_at = None, 0.0
 
     def _rewind(self) -> None:
         self._page.clear()
@@ -274,20 +347,25 @@ class Outbox:
 
     def _disk_failed(self, problem: Exception) -> None:
         self._disk_retry_at = time.monotonic() + _RETRY_DISK_S
-        if self.disk_error is None:
+        if self._write_error is None:
             _log.warning("the spool %s cannot be used: %s", self._spool.path, problem)
-        self.disk_error = f"the spool {self._spool.path} cannot be used: {problem}"
+        self._write_error = f"the spool {self._spool.path} cannot be used: {problem}"
 
     def _disk_works(self) -> None:
-        if self.disk_error is not None:
+        if self._write_error is not None:
             _log.warning("the spool %s can be used again", self._spool.path)
-        self.disk_error = None
+        self._write_error = None
 
     def _journal_failed(self, problem: Exception) -> None:
         assert self._journal is not None
         _log.warning("the journal %s cannot be used: %s", self._journal.path, problem)
         self._journal.close()
         self._journal = None
+
+
+def _surely_damaged(problem: Exception) -> bool:
+    """SQLite says so by the plain class: "malformed", "not a database". A subclass may pass."""
+    return type(problem) is sqlite3.DatabaseError
 
 
 def _delayed(payload: bytes) -> bytes:

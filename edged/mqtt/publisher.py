@@ -40,6 +40,7 @@ _LOST = {
     "too_old": "because they had waited too long",
     "memory_full": "because memory was full and the disk could not be written",
     "disk": "because the disk could not be written",
+    "damaged": "because the spool on disk was damaged",
     "inbox_full": "because the MQTT thread was stuck",
     "malformed": "because they could not be written as JSON",
 }
@@ -51,6 +52,7 @@ class Stats:
 
     `dropped` says why and how many since the start: `steps`, `reply` and `live_copies` are
     expendable, every other reason is a loss that an `error` event has told or will tell.
+    `disk_error` is present trouble with the spool; `damaged` counts files that were put aside.
     """
 
     connected: bool = False
@@ -63,6 +65,7 @@ class Stats:
     sent: int = 0
     dropped: Mapping[str, int] = field(default_factory=dict)
     disk_error: str | None = None
+    damaged: int = 0
 
 
 class Publisher:
@@ -102,6 +105,9 @@ class Publisher:
         self._dropped: Counter[str] = Counter()
         self._told: Counter[str] = Counter()
         self._tell_at = 0.0
+        self._disk_told: str | None = None
+        self._disk_tell_at = 0.0
+        self._damaged_told = 0
         self._replies = 0
         self._warned: set[str] = set()
         self._faults = Faults()
@@ -232,6 +238,7 @@ class Publisher:
         now = time.monotonic()
         self._take(batch, now)
         self._tell_losses(now)
+        self._tell_disk(now)
         self._courier.tick(now)
         self._send_steps(batch.steps)
         self._outbox.maintain(now)
@@ -329,6 +336,19 @@ class Publisher:
         _log.warning("%s", sentence)
         self._say(sentence)
 
+    def _tell_disk(self, now: float) -> None:
+        """Once per episode, at once: whoever hears it may still free the card in time."""
+        if self._outbox.damaged > self._damaged_told:
+            self._damaged_told = self._outbox.damaged
+            self._say("a damaged spool was put aside: what could not be read from it is lost")
+        trouble = self._outbox.disk_error
+        if trouble is None or self._disk_told is not None:
+            self._disk_told = trouble and self._disk_told
+        elif now >= self._disk_tell_at:
+            self._disk_tell_at = now + self._timing.announce_s
+            self._disk_told = trouble
+            self._say(trouble)
+
     def _losses(self) -> Counter[str]:
         """Those of many messages; single ones the courier tells itself."""
         found = self._outbox.dropped + self._inbox.dropped + self._dropped
@@ -355,6 +375,7 @@ class Publisher:
             sent=self._courier.window.sent,
             dropped=dict(dropped),
             disk_error=self._outbox.disk_error,
+            damaged=self._outbox.damaged,
         )
         self._inbox.settled()
 

@@ -17,9 +17,11 @@ import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 _log = logging.getLogger(__name__)
+_KEPT = 3  # damaged files
 _ROW_BYTES = 64  # what SQLite adds to each message, roughly
 _SIZE = f"length(payload) + length(CAST(name || key AS BLOB)) + {_ROW_BYTES}"
 _SCHEMA = """
@@ -149,6 +151,12 @@ class Spool:
         if self.count:
             self._delete("id > ?", [0])
 
+    def probe(self) -> None:
+        """Raises if nothing can be written."""
+        with _transaction(self._open()) as db:
+            db.execute("INSERT INTO messages (key, name, payload, stored_at) VALUES ('','','',0)")
+            db.execute("DELETE FROM messages WHERE key = ''")
+
     def drop_older_than(self, age_s: float) -> int:
         """Removes what was stored longer ago than that; returns how many."""
         return self._delete("stored_at < ?", [time.time() - age_s])
@@ -170,6 +178,12 @@ class Spool:
         if self._db is not None:
             self._db.close()
             self._db = None
+
+    def put_aside(self, problem: Exception) -> None:
+        """Gives the file up, but keeps it under another name; the next use makes a new one."""
+        self.close()
+        self.count = self.bytes = 0
+        self._put_aside(problem)
 
     def _delete(self, which: str, values: Iterable[object]) -> int:
         if self._db is None:
@@ -214,10 +228,14 @@ class Spool:
         return db
 
     def _put_aside(self, problem: Exception) -> None:
+        names = (".damaged", *(f".damaged.{n}" for n in range(1, _KEPT)))
+        newest, *older = [self.path.with_suffix(name) for name in names]
+        for old, new in reversed(list(pairwise([newest, *older]))):
+            if old.exists():
+                os.replace(old, new)
+        os.replace(self.path, newest)
         self.damaged += 1
-        aside = self.path.with_suffix(".damaged")
-        _log.warning("the spool %s is damaged (%s): put aside as %s", self.path, problem, aside)
-        os.replace(self.path, aside)
+        _log.warning("the spool %s is damaged (%s): put aside as %s", self.path, problem, newest)
         for suffix in ("-wal", "-shm"):
             Path(f"{self.path}{suffix}").unlink(missing_ok=True)
 

@@ -137,3 +137,24 @@ def test_a_thread_whose_every_round_fails_does_not_feed_the_watchdog(
             broken.setattr(rig.publisher._courier, "tick", lambda now: 1 / 0)
             until(lambda: rig.publisher.heartbeat_age_s() > 1.5, "no beat", 10)
         until(lambda: rig.publisher.heartbeat_age_s() < 1, "a beat")
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_two_boxes_of_one_name_give_each_other_more_and_more_time(
+    tmp_path: Path, told: bool
+) -> None:
+    """Each came back after five seconds, threw the other out, and had the link for five seconds,
+    which counted as a good connection: so it went on for ever. Mosquitto 2.0 tells nobody why."""
+    hand = Hand(tmp_path)
+    evicted = Down(Kind.DUPLICATE if told else Kind.NETWORK, "evicted", by_broker=True)
+    now, waits = 100.0, [5.0]
+    for _ in range(12):
+        hand.up(now)
+        now += max(5.0, waits[-1])  # until the other one is back
+        hand.hear(evicted, now)
+        waits.append(hand.courier._retry_at - now)
+        now = hand.courier._retry_at
+    assert all(wait >= 48 for wait in waits[-4:]), waits
+    hand.up(now)
+    hand.hear(evicted, now + 400)
+    assert hand.courier._retry_at - (now + 400) <= 6, "the other one has got another name"

@@ -25,6 +25,7 @@ from edged.mqtt.window import Window
 
 _log = logging.getLogger(__name__)
 _LASTING_S = 60
+_RECONCILED_S = 300  # of two boxes with one name each waits up to 72 s, and has the link as long
 
 
 class Courier:
@@ -52,6 +53,7 @@ class Courier:
         self._protocol = broker.protocol
         self._silences = 0
         self._evictions = 0
+        self._rivalled = False  # another client has taken our place lately
         self._backoff = Backoff(timing)
         self._homeassistant: HomeAssistantSettings | None = None
         self._birth_at: float | None = None
@@ -112,6 +114,7 @@ class Courier:
             self._ended(Down(Kind.CONNECTING, "reconnecting with new settings"), time.monotonic())
         if self._homeassistant is not None:
             self.homeassistant(self._homeassistant)
+        self._rivalled = False  # the name may be another now
         self._retry_at = 0.0
 
     def disconnect(self) -> None:
@@ -174,16 +177,20 @@ class Courier:
         self._birth_at = None  # the next connection says everything anyway
         self.window.close(by_broker=down.by_broker)
         if up is not None:
-            if now - self._link_since >= self._timing.steady_s:
+            steady_s = _RECONCILED_S if self._rivalled else self._timing.steady_s
+            if now - self._link_since >= steady_s:
                 self._backoff.reset()
+                self._rivalled = False
             down = self._judged(down, now)
+            self._rivalled |= down.kind is Kind.DUPLICATE
         self._choose_protocol(down)
         self._retry_at = now + self._backoff.wait_s(down.kind)
         self._became(LinkState(False, down.kind, down.message))
 
     def _judged(self, down: Down, now: float) -> Down:
         """Mosquitto 2.0 does not tell a client that another took its place: it just hangs up."""
-        short = now - self._link_since < _LASTING_S and not self.window.suspicion.careful
+        lasting_s = _RECONCILED_S if self._rivalled else _LASTING_S
+        short = now - self._link_since < lasting_s and not self.window.suspicion.careful
         self._evictions = self._evictions + 1 if down.by_broker and short else 0
         if self._evictions < 3 or down.kind is not Kind.NETWORK:
             return down

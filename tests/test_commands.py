@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from edged.errors import RequestError
 from edged.mqtt.commands import MAX_BYTES, NAMES, Command, parse
+from edged.mqtt.topics import Topics
 from tests.mosquitto import Ear, Mosquitto, until
 from tests.mqtt_rig import Rig
 
@@ -198,14 +199,35 @@ def test_an_answer_goes_where_it_was_asked_for_and_after_the_texts(tmp_path: Pat
             assert not ear.on("result")
 
 
-@pytest.mark.parametrize("topic", ["edged/kitchen/cmd/flush", "$SYS/x", "a" * 600])
+@pytest.mark.parametrize(
+    "topic",
+    [
+        "edged/kitchen/cmd/flush",
+        "edged/hall/cmd/flush",
+        "edged/kitchen/availability",
+        "edged/kitchen/text",
+        "$SYS/x",
+        "a" * 600,
+    ],
+)
 def test_an_answer_is_not_sent_where_it_would_do_harm(tmp_path: Path, topic: str) -> None:
-    """A response topic that is a command of ours would make us talk to ourselves for ever."""
+    """A response topic that is a command of ours would make us talk to ourselves for ever, and
+    whoever may only ask could speak as the box: an answer went to its `availability`."""
     with Mosquitto(tmp_path) as broker, Ear(broker.port) as ear, Rig(tmp_path, broker.port) as rig:
         rig.connected()
         ear.say("edged/kitchen/cmd/flush", "5", ResponseTopic=topic)
         until(lambda: ear.on("cmd/flush/result"), "the answer at the usual place")
         assert len(rig.commands) == 1
+
+
+def test_an_answer_may_go_to_any_place_of_the_askers_and_to_results() -> None:
+    """A base may be shared with others: `home/panel/answers` is nobody's but the panel's."""
+    may = Topics("home", "kitchen").may_answer_at
+    assert may("home/panel/answers")
+    assert may("home/kitchen/cmd/flush/result")
+    assert may("home/kitchens")
+    assert not may("home/kitchen/cmd/flush/results")
+    assert not may("home/kitchen/state/mute")
 
 
 def test_a_retained_command_is_ignored_and_reported_live_and_at_each_connection(

@@ -158,3 +158,20 @@ def test_two_boxes_of_one_name_give_each_other_more_and_more_time(
     hand.up(now)
     hand.hear(evicted, now + 400)
     assert hand.courier._retry_at - (now + 400) <= 6, "the other one has got another name"
+
+
+def test_answers_that_the_broker_refuses_are_counted_and_no_more(tmp_path: Path) -> None:
+    """Each response topic that an ACL denies was remembered, said in an `error` event, and left
+    the link in the state of a box without rights: whoever may ask could do that without end."""
+    hand = Hand(tmp_path)
+    link = hand.up(100)
+    for n in range(5):
+        answer = Message(f"reply:{n}", "", b"{}", durable=False, answer=(f"denied/{n}", None))
+        hand.outbox.add([answer], proven=True)
+    hand.courier.window.fill(100)
+    for sent in link.sent:
+        refused = 135 if sent.topic.startswith("denied/") else 0
+        hand.hear(Acked(sent.token, refused, "not authorized"), 100)
+    assert hand.courier.window.dropped["refused"] == 5
+    assert hand.said == []
+    assert hand.courier.state.kind is Kind.UP

@@ -79,11 +79,19 @@ class Topics:
         return self(f"cmd/{command if _COMMAND.fullmatch(command) else 'unknown'}/result")
 
     def may_answer_at(self, topic: str | None) -> bool:
-        """Whether a response topic can be published to and is not a command to ourselves."""
+        """Whether a response topic can be published to without speaking in somebody's name.
+
+        That is a command to a box, or anything of our own but the result of a command.
+        """
         return (
             topic is not None
             and 0 < len(topic.encode(errors="replace")) <= 512
             and not any(c in "+#" or c < " " or "\ud800" <= c <= "\udfff" for c in topic)
             and not topic.startswith("$")
-            and self.command_of(topic) is None
+            and not re.fullmatch(rf"{re.escape(self.base)}/[^/]+/cmd/[^/]*", topic)
+            and (not topic.startswith(self("")) or self._is_result(topic))
         )
+
+    def _is_result(self, topic: str) -> bool:
+        parts = topic.removeprefix(self("")).split("/")
+        return len(parts) == 3 and (parts[0], parts[2]) == ("cmd", "result")

@@ -201,6 +201,8 @@ class Window:
     def _was_refused(self, away: _Away, why: str) -> None:
         if away.message is not None:
             self.dropped["refused"] += 1
+            if away.message.answer is not None:
+                return  # the asker's affair, who can name a new topic each time
         if away.topic in self._refused or away.retained in self.expected_refusals:
             return
         sentence = f"the broker refuses {away.topic}: {why}"

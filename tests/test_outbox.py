@@ -180,15 +180,69 @@ def test_the_oldest_go_while_they_are_being_sent(tmp_path: Path) -> None:
     assert box.depth == 0
 
 
+class Clocks:
+    """Both clocks of the system. Only the wall clock ever jumps."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, behind_s: float = 0) -> None:
+        self.wall, self.monotonic = time.time() - behind_s, time.monotonic()
+        monkeypatch.setattr(time, "time", lambda: self.wall)
+        monkeypatch.setattr(time, "monotonic", lambda: self.monotonic)
+
+    def go(self, days: float) -> None:
+        self.wall += days * 86400
+        self.monotonic += days * 86400
+
+    def jump(self, days: float) -> None:
+        self.wall += days * 86400
+
+
 def test_messages_that_are_too_old_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clocks = Clocks(monkeypatch)
     box = opened(tmp_path)
     box.add([message(1)], proven=False)
-    long_after = time.time() + 40 * 86400
-    monkeypatch.setattr(time, "time", lambda: long_after)
+    clocks.go(20)
     box.add([message(2)], proven=False)
-    box.maintain(time.monotonic() + 1e6)
+    clocks.go(20)
+    box.maintain(time.monotonic())
     assert box.dropped == {"too_old": 1}
     assert numbers(drain(box)) == [2]
+
+
+def test_the_words_before_the_clock_was_set_are_not_a_month_old_afterwards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A board without a battery clock came out of a cupboard, heard people, then the time: what
+    it had heard a minute ago was dropped as too old. Its age counts by the minutes that passed."""
+    clocks = Clocks(monkeypatch, behind_s=40 * 86400)
+    box = opened(tmp_path)
+    box.add([message(1)], proven=False)
+    clocks.jump(40)
+    box.add([message(2)], proven=False)
+    clocks.go(1)
+    box.maintain(time.monotonic())
+    assert not +box.dropped
+    clocks.go(30)
+    box.maintain(time.monotonic())
+    assert box.dropped == {"too_old": 2}, "neither jumped ahead of the time"
+
+
+def test_what_an_earlier_run_left_gets_a_day_to_be_sent_whatever_its_age(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That run may have ended before it heard the time, so its words only look old."""
+    clocks = Clocks(monkeypatch, behind_s=40 * 86400)
+    box = opened(tmp_path)
+    box.add([message(1)], proven=False)
+    box.close()
+    clocks.jump(40)
+    box = opened(tmp_path)
+    clocks.go(0.5)
+    box.maintain(time.monotonic())
+    assert not +box.dropped
+    assert box.depth == 1
+    clocks.go(1)
+    box.maintain(time.monotonic())
+    assert box.dropped == {"too_old": 1}
 
 
 def test_memory_is_bounded_when_the_disk_cannot_be_written(

@@ -43,8 +43,8 @@ class SpoolSettings:
     """Where messages wait, and how many.
 
     `dir` is on disk, `journal_dir` on a memory file system (None: a killed daemon may lose what
-    the broker had not acknowledged within the last second). The age is generous because a board
-    without a battery clock may wake up days behind.
+    the broker had not acknowledged within the last second). What an earlier run left is kept for
+    a day whatever its age: it may have been stored with a wrong clock.
     """
 
     dir: Path

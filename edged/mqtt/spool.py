@@ -22,6 +22,8 @@ from pathlib import Path
 
 _log = logging.getLogger(__name__)
 _KEPT = 3  # damaged files
+_JUMP_S = 120  # less is drift, which does not matter against an age of days
+_GRACE_S = 86400
 _ROW_BYTES = 64  # what SQLite adds to each message, roughly
 _SIZE = f"length(payload) + length(CAST(name || key AS BLOB)) + {_ROW_BYTES}"
 _SCHEMA = """
@@ -81,6 +83,9 @@ class Spool:
         self.count = 0
         self.bytes = 0
         self.damaged = 0
+        self._opened_at = 0.0  # monotonic
+        self._earlier_to = 0  # rows up to here are an earlier run's
+        self._clock_offset = 0.0  # what the wall clock shows at monotonic 0
         self._durable = durable
         self._db: sqlite3.Connection | None = None
 
@@ -97,6 +102,7 @@ class Spool:
         if not messages:
             return
         db = self._open()
+        self._follow_clock(db)
         now = time.time()
         rows, added = [], []
         with _transaction(db):
@@ -158,8 +164,27 @@ class Spool:
             db.execute("DELETE FROM messages WHERE key = ''")
 
     def drop_older_than(self, age_s: float) -> int:
-        """Removes what was stored longer ago than that; returns how many."""
-        return self._delete("stored_at < ?", [time.time() - age_s])
+        """Removes what was stored longer ago than that; returns how many.
+
+        An earlier run may have stored with a wrong clock, so what it left gets a day to be sent.
+        """
+        if self._db is None:
+            return 0
+        self._follow_clock(self._db)
+        graced = time.monotonic() - self._opened_at < _GRACE_S
+        which = f"stored_at < ? AND id > {self._earlier_to if graced else 0}"
+        return self._delete(which, [time.time() - age_s])
+
+    def _follow_clock(self, db: sqlite3.Connection) -> None:
+        """A board without a battery clock wakes up weeks behind, and jumps when it has heard the
+        time: what this run stored before then jumps along, or it would count as weeks old."""
+        offset = time.time() - time.monotonic()
+        jump = offset - self._clock_offset
+        if abs(jump) > _JUMP_S:
+            query = "UPDATE messages SET stored_at = stored_at + ? WHERE id > ?"
+            with _transaction(db):
+                db.execute(query, (jump, self._earlier_to))
+            self._clock_offset = offset
 
     def drop_to(self, most_bytes: int) -> int:
         """Removes the oldest until at most 95 % of `most_bytes` are left; returns how many."""
@@ -209,6 +234,10 @@ class Spool:
                 self._db = self._connect()
             query = f"SELECT count(*), coalesce(sum({_SIZE}), 0) FROM messages"
             self.count, self.bytes = self._db.execute(query).fetchone()
+            query = "SELECT coalesce(max(id), 0) FROM messages"
+            (self._earlier_to,) = self._db.execute(query).fetchone()
+            self._opened_at = time.monotonic()
+            self._clock_offset = time.time() - self._opened_at
         return self._db
 
     def _connect(self) -> sqlite3.Connection:

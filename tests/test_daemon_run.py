@@ -290,6 +290,19 @@ def test_words_spoken_while_the_broker_is_away_survive_kill_9(tmp_path: Path) ->
     assert len([e for e in events if e["type"] == "text"]) > 5
 
 
+def test_a_card_that_cannot_be_written_is_told_by_systemd_and_in_health(tmp_path: Path) -> None:
+    """Nobody was told until words were missing."""
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / "spool").write_text("a file where the folder should be")
+    with Mosquitto(tmp_path / "broker") as broker, Ear(broker.port, ("edged/#",)) as ear:
+        broker.stop()
+        with Box(tmp_path, broker.port) as box:
+            until(lambda: "spool.db cannot be used" in box.systemd.status, "STATUS", 20)
+            broker.start()
+            until(lambda: ear.on("state/health"), "its health")
+            assert "cannot be used" in state(ear, "health")["disk_error"]
+
+
 def test_with_a_sound_server_that_hangs_it_still_answers_feeds_the_watchdog_and_stops(
     tmp_path, broker
 ) -> None:

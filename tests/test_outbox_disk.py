@@ -92,6 +92,24 @@ def test_a_spool_that_is_damaged_under_way_gives_back_what_can_be_read(tmp_path:
     assert box.disk_error is None
 
 
+def test_a_card_that_ruins_each_new_spool_is_not_given_one_after_the_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each one put aside is told with an error, which is a message, which wants to be on disk."""
+    box = opened(tmp_path)
+    box.add([message(0)], proven=False)
+
+    def ruin(_: object) -> None:
+        box._spool.path.touch()
+        raise sqlite3.DatabaseError("database disk image is malformed")
+
+    monkeypatch.setattr(box._spool, "append", ruin)
+    for n in range(1, 50):
+        box.add([message(n)], proven=False)
+    assert box.damaged <= 2
+    assert numbers(drain(box)) == list(range(50))
+
+
 def test_at_most_three_damaged_files_are_kept(tmp_path: Path) -> None:
     """The second one once overwrote the first; a bad card must not fill itself with them either."""
     for n in range(5):

@@ -83,6 +83,7 @@ class Outbox:
         self._age_at = 0.0
         self._disk_retry_at = 0.0
         self._probe_at = 0.0
+        self._aside_at = float("-inf")
         self._read_retry_at = 0.0
         self._read_failures = 0
 
@@ -287,7 +288,10 @@ class Outbox:
         except OSError as also:
             self._disk_failed(also)
         else:
-            self._disk_retry_at = 0.0
+            now = time.monotonic()
+            if now - self._aside_at >= _PROBE_EVERY_S:  # a card that ruins each one may rest
+                self._disk_retry_at = 0.0
+            self._aside_at = now
         if on_disk > len(rescued):
             self.dropped["damaged"] += on_disk - len(rescued)
         self._memory.extendleft(reversed(rescued))

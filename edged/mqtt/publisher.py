@@ -105,7 +105,7 @@ class Publisher:
         self._dropped: Counter[str] = Counter()
         self._told: Counter[str] = Counter()
         self._tell_at = 0.0
-        self._disk_told: str | None = None
+        self._disk_told = False
         self._disk_tell_at = 0.0
         self._damaged_told = 0
         self._replies = 0
@@ -338,16 +338,20 @@ class Publisher:
 
     def _tell_disk(self, now: float) -> None:
         """Once per episode, at once: whoever hears it may still free the card in time."""
-        if self._outbox.damaged > self._damaged_told:
-            self._damaged_told = self._outbox.damaged
+        trouble, damaged = self._outbox.disk_error, self._outbox.damaged
+        if trouble is None:
+            self._disk_told = False
+        if now < self._disk_tell_at:
+            return  # an error is a message too, which a bad card may fail over again
+        if damaged > self._damaged_told:
             self._say("a damaged spool was put aside: what could not be read from it is lost")
-        trouble = self._outbox.disk_error
-        if trouble is None or self._disk_told is not None:
-            self._disk_told = trouble and self._disk_told
-        elif now >= self._disk_tell_at:
-            self._disk_tell_at = now + self._timing.announce_s
-            self._disk_told = trouble
+        elif trouble is not None and not self._disk_told:
+            self._disk_told = True
             self._say(trouble)
+        else:
+            return
+        self._damaged_told = damaged
+        self._disk_tell_at = now + self._timing.announce_s
 
     def _losses(self) -> Counter[str]:
         """Those of many messages; single ones the courier tells itself."""

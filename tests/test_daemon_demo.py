@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from edged.config.sources import load
 from edged.daemon import demo
+from edged.daemon.first import check_files
 from tests.conftest import SAMPLES
 from tests.daemon_rig import RUN
 from tests.mosquitto import Mosquitto, until
@@ -34,6 +36,17 @@ def test_the_demo_takes_what_is_here_and_makes_up_for_the_rest(
     assert found["mqtt_url"] == ("mqtt://localhost" if broker else "embedded")
     assert found.get("alsa_device") == (None if microphone else "sample")
     assert ("no microphone" in said) is not microphone
+
+
+def test_what_the_demo_chooses_passes_the_checks_of_a_start(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """To see whether its certificates fit, the address `embedded` was once taken apart like a
+    broker's: `make run` on a machine without a broker ended there."""
+    monkeypatch.setattr(demo, "_has_microphone", lambda: False)
+    monkeypatch.setattr(demo, "_taken", lambda port: False)
+    found, _ = chosen()
+    check_files(load(None, found).settings)
 
 
 def test_the_demo_keeps_what_somebody_has_set(tmp_path: Path, monkeypatch) -> None:

@@ -78,6 +78,5 @@ def check_files(settings: Settings) -> None:
         except OSError as problem:
             text = f"EDGED_{name.upper()}: {path} cannot be read: {problem.strerror}"
             raise ConfigError(text) from None
-    broker = settings.broker()
-    if broker.tls:
-        tls_context(broker)
+    if settings.mqtt_url.startswith("mqtts:"):
+        tls_context(settings.broker())

@@ -90,7 +90,7 @@ def test_without_the_package_it_says_how_to_get_it(monkeypatch):
     monkeypatch.setattr(alsa, "alsaaudio", None)
     (finding,) = check_microphone("mic")
     assert finding.level == "fail"
-    assert "edged[daemon]" in finding.remedy
+    assert finding.remedy == "install edged's extra `daemon`"
 
 
 def test_the_doctor_hears_speech_on_a_real_device(paced):

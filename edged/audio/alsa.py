@@ -168,7 +168,7 @@ def capture_names() -> list[str]:
 
 def _need_libasound() -> None:
     if alsaaudio is None:
-        raise DeviceError("the package pyalsaaudio, from edged's extra `daemon`, is missing")
+        raise DeviceError("the package pyalsaaudio is missing: install edged's extra `daemon`")
     _quieten_libasound()
 
 

@@ -253,8 +253,9 @@ class App:
         """Why the page that asks, or one that is loaded by this name, may not.
 
         The captions page itself is for anybody, so that it can say why it may not have more; only
-        by a foreign name is it told before it is loaded. Where a key is asked for, a foreign page
-        has none, and programs go by any name; so does who asks for health, which is no secret.
+        by a foreign name is it told before it is loaded. Programs go by any name where a foreign
+        page could do nothing: it has no key, and all but a plain GET of a browser has an Origin. So
+        does who asks for health, which is no secret.
         """
         origins, origin = self._access.origins, request.headers.get("Origin")
         captions = request.path == "/" or request.path.startswith("/kiosk")
@@ -264,7 +265,9 @@ class App:
             shown = ascii(origin[:MAX_NAME])[1:-1]
             return f"the page {shown} may not connect: EDGED_LISTEN_ORIGINS lists those that may"
         host = request.headers.get("Host", "")
-        by_any_name = request.path == "/healthz" or self._access.api_key is not None
+        plain = request.method in ("GET", "HEAD") and "Upgrade" not in request.headers
+        keyless = self._access.api_key is None
+        by_any_name = request.path == "/healthz" or not (plain and keyless)
         if origins.knows(host) or (by_any_name and not captions):
             return None
         shown = ascii(host[:MAX_NAME])[1:-1]

@@ -160,6 +160,36 @@ def test_two_boxes_of_one_name_give_each_other_more_and_more_time(
     assert hand.courier._retry_at - (now + 400) <= 6, "the other one has got another name"
 
 
+def test_a_bad_radio_link_is_not_taken_for_another_box_for_ever(tmp_path: Path) -> None:
+    """Three quick hang-ups look like a rival. Then each link that lasted less than five minutes
+    counted as one more: the box waited a minute each time, and blamed another box for days."""
+    hand = Hand(tmp_path)
+    hung_up = Down(Kind.NETWORK, "gone", by_broker=True)
+    now = 100.0
+    kinds = []
+    for life in (20, 20, 20, 200, 200):
+        hand.up(now)
+        hand.hear(hung_up, now + life)
+        kinds.append(hand.courier.state.kind)
+        now = hand.courier._retry_at
+    assert kinds == [Kind.NETWORK, Kind.NETWORK, Kind.DUPLICATE, Kind.NETWORK, Kind.NETWORK]
+    assert "hangs up" not in hand.courier.state.message
+
+
+def test_a_box_with_a_new_name_is_not_blamed_for_what_befell_the_old_one(tmp_path: Path) -> None:
+    """The first quick hang-up under the new name was the fourth in the count."""
+    hand = Hand(tmp_path)
+    hung_up = Down(Kind.NETWORK, "gone", by_broker=True)
+    for now in (100.0, 200.0, 300.0):
+        hand.up(now)
+        hand.hear(hung_up, now + 20)
+    assert hand.courier.state.kind is Kind.DUPLICATE
+    hand.courier.reconfigure(BrokerSettings(device="hall"))
+    hand.up(400)
+    hand.hear(hung_up, 420)
+    assert hand.courier.state.kind is Kind.NETWORK
+
+
 def test_answers_that_the_broker_refuses_are_counted_and_no_more(tmp_path: Path) -> None:
     """Each response topic that an ACL denies was remembered, said in an `error` event, and left
     the link in the state of a box without rights: whoever may ask could do that without end."""

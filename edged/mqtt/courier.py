@@ -25,7 +25,7 @@ from edged.mqtt.window import Window
 
 _log = logging.getLogger(__name__)
 _LASTING_S = 60
-_RECONCILED_S = 300  # of two boxes with one name each waits up to 72 s, and has the link as long
+_RECONCILED_S = 100  # of two boxes with one name each waits up to 72 s, and has the link as long
 
 
 class Courier:
@@ -115,6 +115,7 @@ class Courier:
         if self._homeassistant is not None:
             self.homeassistant(self._homeassistant)
         self._rivalled = False  # the name may be another now
+        self._evictions = 0
         self._retry_at = 0.0
 
     def disconnect(self) -> None:

@@ -207,6 +207,7 @@ def test_an_answer_goes_where_it_was_asked_for_and_after_the_texts(tmp_path: Pat
         "edged/hall/cmd/flush",
         "edged/kitchen/availability",
         "edged/kitchen/text",
+        "edged/hall/text",
         "$SYS/x",
         "a" * 600,
     ],
@@ -227,8 +228,22 @@ def test_an_answer_may_go_to_any_place_of_the_askers_and_to_results() -> None:
     assert may("home/panel/answers")
     assert may("home/kitchen/cmd/flush/result")
     assert may("home/kitchens")
+    assert may("home/panel/texts")
     assert not may("home/kitchen/cmd/flush/results")
     assert not may("home/kitchen/state/mute")
+
+
+@pytest.mark.parametrize(
+    "name",
+    "availability info state/mute state/transcript text end_text turn flushed error end_of_stream "
+    "step event cmd/mute cmd/mute/result".split(),
+)
+def test_an_answer_does_not_speak_as_another_box(name: str) -> None:
+    """Only commands to other boxes were barred: whoever may ask the kitchen could have it write
+    words, or `availability`, for the hall, where he himself has no rights."""
+    may = Topics("home", "kitchen").may_answer_at
+    assert not may(f"home/hall/{name}")
+    assert may(f"elsewhere/hall/{name}")
 
 
 def test_a_retained_command_is_ignored_and_reported_live_and_at_each_connection(

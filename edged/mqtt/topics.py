@@ -22,6 +22,9 @@ NUMBERED = ("text", "end_text", "turn", "flushed", "error", "end_of_stream")
 _DEVICE = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _COMMAND = re.compile(r"[a-z0-9_-]{1,32}")
 _LONGEST_BASE = 128
+_A_BOX_SAYS = re.compile(
+    rf"availability|info|step|event|{'|'.join(NUMBERED)}|(state|cmd)/.*", re.DOTALL
+)
 
 
 def check_device(device: str) -> str:
@@ -81,17 +84,22 @@ class Topics:
     def may_answer_at(self, topic: str | None) -> bool:
         """Whether a response topic can be published to without speaking in somebody's name.
 
-        That is a command to a box, or anything of our own but the result of a command.
+        Of what is below the base, these are barred: all of our own but the result of a command, and
+        what another box says or is told (the table above; its results too). All other devices are
+        taken for boxes, so `<base>/panel/answers` may be used, but not `<base>/panel/text`.
         """
         return (
             topic is not None
             and 0 < len(topic.encode(errors="replace")) <= 512
             and not any(c in "+#" or c < " " or "\ud800" <= c <= "\udfff" for c in topic)
             and not topic.startswith("$")
-            and not re.fullmatch(rf"{re.escape(self.base)}/[^/]+/cmd/[^/]*", topic)
-            and (not topic.startswith(self("")) or self._is_result(topic))
+            and not self._names_somebody(topic)
         )
 
-    def _is_result(self, topic: str) -> bool:
-        parts = topic.removeprefix(self("")).split("/")
-        return len(parts) == 3 and (parts[0], parts[2]) == ("cmd", "result")
+    def _names_somebody(self, topic: str) -> bool:
+        if not topic.startswith(f"{self.base}/"):
+            return False
+        device, _, name = topic.removeprefix(f"{self.base}/").partition("/")
+        if device == self.device:
+            return not re.fullmatch(r"cmd/[^/]*/result", name)
+        return bool(_A_BOX_SAYS.fullmatch(name))

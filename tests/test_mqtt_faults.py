@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import threading
 from pathlib import Path
 
 import pytest
@@ -104,9 +104,11 @@ def test_a_fault_in_one_order_does_not_lose_the_words_beside_it(
 ) -> None:
     """The words had left the inbox with the order, and went with it: not counted, not said. And
     of all the faults in the life of a process only the first was logged."""
+    held, go_on = threading.Event(), threading.Event()
 
-    def first() -> None:
-        time.sleep(0.2)  # what follows comes in one batch
+    def first() -> None:  # what follows comes in one batch
+        held.set()
+        assert go_on.wait(10)
 
     def wrong() -> None:
         raise ZeroDivisionError("once")
@@ -116,10 +118,12 @@ def test_a_fault_in_one_order_does_not_lose_the_words_beside_it(
 
     with Mosquitto(tmp_path) as broker, Ear(broker.port) as ear, Rig(tmp_path, broker.port) as rig:
         rig.connected()
-        for do in (first, wrong, wrong, wrong_elsewhere):
+        rig.publisher._inbox.order(first)
+        assert held.wait(10)
+        for do in (wrong, wrong, wrong_elsewhere):
             rig.publisher._inbox.order(do)
-            time.sleep(0.02)
         rig.say(0, 5)
+        go_on.set()
         rig.drained()
         until(lambda: len(ear.events()) == 10, "all words")
         assert words(ear.events()) == [f"word{n}" for n in range(5)]

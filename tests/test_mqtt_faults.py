@@ -131,6 +131,40 @@ def test_a_fault_in_one_order_does_not_lose_the_words_beside_it(
     assert caplog.text.count("KeyError: 'twice'") == 1
 
 
+def test_a_fault_of_the_outbox_loses_neither_words_nor_states(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The new states of the batch came after the words, and went with the fault: the broker kept
+    an old `state/mute` until the next change."""
+    held, go_on = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        held.set()
+        assert go_on.wait(10)
+
+    with Mosquitto(tmp_path) as broker, Ear(broker.port) as ear, Rig(tmp_path, broker.port) as rig:
+        rig.connected()
+        outbox = rig.publisher._outbox
+        write, failed = outbox._write_journal, []
+
+        def wrong_once(messages: list[Message]) -> None:
+            if not failed:
+                failed.append(messages)
+                raise ZeroDivisionError("in the outbox")
+            write(messages)
+
+        monkeypatch.setattr(outbox, "_write_journal", wrong_once)
+        rig.publisher._inbox.order(hold)
+        assert held.wait(10)
+        rig.say(0, 5)
+        rig.publisher.state("mute", "on")
+        go_on.set()
+        until(lambda: len(ear.events()) == 10, "all words")
+        until(lambda: ear.on("state/mute"), "the state")
+        assert words(ear.events()) == [f"word{n}" for n in range(5)]
+        assert failed
+
+
 def test_a_thread_whose_every_round_fails_does_not_feed_the_watchdog(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

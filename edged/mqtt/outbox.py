@@ -136,7 +136,7 @@ class Outbox:
     def add(self, messages: Iterable[Message], *, proven: bool) -> None:
         """Takes messages; `proven` says whether the link is known to work at this moment."""
         new = list(messages)
-        self._memory.extend(new)
+        self._memory.extend(new)  # first: should the rest fail, they are not lost
         to_disk = not proven or len(self._memory) > _MEMORY_BEFORE_DISK
         if not (to_disk and self.spill()):
             self._write_journal([m for m in new if m.durable])

@@ -250,11 +250,12 @@ class Publisher:
             self._faults.guard("an order", do)
         for link, report in batch.reports:
             self._faults.guard("a report", partial(self._courier.handle, link, report, now))
-        messages = [m for m in map(self._message, batch.events) if m is not None]
-        if messages:
-            self._outbox.add(messages, proven=self._courier.proven(now))
         for name, payload in batch.retained.items():
             self._courier.retained.set(name, payload)
+        messages = [m for m in map(self._message, batch.events) if m is not None]
+        if messages:
+            proven = self._courier.proven(now)
+            self._faults.guard("the outbox", partial(self._outbox.add, messages, proven=proven))
 
     def _send_steps(self, steps: list[Numbered]) -> None:
         """Behind the words of the same moment: nobody answers a step, and a broker with Nagle's

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from edged.mqtt import outbox as outbox_module
+from edged.mqtt.spool import Message
 from tests.outbox_rig import drain, message, numbers, opened
 
 
@@ -90,6 +91,28 @@ def test_a_spool_that_is_damaged_under_way_gives_back_what_can_be_read(tmp_path:
     assert found[-11:] == list(range(200, 211))
     assert len(found) + box.dropped["damaged"] == 211
     assert box.disk_error is None
+
+
+def test_what_is_rescued_from_a_damaged_spool_is_safe_at_once_however_much_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was taken into memory, which holds 4096 when the disk cannot be written: of 10000 readable
+    words 5905 were dropped before the new spool was tried."""
+    box = opened(tmp_path)
+    box.add([message(n) for n in range(5000)], proven=False)
+    append = box._spool.append
+
+    def damaged_once(messages: list[Message]) -> None:
+        monkeypatch.setattr(box._spool, "append", append)
+        raise sqlite3.DatabaseError("database disk image is malformed")
+
+    monkeypatch.setattr(box._spool, "append", damaged_once)
+    box.add([message(5000)], proven=False)
+    assert box.damaged == 1
+    assert box.spooled == 5001
+    assert not +box.dropped
+    assert box.disk_error is None
+    assert numbers(drain(box)) == list(range(5001))
 
 
 def test_a_card_that_ruins_each_new_spool_is_not_given_one_after_the_other(

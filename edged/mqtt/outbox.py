@@ -181,9 +181,8 @@ class Outbox:
             self._spool.append(handed + queued)
         except (sqlite3.Error, OSError) as problem:
             self._disk_failed(problem)
-            if _surely_damaged(problem):
-                self._put_aside(problem)
-            return False
+            # At once into the new one: memory may not hold all that was on disk.
+            return _surely_damaged(problem) and self._put_aside(problem) and self.spill()
         self._disk_works()
         self._memory = deque(m for m in self._memory if not m.durable)
         if handed:  # then all on disk had been handed out before
@@ -272,8 +271,11 @@ class Outbox:
             self._put_aside(problem)
             self.spill()
 
-    def _put_aside(self, problem: Exception) -> None:
-        """Takes what can still be read into memory, counts the rest, and begins a new spool."""
+    def _put_aside(self, problem: Exception) -> bool:
+        """Takes what can still be read into memory, counts the rest, and begins a new spool.
+
+        Returns whether that may be written at once.
+        """
         rescued: list[Message] = []
         on_disk = len(self._page) + self._ahead
         with contextlib.suppress(sqlite3.Error, OSError):
@@ -299,6 +301,7 @@ class Outbox:
         self._done_rows.clear()
         self._read_to = self._ahead = self._read_failures = 0
         self._read_error, self._read_retry_at = None, 0.0
+        return time.monotonic() >= self._disk_retry_at
 
     def _rewind(self) -> None:
         self._page.clear()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -131,6 +132,61 @@ def test_a_card_that_ruins_each_new_spool_is_not_given_one_after_the_other(
         box.add([message(n)], proven=False)
     assert box.damaged <= 2
     assert numbers(drain(box)) == list(range(50))
+
+
+def test_a_card_that_ruins_each_new_spool_rests_longer_and_longer_and_the_words_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It rested for five seconds: three renames and a warning each time, for ever, and in fifteen
+    seconds the one damaged file with words in it had made room for three that held nothing."""
+    now = 1000.0
+    monkeypatch.setattr(outbox_module.time, "monotonic", lambda: now)
+    box = opened(tmp_path)
+    box.add([message(0)], proven=False)
+    append, tries = box._spool.append, []
+
+    def ruin(_: object) -> None:
+        tries.append(now)
+        box._spool.path.write_bytes(b"no database")
+        raise sqlite3.DatabaseError("database disk image is malformed")
+
+    monkeypatch.setattr(box._spool, "append", ruin)
+    monkeypatch.setattr(box._spool, "probe", lambda: ruin(None))
+    for n in range(1, 3000):
+        now += 1
+        box.add([message(n)], proven=False)
+        box.maintain(now)
+    rests = [later - earlier for earlier, later in pairwise(tries)]
+    assert rests == [0, 60, 120, 240, 480, 960]
+    assert box.damaged == 1
+    assert [f.name for f in (tmp_path / "spool").iterdir()] == ["spool.damaged"]
+    assert len([r for r in caplog.records if r.levelname == "WARNING"]) == 2
+    monkeypatch.undo()
+    monkeypatch.setattr(outbox_module.time, "monotonic", lambda: now)
+    assert box._spool.append == append
+    now += outbox_module._LONGEST_REST_S
+    box.maintain(now)
+    assert box.disk_error is None, "the card was exchanged"
+    assert box.spill()
+    assert box.spooled == 3000
+    assert numbers(drain(box)) == list(range(3000))
+
+
+def test_a_spool_that_a_probe_finds_damaged_is_put_aside_and_its_words_are_not_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The ruined file stayed in place, so that trouble was told until something was written."""
+    box = opened(tmp_path)
+    box.add([message(n) for n in range(3)], proven=False)
+    box._disk_failed(OSError("the card is full"))
+    with monkeypatch.context() as ruined:
+        malformed = sqlite3.DatabaseError("database disk image is malformed")
+        ruined.setattr(box._spool, "probe", failing(malformed))
+        box.maintain(time.monotonic() + outbox_module._PROBE_EVERY_S)
+    assert box.damaged == 1
+    assert box.disk_error is None
+    assert box.spooled == 3
+    assert numbers(drain(box)) == [0, 1, 2]
 
 
 def test_at_most_three_damaged_files_are_kept(tmp_path: Path) -> None:

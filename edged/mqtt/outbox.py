@@ -34,6 +34,8 @@ _REMOVE_AT = 256
 _AGE_EVERY_S = 3600.0
 _RETRY_DISK_S = 5.0
 _PROBE_EVERY_S = 60.0
+_LONGEST_REST_S = 3600.0  # for a card that ruins each new spool
+_CALM_S = 600.0  # after such a rest, then damage is news again
 _READ_TRIES = 6  # then the spool is put aside: what is said now must not wait for ever
 _MARK = b', "delayed": true}'
 
@@ -84,6 +86,7 @@ class Outbox:
         self._disk_retry_at = 0.0
         self._probe_at = 0.0
         self._aside_at = float("-inf")
+        self._rest_s = 0.0
         self._read_retry_at = 0.0
         self._read_failures = 0
 
@@ -180,9 +183,7 @@ class Outbox:
         try:
             self._spool.append(handed + queued)
         except (sqlite3.Error, OSError) as problem:
-            self._disk_failed(problem)
-            # At once into the new one: memory may not hold all that was on disk.
-            return _surely_damaged(problem) and self._put_aside(problem) and self.spill()
+            return self._write_failed(problem)
         self._disk_works()
         self._memory = deque(m for m in self._memory if not m.durable)
         if handed:  # then all on disk had been handed out before
@@ -218,7 +219,7 @@ class Outbox:
         ):
             self._remove_done()
             self._remove_at = now + _REMOVE_EVERY_S
-        if self._write_error is not None and now >= self._probe_at:
+        if self._write_error is not None and now >= max(self._probe_at, self._disk_retry_at):
             self._probe_at = now + _PROBE_EVERY_S
             self._probe()
         if now >= self._age_at:
@@ -243,7 +244,7 @@ class Outbox:
         try:
             self._spool.probe()
         except (sqlite3.Error, OSError) as problem:
-            self._disk_failed(problem)
+            self._write_failed(problem)
         else:
             self._ahead += max(0, self._spool.count - before)  # it may have been opened just now
             self._disk_works()
@@ -291,9 +292,10 @@ class Outbox:
             self._disk_failed(also)
         else:
             now = time.monotonic()
-            if now - self._aside_at >= _PROBE_EVERY_S:  # a card that ruins each one may rest
-                self._disk_retry_at = 0.0
-            self._aside_at = now
+            calm = now - self._aside_at >= self._rest_s + _CALM_S
+            longer = min(max(_PROBE_EVERY_S, 2 * self._rest_s), _LONGEST_REST_S)
+            self._rest_s = 0.0 if calm else longer
+            self._aside_at, self._disk_retry_at = now, now + self._rest_s
         if on_disk > len(rescued):
             self.dropped["damaged"] += on_disk - len(rescued)
         self._memory.extendleft(reversed(rescued))
@@ -352,8 +354,13 @@ class Outbox:
         for message in messages:
             message.row = None  # rows are the spool's
 
+    def _write_failed(self, problem: Exception) -> bool:
+        """Whether all is on disk nevertheless: in a new spool, for memory may not hold it."""
+        self._disk_failed(problem)
+        return _surely_damaged(problem) and self._put_aside(problem) and self.spill()
+
     def _disk_failed(self, problem: Exception) -> None:
-        self._disk_retry_at = time.monotonic() + _RETRY_DISK_S
+        self._disk_retry_at = max(self._disk_retry_at, time.monotonic() + _RETRY_DISK_S)
         if self._write_error is None:
             _log.warning("the spool %s cannot be used: %s", self._spool.path, problem)
         self._write_error = f"the spool {self._spool.path} cannot be used: {problem}"

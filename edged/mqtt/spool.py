@@ -205,10 +205,13 @@ class Spool:
             self._db = None
 
     def put_aside(self, problem: Exception) -> None:
-        """Gives the file up, but keeps it under another name; the next use makes a new one."""
+        """Gives the file up, but keeps it under another name if it held anything.
+
+        The next use makes a new one.
+        """
         self.close()
-        self.count = self.bytes = 0
-        self._put_aside(problem)
+        held, self.count, self.bytes = self.count > 0, 0, 0
+        self._put_aside(problem, keep=held)
 
     def _delete(self, which: str, values: Iterable[object]) -> int:
         if self._db is None:
@@ -225,17 +228,14 @@ class Spool:
     def _open(self) -> sqlite3.Connection:
         if self._db is None:
             _make_folder(self.path.parent)
+            existed = self.path.exists()
             try:
                 self._db = self._connect()
             except sqlite3.DatabaseError as problem:
                 if isinstance(problem, sqlite3.OperationalError):
                     raise  # full, read-only or locked: the file itself may be good
-                self._put_aside(problem)
+                self._put_aside(problem, keep=existed)
                 self._db = self._connect()
-            query = f"SELECT count(*), coalesce(sum({_SIZE}), 0) FROM messages"
-            self.count, self.bytes = self._db.execute(query).fetchone()
-            query = "SELECT coalesce(max(id), 0) FROM messages"
-            (self._earlier_to,) = self._db.execute(query).fetchone()
             self._opened_at = time.monotonic()
             self._clock_offset = time.time() - self._opened_at
         return self._db
@@ -251,12 +251,23 @@ class Spool:
             for (answer,) in db.execute("PRAGMA quick_check(1)").fetchall():
                 if answer != "ok":
                     raise sqlite3.DatabaseError(answer)
+            query = f"SELECT count(*), coalesce(sum({_SIZE}), 0), coalesce(max(id), 0)"
+            (found,) = db.execute(f"{query} FROM messages").fetchall()
+            self.count, self.bytes, self._earlier_to = found
         except BaseException:
             db.close()
             raise
         return db
 
-    def _put_aside(self, problem: Exception) -> None:
+    def _put_aside(self, problem: Exception, *, keep: bool) -> None:
+        if keep:
+            self._keep(problem)
+        else:  # or a card that ruins each new one would push the one with the words out
+            self.path.unlink(missing_ok=True)
+        for suffix in ("-wal", "-shm"):
+            Path(f"{self.path}{suffix}").unlink(missing_ok=True)
+
+    def _keep(self, problem: Exception) -> None:
         names = (".damaged", *(f".damaged.{n}" for n in range(1, _KEPT)))
         newest, *older = [self.path.with_suffix(name) for name in names]
         for old, new in reversed(list(pairwise([newest, *older]))):
@@ -265,8 +276,6 @@ class Spool:
         os.replace(self.path, newest)
         self.damaged += 1
         _log.warning("the spool %s is damaged (%s): put aside as %s", self.path, problem, newest)
-        for suffix in ("-wal", "-shm"):
-            Path(f"{self.path}{suffix}").unlink(missing_ok=True)
 
 
 def _make_folder(folder: Path) -> None:

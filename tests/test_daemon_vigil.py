@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from edged.daemon import vigil
-from edged.daemon.meanwhile import meanwhile
+from edged.daemon.meanwhile import left_behind, meanwhile
 from edged.daemon.notify import Notifier
 from edged.daemon.vigil import Vigil
 from edged.errors import ConfigError
@@ -128,22 +128,28 @@ def test_the_watchdog_is_fed_while_a_reload_loads_models(tmp_path: Path) -> None
 
 
 def test_a_stop_does_not_wait_for_the_models_of_a_reload(tmp_path: Path) -> None:
-    """systemd waits for 15 s: the last words were lost with the process."""
+    """systemd waits for 15 s: the last words were lost with the process. And the retained
+    state/config said that good settings were wrong, until the next start."""
     box = Box(tmp_path, free_port(), alsa_device="file:/nowhere.wav")
     box.before = SLOW_RELOAD % 60
     with box:
         box.write(threads=2)
         until(lambda: box.systemd.lines("RELOADING"), "the reload", 20)
         assert box.stop() < 7
+        assert "not taken" not in box.log()
 
 
 def test_work_that_never_ends_is_not_waited_for_for_ever() -> None:
+    """What was left behind after the longest wait was forgotten: a later stop let it crash while
+    the interpreter went down around it."""
     looks: list[None] = []
     forever = threading.Event()
     with pytest.raises(ConfigError, match="not ready"):
         meanwhile(forever.wait, lambda: looks.append(None), every_s=0.01, longest_s=0.1)
     assert len(looks) == 10
+    assert left_behind()
     forever.set()
+    until(lambda: not left_behind(), "its end")
     assert meanwhile(lambda: 7, looks.clear) == 7
     with pytest.raises(ZeroDivisionError):
         meanwhile(lambda: 1 / 0, looks.clear)

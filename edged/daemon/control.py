@@ -19,7 +19,7 @@ from edged.daemon.engine import Configure, Engine, Restart
 from edged.daemon.first import check_files
 from edged.daemon.hearing import Hearing
 from edged.daemon.keeper import Keeper
-from edged.daemon.meanwhile import meanwhile
+from edged.daemon.meanwhile import EndingError, meanwhile
 from edged.daemon.notify import Notifier
 from edged.errors import ConfigError, EdgedError
 from edged.logs import say
@@ -96,6 +96,8 @@ class Control:
         self._notifier.reloading()
         try:
             outcome = self._keeper.reload(self.apply)
+        except EndingError:
+            raise  # the retained state/config would blame good settings until the next start
         except EdgedError as problem:
             self._refused(problem)
             raise

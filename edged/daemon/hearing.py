@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,7 @@ from edged.audio.ring import Ring
 class Hearing:
     """Owns the ring and the capture; swaps the latter when the device is of the other kind.
 
-    All methods but the last belong to one thread (the main one).
+    All methods belong to one thread (the main one), but for `mute_ahead` and what is only read.
     """
 
     def __init__(
@@ -30,13 +31,16 @@ class Hearing:
         self._device = device
         self._gain_db = gain_db
         self._muted = muted
+        self._ahead = 0  # mutes that were asked for and are not decided upon yet
+        self._lock = threading.Lock()  # no new capture misses a mute
         self._on_state = on_state
         self._samples_dir = samples_dir
         self._xruns_before = 0
         self._capture = self._make()
 
     def start(self) -> None:
-        self._capture.mute(self._muted)
+        with self._lock:
+            self._capture.mute(self._silenced)
         self._capture.start()
 
     def stop(self, timeout_s: float = 2.0) -> None:
@@ -44,8 +48,21 @@ class Hearing:
         self._capture.stop(timeout_s)
 
     def mute(self, muted: bool) -> None:
-        self._muted = muted
-        self._capture.mute(muted)
+        with self._lock:
+            before, self._muted = self._silenced, muted
+            self._obey(before)
+
+    def mute_ahead(self) -> None:
+        """On any thread: nothing is heard from now on, until `mute_decided` is called as often."""
+        with self._lock:
+            before, self._ahead = self._silenced, self._ahead + 1
+            self._obey(before)
+
+    def mute_decided(self) -> None:
+        """A mute that was obeyed ahead has been taken, by `mute`, or refused."""
+        with self._lock:
+            before, self._ahead = self._silenced, self._ahead - 1
+            self._obey(before)
 
     def set_gain(self, gain_db: float) -> None:
         self._gain_db = gain_db
@@ -77,6 +94,14 @@ class Hearing:
 
     def heartbeat_age_s(self) -> float:
         return time.monotonic() - self._capture.heartbeat
+
+    @property
+    def _silenced(self) -> bool:
+        return self._muted or self._ahead > 0
+
+    def _obey(self, before: bool) -> None:
+        if self._silenced != before:  # to unmute again would open an open device anew
+            self._capture.mute(self._silenced)
 
     def _make(self) -> Capture | FileCapture:
         if is_playback(self._device):

@@ -12,7 +12,18 @@ from edged.errors import ConfigError
 LONGEST_S = 900.0  # what never ends must not be waited for, and be fed for, for ever
 _EVERY_S = 1.0
 
+_NAME = "meanwhile"
+
 _T = TypeVar("_T")
+
+
+class EndingError(ConfigError):
+    """Whoever wanted the work ends: nothing was wrong with it."""
+
+
+def left_behind() -> bool:
+    """Whether there is work that is still being done."""
+    return any(thread.name == _NAME for thread in threading.enumerate())
 
 
 def meanwhile(
@@ -32,7 +43,7 @@ def meanwhile(
         except BaseException as problem:
             done.put((None, problem))
 
-    threading.Thread(target=do, name="meanwhile", daemon=True).start()
+    threading.Thread(target=do, name=_NAME, daemon=True).start()
     for _ in range(round(longest_s / every_s)):
         try:
             result, problem = done.get(timeout=every_s)

@@ -29,10 +29,11 @@ from edged.daemon.engine import End, Engine, Flush
 from edged.daemon.health import cpu_temp_c, rss_mb
 from edged.daemon.hearing import Hearing
 from edged.daemon.keeper import Keeper
+from edged.daemon.meanwhile import EndingError, left_behind
 from edged.daemon.notify import Notifier
 from edged.daemon.starting import while_it_gets_on
 from edged.daemon.vigil import Vigil
-from edged.errors import ConfigError, EdgedError
+from edged.errors import EdgedError
 from edged.events import Error, Event, Turn
 from edged.logs import say
 from edged.models import loader
@@ -182,7 +183,7 @@ class Daemon:
             self._door.stop(max(0.1, by - time.monotonic()))
         if self._embedded is not None:
             self._embedded.stop()
-        self.hangs |= not self._beside.idle
+        self.hangs |= not self._beside.idle or left_behind()
         say(_log, logging.INFO, "stopped", "stopped")
         return 0
 
@@ -227,7 +228,7 @@ class Daemon:
     def _on_mute(self, muted: bool) -> None:
         """Asked for at the door, on its thread."""
         if self._jobs.qsize() < MAX_COMMANDS:
-            self._jobs.put(partial(self._control.mute, muted))
+            self._put(partial(self._control.mute, muted), muted)
 
     def _on_command(self, command: Command) -> None:
         """On the MQTT thread. Raises queue.Full, which the publisher answers with "busy"."""
@@ -238,7 +239,24 @@ class Daemon:
         elif self._jobs.qsize() >= MAX_COMMANDS:
             raise queue.Full
         else:
-            self._jobs.put(partial(self._control.do, command))
+            asked = command.payload
+            mutes = asked.get("mute") if command.name == "config" else asked
+            self._put(partial(self._control.do, command), mutes is True)
+
+    def _put(self, job: Callable[[], None], mutes: bool) -> None:
+        """A mute is obeyed at once and decided upon later: the main thread may wait for models."""
+        if not mutes or self._keeper.loaded.pinned("mute"):  # what is pinned is refused
+            self._jobs.put(job)
+            return
+        self._hearing.mute_ahead()
+        self._jobs.put(partial(self._decide, job))
+
+    def _decide(self, job: Callable[[], None]) -> None:
+        """On the main thread."""
+        try:
+            job()
+        finally:
+            self._hearing.mute_decided()
 
     # -- what is made of it, on the main thread
 
@@ -300,8 +318,7 @@ class Daemon:
         """A reload waits for models. The threads turn meanwhile, and are watched as ever."""
         self._watch(time.monotonic())
         if self._stop_by is not None:
-            self.hangs = True  # for what loads is left behind
-            raise ConfigError("edged stops")
+            raise EndingError("edged stops")
 
     def _look_after(self, now: float) -> None:
         self._watch(now)  # first: what fails below is no reason to be restarted

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from edged.daemon import first
 from edged.daemon.first import first_settings
-from edged.daemon.keeper import SAVE_EVERY_S
+from edged.daemon.keeper import SAVE_EVERY_S, Keeper
 from edged.daemon.state import StateFile
 from edged.mqtt.commands import Command
 from tests.test_daemon_parts import control
@@ -70,9 +71,60 @@ def test_a_box_that_can_not_tell_whether_it_was_muted_is_muted(tmp_path: Path, c
     env_file.write_text(f"EDGED_STATE_DIR={tmp_path}\n")
     assert not first_settings(env_file, {}).loaded.settings.mute
     StateFile(tmp_path).path.write_text("\0" * 40)
-    assert first_settings(env_file, {}).loaded.settings.mute
-    assert "muted until cmd/mute" in caplog.text
     begin = first_settings(env_file, {})
+    assert begin.loaded.settings.mute
+    assert "muted until cmd/mute" in caplog.text
     env_file.write_text(env_file.read_text() + "EDGED_MUTE=off\n")
     again = first.load(env_file, {}, begin.loaded.remembered)
     assert not again.settings.mute  # as the message says
+
+
+@pytest.mark.usefixtures("no_models")
+def test_a_mute_in_doubt_ends_by_the_files_after_a_restart_too(tmp_path: Path, caplog) -> None:
+    """It was guessed anew at each start and bound to what the files said then: a box stayed muted
+    whatever was written there, and with EDGED_MUTE_LOCK nothing helped."""
+    env_file = tmp_path / "edged.env"
+    env_file.write_text(f"EDGED_STATE_DIR={tmp_path}\nEDGED_MUTE_LOCK=on\n")
+    StateFile(tmp_path).path.write_text("\0" * 40)
+    assert first_settings(env_file, {}).loaded.settings.mute
+    assert (tmp_path / "state.damaged").read_text() == "\0" * 40
+    caplog.clear()
+    assert first_settings(env_file, {}).loaded.settings.mute
+    assert not caplog.records
+    env_file.write_text(env_file.read_text() + "EDGED_MUTE=off\n")
+    assert not first_settings(env_file, {}).loaded.settings.mute
+
+
+@pytest.mark.usefixtures("no_models")
+def test_files_that_are_not_taken_leave_the_damage_to_be_found(tmp_path: Path) -> None:
+    """The older files that stand in for them may say something else about mute, and would count as
+    a newer line than what was guessed for these."""
+    env_file = tmp_path / "edged.env"
+    env_file.write_text(f"EDGED_STATE_DIR={tmp_path}\nEDGED_MUTE=off\n")
+    begin = first_settings(env_file, {})
+    Keeper(begin.loaded, env_file, {}, begin.state).keep_files()
+    StateFile(tmp_path).path.write_text("\0" * 40)
+    env_file.write_text(f"EDGED_STATE_DIR={tmp_path}\nEDGED_MQTT_CA_FILE=/nowhere\n")
+    begin = first_settings(env_file, {})
+    assert begin.refused is not None
+    assert begin.loaded.settings.mute
+
+
+@pytest.mark.usefixtures("no_models")
+def test_a_mute_in_doubt_that_cannot_be_stored_is_stored_later(tmp_path: Path, monkeypatch) -> None:
+    env_file = tmp_path / "edged.env"
+    env_file.write_text(f"EDGED_STATE_DIR={tmp_path}\n")
+    StateFile(tmp_path).path.write_text("\0" * 40)
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as disk:
+        disk.setattr(os, "fsync", full)
+        begin = first_settings(env_file, {})
+    keeper = Keeper(begin.loaded, env_file, {}, begin.state)
+    assert keeper.unsaved
+    assert StateFile(tmp_path).path.read_text() == "\0" * 40
+    keeper.save_again(time.monotonic())
+    assert not keeper.unsaved
+    assert StateFile(tmp_path).read()["mute"].value is True

@@ -63,6 +63,10 @@ def _begin(env_file: Path | None, flags: Mapping[str, Any]) -> Beginning:
     loaded = load(env_file, flags, remembered)
     check_files(loaded.settings)
     loader.glance(loaded.settings.models_dir, loaded.settings.model)
+    if state.damaged:
+        # Only now: with files that are not taken, the next attempt must find the damage again. And
+        # not later: guessed anew at each start, the mute would outlive every line of the files.
+        state.supersede(loaded.remembered)
     return Beginning(loaded, state)
 
 

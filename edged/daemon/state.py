@@ -6,6 +6,7 @@ one, so that a power cut leaves either the old or the new state.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -69,6 +70,14 @@ class StateFile:
             say(_log, logging.INFO, "state-written", f"{self.path} is written again")
         self.problem = ""
         return True
+
+    def supersede(self, remembered: Mapping[str, Remembered]) -> bool:
+        """`write` over a damaged file, which is kept beside it as `state.damaged`."""
+        kept = self.path.with_suffix(".damaged")
+        with contextlib.suppress(OSError):  # it is only for who wants to know what happened
+            kept.unlink(missing_ok=True)
+            os.link(self.path, kept)  # a renamed one would be missing if the power goes now
+        return self.write(remembered)
 
     def _replace(self, text: str) -> None:
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

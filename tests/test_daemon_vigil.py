@@ -37,13 +37,17 @@ loader.load = slow
 
 
 class Watched:
-    """A vigil over one thread, whose age a test sets."""
+    """A vigil over the recogniser and the broker's thread, whose ages a test sets."""
 
     def __init__(self) -> None:
-        self.age = 0.0
+        self.age = self.other = 0.0
         self.changes: list[str] = []
-        self.vigil = Vigil(Notifier(), lambda: self.changes.append(self.vigil.sentence))
+        self.alarms: list[str] = []
+        self.vigil = Vigil(
+            Notifier(), lambda: self.changes.append(self.vigil.sentence), self.alarms.append
+        )
         self.vigil.heartbeats.watch("engine", lambda: self.age)
+        self.vigil.heartbeats.watch("mqtt", lambda: self.other)
 
 
 def test_silence_is_told_of_once_an_episode_with_no_watchdog_too(monkeypatch, caplog) -> None:
@@ -85,6 +89,49 @@ def test_it_gives_up_alone_and_only_if_there_is_no_watchdog(monkeypatch) -> None
     watched.vigil.look(11.0 + vigil.GIVE_UP_S)
     assert watched.vigil.given_up
     systemd.close()
+
+
+def test_it_does_not_give_up_for_threads_that_each_came_back(monkeypatch) -> None:
+    """Their silences were added up: a slow card and a slow network, each for some seconds and one
+    before the other had ended, and the process ended too."""
+    monkeypatch.delenv("WATCHDOG_USEC", raising=False)
+    watched = Watched()
+    for now in range(100):
+        watched.age = 11.0 if now % 20 < 12 else 0.0
+        watched.other = 11.0 if (now + 10) % 20 < 12 else 0.0
+        watched.vigil.look(now)
+        assert watched.vigil.silent
+    watched.age = watched.other = 0.0
+    watched.vigil.look(100)
+    watched.age = 11.0
+    for now in range(101, 101 + int(vigil.GIVE_UP_S) + 1):
+        assert not watched.vigil.given_up
+        watched.vigil.look(now)
+    assert watched.vigil.given_up
+
+
+def test_threads_that_come_and_go_do_not_fill_the_spool_with_errors(monkeypatch) -> None:
+    """Each change was published, and one that came back while another was silent was an error."""
+    monkeypatch.delenv("WATCHDOG_USEC", raising=False)
+    watched = Watched()
+    both, engine, mqtt = (f"no sign of life from: {n}" for n in ("engine, mqtt", "engine", "mqtt"))
+    for now, watched.age, watched.other in (
+        (0, 11.0, 0.0),
+        (1, 11.0, 11.0),
+        (2, 0.0, 11.0),
+        (vigil.ALARM_EVERY_S - 1, 0.0, 11.0),
+    ):
+        watched.vigil.look(now)
+    assert watched.alarms == [engine]
+    assert watched.changes == [engine, both, mqtt]
+    watched.vigil.look(vigil.ALARM_EVERY_S)  # it is silent still, and nobody knows
+    watched.vigil.look(2 * vigil.ALARM_EVERY_S)
+    assert watched.alarms == [engine, mqtt]
+    watched.other = 0.0
+    for now in range(200, 800):
+        watched.age = 11.0 if now % 2 else 0.0
+        watched.vigil.look(now)
+    assert len(watched.alarms) <= 2 + 600 / vigil.ALARM_EVERY_S + 1
 
 
 def test_a_dead_recogniser_is_told_of_everywhere_and_the_process_ends(

@@ -71,7 +71,9 @@ class Daemon:
         self._beside = Beside()
         self._stop_by: float | None = None
         self._notifier = Notifier()
-        self._vigil = Vigil(self._notifier, self._say_silence)
+        self._vigil = Vigil(
+            self._notifier, self._say_silence, lambda said: self._publisher.event(Error(said))
+        )
         self._link = LinkState(False, Kind.CONNECTING, "not connected yet")
         self._mic_before: Mic | None = None
         self._embedded: EmbeddedBroker | None = None
@@ -280,8 +282,6 @@ class Daemon:
         """Other threads than before give no sign of life, or all do again."""
         self._say_listening()
         self._next_health = 0.0
-        if self._vigil.silent:
-            self._publisher.event(Error(self._vigil.sentence))
 
     def _watch(self, now: float) -> None:
         self._vigil.look(now)

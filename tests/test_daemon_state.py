@@ -11,7 +11,7 @@ import pytest
 
 from edged.daemon import first
 from edged.daemon.first import first_settings
-from edged.daemon.keeper import SAVE_EVERY_S, Keeper
+from edged.daemon.keeper import SAVE_EVERY_S, SLOW_SAVE_EVERY_S, Keeper
 from edged.daemon.state import StateFile
 from edged.mqtt.commands import Command
 from tests.test_daemon_parts import control
@@ -40,15 +40,53 @@ def test_a_mute_that_cannot_be_stored_says_so_and_is_stored_when_the_disk_takes_
         assert "No space left" in parts.replies[-1]["reason"]
         made.do(Command("mute", True))  # asked for again: no change, and still not stored
         assert parts.replies[-1]["remembered"] is False
-        keeper.save_again(0.0)
+        keeper.save_again(time.monotonic() + SAVE_EVERY_S)
         assert keeper.unsaved
-    keeper.save_again(SAVE_EVERY_S - 1)
+    keeper.save_again(time.monotonic() + SAVE_EVERY_S - 1)
     assert keeper.unsaved
-    keeper.save_again(SAVE_EVERY_S)
+    keeper.save_again(time.monotonic() + SAVE_EVERY_S)
     assert not keeper.unsaved
     assert StateFile(tmp_path).read()["mute"].value is True
     made.do(Command("mute", True))
     assert "remembered" not in parts.replies[-1]
+
+
+@pytest.mark.parametrize("attempt", ["the change", "a later one"])
+def test_a_disk_that_takes_long_to_refuse_is_left_alone_for_minutes(
+    tmp_path: Path, monkeypatch, attempt: str
+) -> None:
+    """Each ten seconds the main thread waited for an SD card in its error recovery. It feeds the
+    watchdog too: the restart undid the mute that was to be stored."""
+    made, keeper, _ = control(tmp_path)
+    clock = 1000.0
+    attempts: list[float] = []
+    takes_s = 0.0
+
+    def bad(*_: Any) -> None:
+        nonlocal clock
+        attempts.append(clock)
+        clock += takes_s
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", bad)
+    monkeypatch.setattr(time, "monotonic", lambda: clock)
+    if attempt == "the change":
+        takes_s = 12.0
+    made.do(Command("mute", True))
+    if attempt == "a later one":
+        clock, takes_s = clock + SAVE_EVERY_S, 12.0
+        keeper.save_again(clock)
+        assert len(attempts) == 2
+    attempts.clear()
+    rest = clock + SLOW_SAVE_EVERY_S
+    while clock < rest - 1:
+        keeper.save_again(clock)
+        clock += 1
+    assert not attempts
+    clock, takes_s = rest, 0.1
+    keeper.save_again(clock)
+    keeper.save_again(clock + SAVE_EVERY_S)  # it is quick to refuse again
+    assert len(attempts) == 2
 
 
 def test_a_reload_with_a_useless_certificate_changes_nothing(tmp_path: Path) -> None:

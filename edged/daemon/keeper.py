@@ -7,6 +7,7 @@ cannot be had (a file that is missing, a model that does not load), not at all.
 from __future__ import annotations
 
 import difflib
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +23,8 @@ from edged.errors import EdgedError, RequestError
 ALIASES = {"temperature": "temp", "delay_in_tokens": "delay_in_frames"}
 
 SAVE_EVERY_S = 10.0  # between attempts to store what the disk refused
+SLOW_SAVE_S = 1.0  # an attempt that held the main thread up, which feeds the watchdog
+SLOW_SAVE_EVERY_S = 300.0  # after it: a restart would undo the very mute that is to be stored
 
 Apply = Callable[[Settings, tuple[str, ...]], None]
 
@@ -67,10 +70,16 @@ class Keeper:
         return problem and f"a restart undoes mute and the like: {problem}"
 
     def save_again(self, now: float) -> None:
-        """Tries once more, now and then. `now`: seconds of a clock that does not jump."""
+        """Tries once more, now and then. `now`: seconds of the monotonic clock."""
         if self.unsaved and now >= self._save_at:
-            self._save_at = now + SAVE_EVERY_S
-            self._state.write(self.loaded.remembered)
+            self._save()
+
+    def _save(self) -> None:
+        started = time.monotonic()
+        self._state.write(self.loaded.remembered)
+        ended = time.monotonic()
+        slow = ended - started > SLOW_SAVE_S
+        self._save_at = ended + (SLOW_SAVE_EVERY_S if slow else SAVE_EVERY_S)
 
     def reload(self, apply: Apply) -> Outcome:
         """All sources again. Raises EdgedError; then nothing has changed."""
@@ -105,7 +114,7 @@ class Keeper:
         self.loaded = replace(new, settings=in_force)
         self.pending = pending
         if new.remembered != remembered_before or self.unsaved:
-            self._state.write(new.remembered)
+            self._save()
         return Outcome(changed, pending)
 
     def _refusal(self, name: str, value: Any) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from tests.mosquitto import Ear, Mosquitto, free_port, until
 
 DYING_ENGINE = """
 import edged.daemon.engine as engine, edged.daemon.health as health, edged.daemon.vigil as vigil
-health.Heartbeats.__init__.__defaults__ = (3.0,)
+health.Heartbeats.__init__.__defaults__ = (6.0,)
 vigil.GIVE_UP_S = 3.0
 def die(self):
     if self._steps > 10:
@@ -143,17 +144,23 @@ def test_a_dead_recogniser_is_told_of_everywhere_and_the_process_ends(
         box = Box(tmp_path, broker.port)
         box.before = DYING_ENGINE
         with box:
-            silent = "no sign of life from: engine"
-            until(lambda: silent in box.systemd.status, "STATUS says it", 20)
-            until(lambda: ear.on("error"), "an error")
-            assert ear.on("error")[-1].json()["message"] == silent
+            # On a busy machine others may be late, too, and stand in the same sentence.
+            silent = re.compile(r"no sign of life from: .*\bengine\b")
+            until(lambda: silent.search(box.systemd.status), "STATUS says it", 30)
+            until(
+                lambda: any(silent.search(e.json()["message"]) for e in ear.on("error")), "an error"
+            )
             until(lambda: ear.on("state/listening")[-1].payload == b"off", "listening off")
-            health = until(lambda: ear.on("state/health"), "health")[-1].json()
-            assert health["silent_threads"] == ["engine"]
+            until(  # the first may be older, and say that all is well
+                lambda: any("engine" in h.json()["silent_threads"] for h in ear.on("state/health")),
+                "health",
+            )
             assert box.process is not None
             assert box.process.wait(20) == 70
             until(lambda: ear.on("availability")[-1].payload == b"offline", "offline")
-            assert box.log().count(silent) == 2  # told, and given as the reason to end
+            told = [line for line in box.log().splitlines() if silent.search(line)]
+            assert any("edged ends" in line for line in told)
+            assert not all("edged ends" in line for line in told)
 
 
 def test_the_watchdog_is_fed_while_a_reload_loads_models(tmp_path: Path) -> None:

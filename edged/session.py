@@ -172,13 +172,20 @@ class Session:
             self._recognizer.begin(start)
             if self._turn_start is None:
                 self._turn_start = start
-        elif change == "close" or (
-            self._gate.is_open
-            and self._gate.speech_windows < MIN_SPEECH_WINDOWS
-            and place - self._opened > SHORT_S * RATE
-        ):
+        elif change == "close" or self._only_murmur(place):
             return self._end_segment()
         return []
+
+    def _only_murmur(self, place: int) -> bool:
+        """The gate is held open by what is no speech: it would be read when some comes, all at
+        once and late."""
+        waited = place - self._opened > SHORT_S * RATE
+        return self._gate.is_open and waited and not self._has_speech
+
+    @property
+    def _has_speech(self) -> bool:
+        """There was more than a click since the gate opened."""
+        return self._gate.speech_windows >= MIN_SPEECH_WINDOWS
 
     def _hush(self) -> float:
         """Seconds of silence that end a segment: fewer as it grows, so that it ends in a pause
@@ -191,7 +198,7 @@ class Session:
             return []
         hang = self._speech_end + int(HANG_S * RATE)
         pause = self._history.end > hang
-        if self._gate.speech_windows < MIN_SPEECH_WINDOWS:
+        if not self._has_speech:
             return []
         until = min(self._history.end, hang)
         words = self._recognizer.advance(self._history, until, behind, pause, self._gate.doubt)
@@ -207,7 +214,7 @@ class Session:
         self._gate.shut()
         if not self._recognizer.is_open:
             return []
-        if self._gate.speech_windows < MIN_SPEECH_WINDOWS:
+        if not self._has_speech:
             self._recognizer.dropped["short"] += 1
             self._recognizer.drop()
             return []

@@ -59,11 +59,9 @@ class StateFile:
         try:
             self._replace(json.dumps(stored, indent=1) + "\n")
         except OSError as problem:
-            before, self.problem = (
-                self.problem,
-                f"{self.path} cannot be written: {problem.strerror}",
-            )
-            if not before:
+            told = bool(self.problem)
+            self.problem = f"{self.path} cannot be written: {problem.strerror}"
+            if not told:
                 say(_log, logging.WARNING, "state-unwritable", self.problem)
             return False
         if self.problem:

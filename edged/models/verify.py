@@ -63,6 +63,7 @@ def verify(
 def _which(store: Store, catalogue: Catalogue, names: list[str]) -> list[Entry]:
     if names:
         return catalogue.choose(names)
+    # Not Path.is_dir, which raises where this user may not look.
     there = [e.name for e in catalogue.entries if os.path.isdir(store.root / e.name)]
     default = [e.name for e in catalogue.choose([])]
     return catalogue.choose(list(dict.fromkeys([*default, *there])))

@@ -277,13 +277,12 @@ class Outbox:
 
         Returns whether that may be written at once.
         """
-        rescued: list[Message] = []
-        on_disk = len(self._page) + self._ahead
+        rescued = list(self._page)
+        on_disk = len(rescued) + self._ahead
         with contextlib.suppress(sqlite3.Error, OSError):
             while found := self._spool.read(self._read_to, 1):
                 rescued += found
                 self._read_to = found[0].row or 0
-        rescued = [*self._page, *rescued]
         for message in (*self._out.values(), *rescued):
             message.row = None
         try:

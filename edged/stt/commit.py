@@ -168,10 +168,10 @@ def unsaid(said: Sequence[HeardWord], words: Sequence[HeardWord]) -> int:
     first = next((i for i, w in enumerate(words) if w.stop_s > tail[0].start_s - 1.0), len(words))
     candidates = words[first:]
     spelled = [spelling(w.text) for w in candidates]
+    keys = [spelling(w.text) for w in tail]
     row = [0.2 * j for j in range(len(candidates) + 1)]  # a missing beginning is cheap
-    for i, word in enumerate(tail):
+    for i, (word, key) in enumerate(zip(tail, keys, strict=True)):
         above, row = row, [float(i + 1)]
-        key = spelling(word.text)
         for j, candidate in enumerate(candidates):
             other = (key != spelled[j]) + 0.5 * abs(word.start_s - candidate.start_s)
             row.append(min(above[j] + other, row[j] + 1, above[j + 1] + 1))
@@ -179,9 +179,11 @@ def unsaid(said: Sequence[HeardWord], words: Sequence[HeardWord]) -> int:
     cost = [c + (abs(candidates[j - 1].stop_s - end) if j else 1.0) for j, c in enumerate(row)]
     passed = tail[-1].start_s - PASSED_S
     behind = next((i for i, w in enumerate(words) if w.stop_s > passed), len(words))
-    spellings = {spelling(word.text) for word in tail}
-    new = [w.start_s > end + PASSED_S and spelling(w.text) not in spellings for w in words]
-    ahead = new.index(True) if True in new else len(words)
+    new = [
+        w.start_s > end + PASSED_S and key not in keys
+        for w, key in zip(candidates, spelled, strict=True)
+    ]
+    ahead = first + new.index(True) if True in new else len(words)
     return min(max(first + cost.index(min(cost)), behind), ahead)
 
 

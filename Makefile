@@ -5,7 +5,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 EDGED := $(VENV)/bin/edged
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check --use-pep517
-EXTRAS := daemon,door,embedded
+EXTRAS := daemon,api,embedded
 OWN_SUITE = $(shell . /etc/os-release && echo $$VERSION_CODENAME)
 
 export PYTHON
@@ -14,7 +14,7 @@ export ORT_DISABLE_TELEMETRY := 1
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help run install uninstall deb test test-vm test-vm-unit test-installer test-deb \
-        test-arm64 test-homeassistant clients bench door-bench daemon-bench daemon-soak lint \
+        test-arm64 test-homeassistant clients bench api-bench daemon-bench daemon-soak lint \
         format models setup clean distclean
 
 help: ## this list
@@ -39,24 +39,25 @@ test: $(VENV)/dev models $(if $(CI),clients) ## set up everything, then lint, ty
 test-vm: ## capture on kernel sound cards, in a virtual machine: slow, as root on Debian
 test-vm-unit: models ## the installed service likewise: cards that come and go, memory limit, watchdog
 test-vm test-vm-unit: $(VENV)/dev
-	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" PIP="$(PY) -m pip" tests/vm/run $(if $(@:test-vm=),unit,card)
+	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" PIP="$(PY) -m pip" tests/system/vm/run $(if $(@:test-vm=),unit,card)
 
 bench: models ## measure this machine: make bench ARGS="--delay 7,10,16"
 	@$(EDGED) bench $(ARGS)
 
-door-bench: $(VENV)/dev models ## the door: 8 live streams, 2 h at 20 x, 50 000 hostile messages, Opus, memory
-	@$(PY) -m tests.door_bench $(ARGS)
+api-bench: $(VENV)/dev models ## the door: 8 live streams, 2 h at 20 x, 50 000 hostile messages, Opus, memory
+	@$(PY) -m tests.bench.api_bench $(ARGS)
 
 daemon-bench: $(VENV)/dev models ## the daemon: latency, pulled microphones, stalls, fuzz, idle, muted
-	@$(PY) -m tests.daemon_bench $(ARGS)
+	@$(PY) -m tests.bench.daemon_bench $(ARGS)
 
 daemon-soak: $(VENV)/dev models ## the daemon by the clock: an hour of speech, a broker away for ten minutes
-	@$(PY) -m tests.daemon_soak $(ARGS)
+	@$(PY) -m tests.bench.daemon_soak $(ARGS)
 
-lint: $(VENV)/dev ## formatter, linter and type checker, all of which must be silent
+lint: $(VENV)/dev ## formatter, linter, type checker and import contracts, all of which must be silent
 	@$(PY) -m ruff format --quiet --check .
 	@$(PY) -m ruff check --quiet .
 	@$(PY) -m mypy --no-error-summary
+	@$(VENV)/bin/lint-imports --no-logo --no-cache >/dev/null || $(VENV)/bin/lint-imports --no-logo --no-cache
 
 format: $(VENV)/dev ## let the formatter and the linter mend what they can
 	@$(PY) -m ruff format .
@@ -66,11 +67,11 @@ test-installer: ## installer and unit on a booted Debian, as root: SUITE=trixie 
 test-deb: ## the Debian package likewise
 test-arm64: ## the package for ARM64 in an emulated Debian, likewise: 20 minutes the first time
 test-installer test-deb test-arm64: $(VENV)/dev models
-	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" PIP="$(PY) -m pip" tests/target/run $(@:test-%=%) $(SUITE)
+	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" PIP="$(PY) -m pip" tests/system/target/run $(@:test-%=%) $(SUITE)
 
 test-homeassistant: $(VENV)/dev models ## its blueprints and dashboard in Home Assistant: HASS=.../hass
 	@HASS="$(or $(HASS),$(error HASS= names the program hass))" $(PY) -m pytest -x -v -s \
-		tests/target/check_homeassistant.py
+		tests/system/target/check_homeassistant.py
 
 clients: $(VENV)-clients/done ## the door's largest clients, LiveKit and Pipecat, for its tests: 750 MB
 
@@ -93,7 +94,7 @@ $(VENV)/run: pyproject.toml deploy/system-packages
 	@$(PIP) --editable '.[$(EXTRAS)]'
 	@touch $@
 
-$(VENV)-clients/done: tests/clients/requirements.txt
+$(VENV)-clients/done: tests/support/clients/requirements.txt
 	@$(PYTHON) -m venv --clear $(VENV)-clients
 	@echo "installing LiveKit and Pipecat into $(VENV)-clients (a minute or two)" >&2
 	@$(VENV)-clients/bin/python -m pip install --quiet --disable-pip-version-check -r $<

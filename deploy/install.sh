@@ -152,7 +152,7 @@ build_release() {
     rm -rf "$release"
     python3 -m venv "$release"
     # shellcheck disable=SC2046
-    "$release/bin/pip" -q install --disable-pip-version-check --no-cache-dir $(pip_options) "${wheel}[daemon,door]" || {
+    "$release/bin/pip" -q install --disable-pip-version-check --no-cache-dir $(pip_options) "${wheel}[daemon,api]" || {
         rm -rf "$release"
         die "the Python packages could not be installed; nothing was changed"
     }
@@ -170,7 +170,7 @@ as_edged() { setpriv --reuid edged --regid edged --init-groups env HOME=$DATA OR
 
 # ---- what systemd and people see
 
-files_of_release() { "$release/bin/python" -c 'from edged.deployed import folder; print(folder())'; }
+files_of_release() { "$release/bin/python" -c 'from edged.resources import folder; print(folder())'; }
 
 settings() {
     local source

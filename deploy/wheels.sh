@@ -91,4 +91,4 @@ if [ -e "$HERE/../pyproject.toml" ]; then # a checkout
 fi
 # pip itself too: `edged models fetch` asks it where the models are.
 pip download --dest "$dir" --find-links "$dir" --only-binary=:all: --implementation cp --python-version "$python" \
-    "${platforms[@]}" "$(ls "$dir"/edged-*.whl)[daemon,door]" pip
+    "${platforms[@]}" "$(ls "$dir"/edged-*.whl)[daemon,api]" pip

@@ -14,7 +14,7 @@ the exit code below. Anything else that escapes is a bug in edged (exit code 70)
 | 6 | the broker or another network peer cannot be reached or refused us |
 | 7 | a device (microphone) cannot be used |
 | 70 | a bug in edged; a thread of the daemon that hung, where no watchdog ended it |
-| 130, 141 | ended by Ctrl-C; the reader of a pipe has gone (edged/stdout.py) |
+| 130, 141 | ended by Ctrl-C; the reader of a pipe has gone (edged/cli/stdout.py) |
 """
 
 

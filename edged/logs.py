@@ -59,7 +59,7 @@ class _PriorityFormatter(logging.Formatter):
         return f"<{priority}>" + super().format(record).replace("\n", f"\n<{priority}>")
 
 
-def say(log: logging.Logger, level: int, code: str, message: str, **fields: object) -> None:
+def log_event(log: logging.Logger, level: int, code: str, message: str, **fields: object) -> None:
     """One change of state. `code` and `fields` become journal fields (`EDGED_CODE=...`)."""
     extra = {f"EDGED_{name.upper()}": value for name, value in fields.items()}
     log.log(level, "%s", message, extra={"EDGED_CODE": code, **extra})

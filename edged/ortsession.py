@@ -11,8 +11,8 @@ import onnxruntime as ort  # isort: skip
 
 from edged.errors import ModelError
 
-GIVING_BACK = ort.RunOptions()  # the arena is empty again when the run ends
-GIVING_BACK.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+RELEASE_MEMORY = ort.RunOptions()  # the arena is empty again when the run ends
+RELEASE_MEMORY.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
 
 
 def options(

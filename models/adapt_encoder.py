@@ -33,10 +33,10 @@ import soxr
 import torch
 import torch.nn.functional as functional
 
-from edged.models.graph import ROTARY
-from edged.models.weights import read_weights
-from edged.stt.graphs import HEAD_DIM, HEADS, LAYERS
-from edged.stt.vocabulary import BOS, EOS
+from edged.export.graph import ROTARY
+from edged.export.weights import read_weights
+from edged.stt.moonshine.graphs import HEAD_DIM, HEADS, LAYERS
+from edged.stt.moonshine.vocabulary import BOS, EOS
 
 RATE = 16_000
 FRAME_S = 0.024

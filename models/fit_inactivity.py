@@ -45,13 +45,13 @@ from edged.bench.turn_scores import (
     calibration_error,
     turn_ends,
 )
+from edged.engine.run_stats import percentile
 from edged.events import HORIZONS_S
 from edged.models.loader import Models, load
 from edged.options import Options
-from edged.runstats import percentile
 from edged.vad.endpoint import Endpoint
-from edged.vad.evidence import Evidence
 from edged.vad.inactivity import FEATURES, HORIZONS, WARM_UP_S, Features, Weights, probabilities
+from edged.vad.text_evidence import Evidence
 
 Floats = NDArray[np.float64]
 

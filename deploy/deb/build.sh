@@ -62,7 +62,7 @@ environment() { # a virtual environment as venv makes it, without running the bo
     printf 'home = /usr/bin\ninclude-system-site-packages = false\nversion = %s\n' $python >"$app/pyvenv.cfg"
     ln -s /usr/bin/python$python "$app/bin/python3"
     ln -s python3 "$app/bin/python"
-    printf '#!/opt/edged/bin/python3\nimport sys\n\nfrom edged.cli import main\n\nsys.exit(main())\n' >"$app/bin/edged"
+    printf '#!/opt/edged/bin/python3\nimport sys\n\nfrom edged.cli.main import main\n\nsys.exit(main())\n' >"$app/bin/edged"
     chmod 755 "$app/bin/edged"
 }
 

@@ -1,7 +1,7 @@
 """One microphone through libasound: opened, verified, read without ever blocking.
 
 pyalsaaudio asks politely and takes whatever comes: the format, rate and channels that a device
-lacks are silently replaced. So what was really given is read back and passed on (`Realised`).
+lacks are silently replaced. So what was really given is read back (`NegotiatedFormat`).
 A sound server that hangs is kept away from (`hung.py`); kernel devices cannot hang.
 """
 
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from edged import SAMPLE_RATE, STEP_S, STEP_SAMPLES
-from edged.audio import cards, hung
+from edged.audio import alsa_hang_guard, cards
 from edged.audio.convert import FORMATS
 from edged.errors import DeviceError
 
@@ -43,7 +43,7 @@ HUNG = "its sound server does not answer: restart it, or choose a card from `edg
 
 
 @dataclass(frozen=True, slots=True)
-class Realised:
+class NegotiatedFormat:
     """What the device gives: Hz, channels, ALSA's format name, frames a period and in all."""
 
     rate: int = SAMPLE_RATE
@@ -64,7 +64,9 @@ class Realised:
 class Microphone:
     """An open capture device. Used, and closed, by one thread only."""
 
-    def __init__(self, pcm: Any, name: str, realised: Realised, wake_fd: int | None = None) -> None:
+    def __init__(
+        self, pcm: Any, name: str, realised: NegotiatedFormat, wake_fd: int | None = None
+    ) -> None:
         """`wake_fd`: a descriptor that also ends a wait when it becomes readable."""
         self.name = name  # what ALSA knows it by
         self.realised = realised
@@ -122,10 +124,10 @@ class Microphone:
 
     def close(self) -> None:
         """Closed when this returns, but for a sound server that hangs: then as soon as it can."""
-        if cards.names_card(self.name) or hung.answers(self.name):
+        if cards.names_card(self.name) or alsa_hang_guard.answers(self.name):
             self._pcm.close()
         else:
-            hung.leave_open(self._pcm)
+            alsa_hang_guard.leave_open(self._pcm)
 
 
 def open_microphone(device: str, wake_fd: int | None = None) -> Microphone:
@@ -136,9 +138,9 @@ def open_microphone(device: str, wake_fd: int | None = None) -> Microphone:
     _need_libasound()
     name = cards.resolve(device)
     if not cards.names_card(name):
-        if not hung.answers(name):
+        if not alsa_hang_guard.answers(name):
             raise DeviceError(f"{device}: {HUNG}")
-        hung.close_left_open(name)
+        alsa_hang_guard.close_left_open(name)
     try:
         pcm, realised = _negotiate(name)
     except alsaaudio.ALSAAudioError as problem:
@@ -172,9 +174,9 @@ def _need_libasound() -> None:
     _quieten_libasound()
 
 
-def _negotiate(name: str) -> tuple[Any, Realised]:
+def _negotiate(name: str) -> tuple[Any, NegotiatedFormat]:
     """Asks for what edged wants; asks again, nearer to what the device has, if it must."""
-    pcm, got = _open(name, Realised())
+    pcm, got = _open(name, NegotiatedFormat())
     if got.format in POOR_FORMATS or got.format not in FORMATS:
         for other in OTHER_FORMATS:
             pcm.close()
@@ -187,7 +189,7 @@ def _negotiate(name: str) -> tuple[Any, Realised]:
     return pcm, got
 
 
-def _open(name: str, wish: Realised) -> tuple[Any, Realised]:
+def _open(name: str, wish: NegotiatedFormat) -> tuple[Any, NegotiatedFormat]:
     pcm = alsaaudio.PCM(
         type=alsaaudio.PCM_CAPTURE,
         mode=alsaaudio.PCM_NONBLOCK,
@@ -199,7 +201,7 @@ def _open(name: str, wish: Realised) -> tuple[Any, Realised]:
         periods=PERIODS,
     )
     info = pcm.info()
-    return pcm, Realised(
+    return pcm, NegotiatedFormat(
         info["rate"],
         info["channels"],
         info["format_name"],

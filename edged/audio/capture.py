@@ -19,13 +19,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from edged import SAMPLE_RATE
-from edged.audio import hung
-from edged.audio.alsa import DEV_SND, Microphone, Realised, open_microphone
+from edged.audio import alsa_hang_guard
+from edged.audio.alsa import DEV_SND, Microphone, NegotiatedFormat, open_microphone
 from edged.audio.cards import names_card
-from edged.audio.clock import StreamClock
 from edged.audio.convert import Converter
 from edged.audio.level import Level
 from edged.audio.ring import Ring
+from edged.audio.stream_clock import StreamClock
 from edged.errors import DeviceError
 
 log = logging.getLogger(__name__)
@@ -68,7 +68,7 @@ class MicState:
     device: str
     sentence: str
     since: float
-    realised: Realised | None = None
+    realised: NegotiatedFormat | None = None
 
     @property
     def problem(self) -> bool:
@@ -149,7 +149,7 @@ class Capture:
         self._wake()
 
     @property
-    def realised(self) -> Realised | None:
+    def realised(self) -> NegotiatedFormat | None:
         return self.state.realised
 
     @property
@@ -306,12 +306,12 @@ class Capture:
         """The device is closed: nothing runs."""
         self._ring.seal(True)
         self._lost_at = None
-        hangs = hung.anything_left_open()
+        hangs = alsa_hang_guard.anything_left_open()
         self._report(Mic.MUTED, MUTED_HUNG if hangs else MUTED)
         while self._muted and not self._stopping:
             self.heartbeat = time.monotonic()
             self._sleep(MUTED_TICK_S)
-            if hangs and hung.close_left_open(self._current):
+            if hangs and alsa_hang_guard.close_left_open(self._current):
                 hangs = False
                 self._report(Mic.MUTED, MUTED)
 
@@ -337,7 +337,7 @@ class Capture:
             self._lost_at = time.monotonic()
         self._report(Mic.LOST, sentence)
 
-    def _report(self, state: Mic, sentence: str, realised: Realised | None = None) -> None:
+    def _report(self, state: Mic, sentence: str, realised: NegotiatedFormat | None = None) -> None:
         """Tells of a change, once: to the log and to `on_state`."""
         old, device = self.state, self._current
         same = self._reported and (state, device) == (old.state, old.device)

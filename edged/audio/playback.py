@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edged import SAMPLE_RATE, STEP_S, STEP_SAMPLES
-from edged.audio.alsa import Realised
+from edged.audio.alsa import NegotiatedFormat
 from edged.audio.capture import Mic, MicState
 from edged.audio.files import open_audio
 from edged.audio.level import Level, LevelMeter, from_db
@@ -107,7 +107,7 @@ class FileCapture:
         self._wake.set()
 
     @property
-    def realised(self) -> Realised | None:
+    def realised(self) -> NegotiatedFormat | None:
         return self.state.realised
 
     @property
@@ -146,7 +146,7 @@ class FileCapture:
                 if self._stopping or self._muted or self._reopen:
                     return
                 sentence = f"playing {self._device} as the microphone"
-                self._report(Mic.RUNNING, sentence, Realised())
+                self._report(Mic.RUNNING, sentence, NegotiatedFormat())
                 due += STEP_S
                 self._wait_until(due)
                 self.heartbeat = time.monotonic()
@@ -175,7 +175,7 @@ class FileCapture:
         )
         return louder
 
-    def _report(self, state: Mic, sentence: str, realised: Realised | None = None) -> None:
+    def _report(self, state: Mic, sentence: str, realised: NegotiatedFormat | None = None) -> None:
         old = self.state
         if (state, self._device, sentence) == (old.state, old.device, old.sentence):
             return

@@ -18,11 +18,11 @@ from edged import STEP_S
 from edged.audio.files import open_audio
 from edged.audio.source import Frame
 from edged.bench.manifest import NO_SPEECH, Clip
+from edged.engine.run_stats import RunStats
+from edged.engine.session import Session
 from edged.events import EndText, Event, Text, Turn, Word
 from edged.models.loader import Models
 from edged.options import Options
-from edged.runstats import RunStats
-from edged.session import Session
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -33,7 +33,7 @@ Progress = Callable[[float], None]
 """Called with the seconds of audio that have been done since the last call."""
 
 
-class Beside(Executor):
+class BackgroundWorker(Executor):
     """Runs at once what a session would run beside its steps, and keeps its time apart.
 
     On a device that work has a thread of its own. Here it must not distort the steps' times, and
@@ -92,7 +92,7 @@ class Measured:
 
 def warm_up(models: Models, clip: Clip, options: Options) -> None:
     """The first runs of each graph are slower: not part of what is measured."""
-    session = Session(models, options, Beside())
+    session = Session(models, options, BackgroundWorker())
     for _, frame in zip(range(round(WARM_UP_S / STEP_S)), frames(clip.file), strict=False):
         session.push(frame)
     session.end()
@@ -128,7 +128,7 @@ class _Stream:
 
     def __init__(self, models: Models, result: Measured, progress: Progress) -> None:
         self._result, self._progress = result, progress
-        self._beside = Beside()
+        self._beside = BackgroundWorker()
         self._session = Session(models, result.options, self._beside)
         self._steps = 0
         self._first_steps: list[int] = []
@@ -194,7 +194,7 @@ def flush_times(
     spoken = [clip for clip in clips if clip.kind not in NO_SPEECH]
     times = []
     for clip in chance.sample(spoken, min(count, len(spoken))):
-        beside = Beside()
+        beside = BackgroundWorker()
         session = Session(models, options, beside)
         audio = list(frames(clip.file))
         earliest = min(len(audio), round(MIN_FLUSH_S / STEP_S))

@@ -19,9 +19,9 @@ from edged.bench import wer
 from edged.bench.manifest import read_manifest
 from edged.bench.turn_evidence import listener
 from edged.bench.turn_material import Audio, Listen, load_audio
+from edged.engine.session import Session
 from edged.events import Event, Turn
 from edged.models.loader import Models
-from edged.session import Session
 
 PLOSIVES = tuple("bdgkpqt")
 SOFT_C = ("ce", "ci", "cy", "ch")

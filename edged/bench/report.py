@@ -16,8 +16,8 @@ from edged import __version__
 from edged.bench import wer
 from edged.bench.manifest import NO_SPEECH, Clip
 from edged.bench.measure import Heard, Measured
+from edged.engine.run_stats import percentile
 from edged.events import Word
-from edged.runstats import percentile
 
 Figures: TypeAlias = dict[str, Any]
 MB = 1e6

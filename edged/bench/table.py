@@ -9,7 +9,7 @@ from rich.table import Table
 
 from edged import STEP_S
 from edged.bench.report import BINS_MS, Figures
-from edged.runstats import STEP_MS
+from edged.engine.run_stats import STEP_MS
 
 Row = tuple[str, list[str]]
 

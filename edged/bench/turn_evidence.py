@@ -14,16 +14,16 @@ from numpy.typing import NDArray
 from edged import SAMPLE_RATE, STEP_S, STEP_SAMPLES
 from edged.bench.sentences import TimedWord
 from edged.bench.turn_material import Audio, Listen, Read, Span, Stream
+from edged.engine.session import Session
 from edged.events import HORIZONS_S, Turn
 from edged.models.loader import Models
 from edged.options import Options
-from edged.session import Session
 from edged.stt.second_pass import transcribe
 from edged.vad.endpoint import Endpoint
-from edged.vad.evidence import Evidence
 from edged.vad.gate import WINDOW_S, Gate
 from edged.vad.inactivity import Inactivity, Weights
 from edged.vad.silero import RATE, Silero
+from edged.vad.text_evidence import Evidence
 
 # Silero's probability falls below its threshold this long after the voice has stopped: median
 # over 15 clips with hand-labelled ends. Its onset is off by 0.02 s: within a window.

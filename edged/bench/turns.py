@@ -32,13 +32,13 @@ from edged.bench.turn_scores import (
     calibration_error,
     turn_ends,
 )
+from edged.engine.run_stats import percentile
 from edged.events import HORIZONS_S
 from edged.models.loader import Models, load
 from edged.options import Options
-from edged.runstats import percentile
 from edged.vad.inactivity import Inactivity, Weights
 from edged.vad.silero import RATE, Silero
-from edged.vad.turn import SmartTurn
+from edged.vad.smart_turn import SmartTurn
 
 Figures: TypeAlias = dict[str, Any]
 

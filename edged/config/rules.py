@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import AfterValidator
 
 from edged.errors import ConfigError
-from edged.mqtt.settings import address
+from edged.mqtt.broker_settings import address
 from edged.mqtt.topics import check_base, check_device
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from edged.config.rules import BROKER_URL, DEVICE, LISTEN, TOPIC, ConflictError, conflicts, one_of
-from edged.mqtt.settings import BrokerSettings
+from edged.mqtt.broker_settings import BrokerSettings
 from edged.options import DELAYS, LANGUAGES, Options
 
 PREFIX = "EDGED_"

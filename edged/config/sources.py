@@ -4,7 +4,7 @@ Precedence, first wins:
 1. flags of the command line,
 2. the environment (`EDGED_X`): pinned, neither a reload nor MQTT changes it,
 3. systemd credentials (`$CREDENTIALS_DIRECTORY/edged_mqtt_password` and the like),
-4. a live change made over MQTT, until the line for it in the files changes (see `Remembered`),
+4. a live change made over MQTT, until the line for it in the files changes (see `RuntimeOverride`),
 5. files `*.env` in the folder `<env file>.d`, the last by name first,
 6. the env file,
 7. the default.
@@ -76,7 +76,7 @@ class SettingsError(ConfigError):
 
 
 @dataclass(frozen=True, slots=True)
-class Remembered:
+class RuntimeOverride:
     """A live change made over MQTT. It counts as long as the files say `file_value` (None:
     nothing) about that setting: who speaks last is obeyed, slider or pushed file."""
 
@@ -101,7 +101,7 @@ class Loaded:
     origins: Mapping[str, Origin]
     files: tuple[SettingsFile, ...] = ()
     file_values: Mapping[str, str] = field(default_factory=dict)
-    remembered: Mapping[str, Remembered] = field(default_factory=dict)
+    remembered: Mapping[str, RuntimeOverride] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     def pinned(self, name: str) -> bool:
@@ -130,7 +130,7 @@ class _Layers:
 def load(
     env_file: Path | None = None,
     flags: Mapping[str, Any] | None = None,
-    remembered: Mapping[str, Remembered] | None = None,
+    remembered: Mapping[str, RuntimeOverride] | None = None,
     surroundings: bool = True,
 ) -> Loaded:
     """All sources -> settings. Raises SettingsError with every problem.
@@ -175,7 +175,7 @@ def changed_live(loaded: Loaded, changes: Mapping[str, Any]) -> Loaded:
     settings = _validated(layers)
     for name, value in changes.items():
         if value is not None:
-            kept[name] = Remembered(getattr(settings, name), loaded.file_values.get(name))
+            kept[name] = RuntimeOverride(getattr(settings, name), loaded.file_values.get(name))
     return replace(loaded, settings=settings, origins=_origins(layers), remembered=kept)
 
 
@@ -258,9 +258,9 @@ def _unknown(key: str) -> str:
 
 
 def _put_remembered(
-    layers: _Layers, remembered: Mapping[str, Remembered], file_values: Mapping[str, str]
-) -> dict[str, Remembered]:
-    kept: dict[str, Remembered] = {}
+    layers: _Layers, remembered: Mapping[str, RuntimeOverride], file_values: Mapping[str, str]
+) -> dict[str, RuntimeOverride]:
+    kept: dict[str, RuntimeOverride] = {}
     for name, item in remembered.items():
         if not _still_valid(name, item.value):
             layers.notes.append(f"{env_name(name)} as changed over MQTT is no longer allowed")

@@ -12,17 +12,17 @@ from functools import partial
 from typing import Any
 
 from edged import __version__, logs
+from edged.audio.microphone import MicrophoneManager
 from edged.config.settings import Live, Settings, live_class
+from edged.config.settings_manager import SettingsManager
 from edged.config.sources import SettingsError
-from edged.daemon import about
-from edged.daemon.engine import Configure, Engine, Restart
-from edged.daemon.first import check_files
-from edged.daemon.hearing import Hearing
-from edged.daemon.keeper import Keeper
-from edged.daemon.meanwhile import EndingError, meanwhile
-from edged.daemon.notify import Notifier
+from edged.config.startup import check_files
+from edged.daemon import device_info
+from edged.daemon.run_with_timeout import EndingError, run_with_timeout
+from edged.daemon.systemd import Notifier
+from edged.engine.engine_thread import Configure, Engine, Restart
 from edged.errors import ConfigError, EdgedError
-from edged.logs import say
+from edged.logs import log_event
 from edged.models import loader
 from edged.models.loader import Models
 from edged.mqtt.commands import Command
@@ -39,8 +39,8 @@ class Control:
 
     def __init__(
         self,
-        keeper: Keeper,
-        hearing: Hearing,
+        keeper: SettingsManager,
+        hearing: MicrophoneManager,
         engine: Engine,
         publisher: Publisher,
         notifier: Notifier,
@@ -71,7 +71,7 @@ class Control:
             self._refused(self._keeper.refused)
             return
         self._keeper.keep_files()
-        accepted = about.accepted(self._keeper.loaded, (), ())
+        accepted = device_info.accepted(self._keeper.loaded, (), ())
         self._publisher.state("config", accepted)
 
     def do(self, command: Command) -> None:
@@ -88,7 +88,7 @@ class Control:
         try:
             self._change({"mute": muted})
         except EdgedError as problem:
-            say(_log, logging.WARNING, "mute-refused", str(problem))
+            log_event(_log, logging.WARNING, "mute-refused", str(problem))
 
     def reload(self) -> dict[str, Any]:
         """Reads all settings again. Raises EdgedError, having said so everywhere; then nothing
@@ -105,10 +105,10 @@ class Control:
             self._notifier.ready()
         self.problem = ""
         self._changed(outcome.changed, "the settings were read again")
-        accepted = about.accepted(self._keeper.loaded, outcome.changed, outcome.pending)
+        accepted = device_info.accepted(self._keeper.loaded, outcome.changed, outcome.pending)
         self._publisher.state("config", accepted)
         for note in self._keeper.loaded.notes:
-            say(_log, logging.WARNING, "settings-note", note)
+            log_event(_log, logging.WARNING, "settings-note", note)
         return {"changed": sorted(outcome.changed), "at_next_start": sorted(outcome.pending)}
 
     def reload_quietly(self) -> None:
@@ -125,7 +125,7 @@ class Control:
             check_files(new)
             broker = new.broker(self._broker_url(new))
         if Live.RECOGNISER in classes:
-            models = meanwhile(partial(_load, new), self._while_loading)
+            models = run_with_timeout(partial(_load, new), self._while_loading)
         options = new.options()
         wanted = models is not None or options != self._keeper.settings.options()
         if wanted and not self._engine.submit(Configure(options, models)):
@@ -156,14 +156,16 @@ class Control:
             case "restart":
                 if not self._engine.submit(Restart()):
                     raise ConfigError(BUSY)
-                say(_log, logging.INFO, "recogniser-restarted", "the recogniser was restarted")
+                log_event(
+                    _log, logging.INFO, "recogniser-restarted", "the recogniser was restarted"
+                )
                 return {}
         raise ConfigError(f"{command.name} is no command of the daemon's")
 
     def _change(self, changes: dict[str, Any]) -> dict[str, Any]:
         outcome = self._keeper.change(changes, self.apply)
         self._changed(outcome.changed, "changed over MQTT")
-        live = about.live_settings(self._keeper.settings)
+        live = device_info.live_settings(self._keeper.settings)
         answer: dict[str, Any] = {"changed": {name: live[name] for name in outcome.changed}}
         if self._keeper.unsaved:
             answer |= {"remembered": False, "reason": self._keeper.unsaved}
@@ -171,13 +173,13 @@ class Control:
 
     def _changed(self, fields: tuple[str, ...], why: str) -> None:
         if fields:
-            say(_log, logging.INFO, "settings-changed", f"{why}: {', '.join(sorted(fields))}")
+            log_event(_log, logging.INFO, "settings-changed", f"{why}: {', '.join(sorted(fields))}")
             self._on_change()
         self._publish_settings()
 
     def _publish_settings(self) -> None:
         settings = self._keeper.settings
-        self._publisher.state("settings", about.live_settings(settings))
+        self._publisher.state("settings", device_info.live_settings(settings))
         self._publisher.state("mute", "on" if settings.mute else "off")
 
     def _refused(self, problem: EdgedError) -> None:
@@ -186,8 +188,8 @@ class Control:
             problems, files = [str(p) for p in problem.problems], problem.files
         self.problem = f"the new settings are wrong and were not taken: {problems[0]}"
         for text in problems:
-            say(_log, logging.ERROR, "settings-refused", f"settings not taken: {text}")
-        self._publisher.state("config", about.refused(problems, files))
+            log_event(_log, logging.ERROR, "settings-refused", f"settings not taken: {text}")
+        self._publisher.state("config", device_info.refused(problems, files))
 
     def _homeassistant(self, settings: Settings) -> HomeAssistantSettings:
         return HomeAssistantSettings(

@@ -21,32 +21,32 @@ from typing import TYPE_CHECKING, Any
 
 from edged import SAMPLE_RATE
 from edged.audio.capture import Mic, MicState
+from edged.audio.microphone import MicrophoneManager
 from edged.config.settings import Settings
-from edged.daemon import about
-from edged.daemon.beside import Beside
+from edged.config.settings_manager import SettingsManager
+from edged.daemon import device_info
 from edged.daemon.control import Control
-from edged.daemon.engine import End, Engine, Flush
 from edged.daemon.health import cpu_temp_c, rss_mb
-from edged.daemon.hearing import Hearing
-from edged.daemon.keeper import Keeper
-from edged.daemon.meanwhile import EndingError, left_behind
-from edged.daemon.notify import Notifier
-from edged.daemon.starting import while_it_gets_on
-from edged.daemon.vigil import Vigil
+from edged.daemon.run_with_timeout import EndingError, has_orphaned_work
+from edged.daemon.start_timeout import while_it_gets_on
+from edged.daemon.systemd import Notifier
+from edged.daemon.watchdog import Watchdog
+from edged.engine.background_worker import BackgroundWorker
+from edged.engine.engine_thread import End, Engine, Flush
 from edged.errors import EdgedError
 from edged.events import Error, Event, Turn
-from edged.logs import say
+from edged.logs import log_event
 from edged.models import loader
-from edged.mqtt.broker import EmbeddedBroker
 from edged.mqtt.commands import Command
+from edged.mqtt.embedded_broker import EmbeddedBroker
+from edged.mqtt.link_events import Kind, LinkState
 from edged.mqtt.outbox import SpoolSettings
 from edged.mqtt.publisher import Publisher
-from edged.mqtt.reports import Kind, LinkState
 from edged.mqtt.spool import default_journal_dir
-from edged.server import mount
+from edged.server import factory
 
 if TYPE_CHECKING:
-    from edged.server.door import Door
+    from edged.server.api_server import ApiServer
 
 MAX_COMMANDS = 64  # that wait for the main thread
 FIRST_MIC_S = 5.0  # longest wait for the first attempt at the microphone before READY
@@ -63,28 +63,28 @@ _log = logging.getLogger(__name__)
 class Daemon:
     """One life: `run` returns when a signal asked for the end. The constructor opens nothing."""
 
-    def __init__(self, keeper: Keeper, samples_dir: Path | None = None) -> None:
+    def __init__(self, keeper: SettingsManager, samples_dir: Path | None = None) -> None:
         self._keeper = keeper
         self.hangs = False
         """Work is left behind that would keep the process from ending."""
         self._jobs: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        self._beside = Beside()
+        self._beside = BackgroundWorker()
         self._stop_by: float | None = None
         self._notifier = Notifier()
-        self._vigil = Vigil(
+        self._vigil = Watchdog(
             self._notifier, self._say_silence, lambda said: self._publisher.event(Error(said))
         )
         self._link = LinkState(False, Kind.CONNECTING, "not connected yet")
         self._mic_before: Mic | None = None
         self._embedded: EmbeddedBroker | None = None
-        self._door: Door | None = None
+        self._api_server: ApiServer | None = None
         self._ready = False
         self._mic_by = 0.0
         self._started_at = time.monotonic()
         self._next_health = self._started_at + FIRST_HEALTH_S
         self._stumbled = False
         settings = keeper.settings
-        self._hearing = Hearing(
+        self._hearing = MicrophoneManager(
             settings.alsa_device, settings.gain_db, settings.mute, self._on_mic, samples_dir
         )
 
@@ -118,7 +118,7 @@ class Daemon:
             raise SystemExit(0)  # stopped while it loaded: nothing was said, nothing is to be said
         for name in (*models.missing, *models.too_slow):
             why = "is too slow on this board" if name in models.too_slow else "is missing"
-            say(_log, logging.WARNING, "no-turn-model", f"{name} {why}: turns end without it")
+            log_event(_log, logging.WARNING, "no-turn-model", f"{name} {why}: turns end without it")
         self._engine = Engine(
             self._hearing.ring,
             models,
@@ -144,8 +144,8 @@ class Daemon:
             self._while_loading,
         )
         if settings.listen:
-            self._door = self._make_door(settings)
-            self._door.start()
+            self._api_server = self._make_api_server(settings)
+            self._api_server.start()
         self._control.announce()
         self._on_speaking(False)
         self._publisher.start()
@@ -158,16 +158,18 @@ class Daemon:
         watch("mqtt", self._publisher.heartbeat_age_s)
         watch("second pass", lambda: self._beside.age_s, SECOND_PASS_S)
 
-    def _make_door(self, settings: Settings) -> Door:
+    def _make_api_server(self, settings: Settings) -> ApiServer:
         """Raises ConfigError if its packages or its certificate are missing."""
-        lent = mount.source(
+        lent = factory.source(
             lambda: self._engine.models,
             lambda: self._keeper.settings,
             lambda: self._engine.waiting >= MICROPHONE_FIRST,
         )
-        door = mount.door(settings, lent, self._vitals, self._problems, True, self._on_mute)
-        self._vigil.heartbeats.watch("door", lambda: time.monotonic() - door.heartbeat)
-        return door
+        api_server = factory.api_server(
+            settings, lent, self._vitals, self._problems, True, self._on_mute
+        )
+        self._vigil.heartbeats.watch("api", lambda: time.monotonic() - api_server.heartbeat)
+        return api_server
 
     def _stop(self, by: float) -> int:
         """Finishes the sentence, publishes it, says offline."""
@@ -176,17 +178,17 @@ class Daemon:
         self._hearing.stop(1.0)
         if not self._engine.stop(max(0.5, by - time.monotonic() - PUBLISH_S)):
             self.hangs = True
-            say(_log, logging.ERROR, "engine-stuck", "the recogniser did not end in time")
+            log_event(_log, logging.ERROR, "engine-stuck", "the recogniser did not end in time")
         self._publisher.state("listening", "off")
-        if self._door is not None:  # its followers have had the last words by now
-            self._door.stop(0.0)
+        if self._api_server is not None:  # its followers have had the last words by now
+            self._api_server.stop(0.0)
         self._publisher.stop(max(0.5, by - time.monotonic()))
-        if self._door is not None:
-            self._door.stop(max(0.1, by - time.monotonic()))
+        if self._api_server is not None:
+            self._api_server.stop(max(0.1, by - time.monotonic()))
         if self._embedded is not None:
             self._embedded.stop()
-        self.hangs |= not self._beside.idle or left_behind()
-        say(_log, logging.INFO, "stopped", "stopped")
+        self.hangs |= not self._beside.idle or has_orphaned_work()
+        log_event(_log, logging.INFO, "stopped", "stopped")
         return 0
 
     def _on_signal(self, number: int, _frame: Any) -> None:
@@ -214,8 +216,8 @@ class Daemon:
                 heard_s = self._engine.heard_s + self._hearing.ring.depth_s
                 latency_ms = max(0.0, heard_s - event.stop_s) * 1000
             self._publisher.event(event, latency_ms)
-        if self._door is not None:
-            self._door.heard(events)
+        if self._api_server is not None:
+            self._api_server.heard(events)
 
     def _on_speaking(self, speaking: bool) -> None:
         """On the engine's thread."""
@@ -224,8 +226,8 @@ class Daemon:
     def _tell(self, name: str, value: Mapping[str, Any] | str) -> None:
         """A state, to the broker and to who follows at the door."""
         self._publisher.state(name, value)
-        if self._door is not None:
-            self._door.state(name, value)
+        if self._api_server is not None:
+            self._api_server.state(name, value)
 
     def _on_mute(self, muted: bool) -> None:
         """Asked for at the door, on its thread."""
@@ -264,8 +266,8 @@ class Daemon:
 
     def _say_state(self, mic: MicState) -> None:
         """Tells of the microphone: `state/mic`, `listening`, an `error` when it was lost."""
-        hears = about.hears(mic)
-        self._tell("mic", about.microphone(mic))
+        hears = device_info.hears(mic)
+        self._tell("mic", device_info.microphone(mic))
         self._say_listening()
         self._say_info()
         if not hears:
@@ -275,7 +277,7 @@ class Daemon:
         self._mic_before = mic.state
 
     def _say_listening(self) -> None:
-        hears = about.hears(self._hearing.state) and not self._vigil.deaf
+        hears = device_info.hears(self._hearing.state) and not self._vigil.deaf
         self._publisher.state("listening", "on" if hears else "off")
 
     def _say_silence(self) -> None:
@@ -291,7 +293,7 @@ class Daemon:
     def _give_up(self, now: float) -> None:
         """A thread hangs, and no watchdog ends the process: a container's restart policy can."""
         message = "edged ends, to be started again by whoever looks after it"
-        say(_log, logging.CRITICAL, "given-up", f"{self._vigil.sentence}; {message}")
+        log_event(_log, logging.CRITICAL, "given-up", f"{self._vigil.sentence}; {message}")
         self.hangs = True
         self._stop_by = now + STOP_S
         last = threading.Timer(2 * STOP_S, os._exit, (EdgedError.exit_code,))
@@ -300,7 +302,7 @@ class Daemon:
 
     def _say_info(self) -> None:
         models, mic = self._engine.models, self._hearing.state
-        self._publisher.info(about.info(self._keeper.loaded, mic, models))
+        self._publisher.info(device_info.info(self._keeper.loaded, mic, models))
 
     def _look_safely(self) -> None:
         """What fails here ends nothing. It is said once, until it goes well again."""
@@ -328,7 +330,7 @@ class Daemon:
         if tried and not self._ready:
             self._ready = True
             self._notifier.ready()
-            say(_log, logging.INFO, "ready", f"ready: {mic.sentence}")
+            log_event(_log, logging.INFO, "ready", f"ready: {mic.sentence}")
         if self._keeper.files.changed(now):
             self._control.reload_quietly()
         self._keeper.save_again(now)

@@ -14,8 +14,8 @@ from rich.text import Text
 from edged.audio.playback import files_of, is_playback
 from edged.config.settings import Settings
 from edged.config.sources import SettingsError, load
-from edged.daemon.state import StateFile
-from edged.doctor.broker import (
+from edged.config.state_file import StateFile
+from edged.doctor.broker_check import (
     check_broker,
     check_home_assistant,
     check_running,
@@ -24,12 +24,12 @@ from edged.doctor.broker import (
     watched,
 )
 from edged.doctor.finding import Finding
-from edged.doctor.machine import check_machine, check_permissions
-from edged.doctor.microphone import check_microphone
-from edged.doctor.recogniser import check_models, check_speed
+from edged.doctor.machine_check import check_machine, check_permissions
+from edged.doctor.microphone_check import check_microphone
+from edged.doctor.recogniser_check import check_models, check_speed
 from edged.errors import EdgedError
 from edged.models.catalogue import resources
-from edged.mqtt.broker import EmbeddedBroker
+from edged.mqtt.embedded_broker import EmbeddedBroker
 
 _MARK = {"ok": ("✓", "green"), "warn": ("!", "yellow"), "fail": ("✗", "red")}
 

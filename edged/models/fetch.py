@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from edged.errors import ModelError
-from edged.models import built, wheels
+from edged.models import build, wheels
 from edged.models.catalogue import Catalogue, Entry, File, Package, shipped
 from edged.models.download import RefusedError, Transport, bare, download
-from edged.models.progress import Teller
+from edged.models.reporter import Reporter
 from edged.models.store import DiskError, State, Store, default_models_dir, is_it, sha256
 
 Wanted = list[tuple[Entry, File]]
@@ -26,7 +26,7 @@ def fetch(
     from_dir: Path | None = None,
     *,
     allow_unverified: bool = False,
-    teller: Teller | None = None,
+    teller: Reporter | None = None,
     transport: Transport | None = None,
     catalogue: Catalogue | None = None,
 ) -> None:
@@ -37,7 +37,7 @@ def fetch(
     and the next run goes on.
     """
     catalogue = catalogue or shipped()
-    teller = teller or Teller(quiet=True)
+    teller = teller or Reporter(quiet=True)
     entries = catalogue.choose(list(names))
     store = Store(models_dir or default_models_dir())
     if _to_do(store, catalogue, entries):
@@ -48,7 +48,7 @@ def fetch(
 def _to_do(store: Store, catalogue: Catalogue, entries: list[Entry]) -> bool:
     """Looked at before the lock, so that a complete directory may be read-only."""
     return bool(_wanted(store, entries)) or any(
-        built.check(store, catalogue, entry) for entry in entries if entry.kind == "recogniser"
+        build.check(store, catalogue, entry) for entry in entries if entry.kind == "recogniser"
     )
 
 
@@ -62,7 +62,7 @@ def _do(
     entries: list[Entry],
     from_dir: Path | None,
     allow_unverified: bool,
-    teller: Teller,
+    teller: Reporter,
     transport: Transport | None,
 ) -> None:
     with store.lock(teller.say):
@@ -73,12 +73,12 @@ def _do(
         else:
             _from_network(store, wanted, transport, teller)
         for entry in entries:
-            if entry.kind == "recogniser" and built.check(store, catalogue, entry):
+            if entry.kind == "recogniser" and build.check(store, catalogue, entry):
                 with teller.working(f"building the streaming graphs of {entry.name}"):
-                    built.build(store, catalogue, entry)
+                    build.build(store, catalogue, entry)
 
 
-def _permit(wanted: Wanted, store: Store, allow_unverified: bool, teller: Teller) -> None:
+def _permit(wanted: Wanted, store: Store, allow_unverified: bool, teller: Reporter) -> None:
     """Licences are shown before anything is fetched; shipped files that are wrong end it here."""
     for entry in dict.fromkeys(entry for entry, _ in wanted):
         if entry.non_commercial:
@@ -99,7 +99,7 @@ def _permit(wanted: Wanted, store: Store, allow_unverified: bool, teller: Teller
 
 # ---- over the network ---------------------------------------------------------------------------
 def _from_network(
-    store: Store, wanted: Wanted, transport: Transport | None, teller: Teller
+    store: Store, wanted: Wanted, transport: Transport | None, teller: Reporter
 ) -> None:
     packages: dict[Package, Wanted] = defaultdict(list)
     for entry, file in wanted:
@@ -122,7 +122,7 @@ def _from_network(
 
 
 def _from_url(
-    store: Store, entry: Entry, file: File, transport: Transport | None, teller: Teller
+    store: Store, entry: Entry, file: File, transport: Transport | None, teller: Reporter
 ) -> None:
     assert file.url is not None
     part = store.downloads / f"{entry.name}-{file.name}.part"
@@ -139,7 +139,7 @@ def _from_url(
 
 
 def _from_package(
-    store: Store, package: Package, files: Wanted, transport: Transport | None, teller: Teller
+    store: Store, package: Package, files: Wanted, transport: Transport | None, teller: Reporter
 ) -> None:
     with teller.working(f"{package}: asking pip where it is"):
         wheel = wheels.locate(package)
@@ -204,7 +204,7 @@ def _keep(store: Store, entry: Entry, file: File, part: Path) -> None:
 
 
 # ---- from a directory ---------------------------------------------------------------------------
-def _from_dir(store: Store, wanted: Wanted, folder: Path, teller: Teller) -> None:
+def _from_dir(store: Store, wanted: Wanted, folder: Path, teller: Reporter) -> None:
     """Takes each wanted file from a loose file or a wheel of the same bytes, whatever its name."""
     try:
         os.scandir(folder).close()

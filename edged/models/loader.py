@@ -8,15 +8,15 @@ from pathlib import Path
 import onnxruntime as ort
 
 from edged.errors import ModelError
-from edged.memory import give_back, stay_small
-from edged.models import built
+from edged.models import build
 from edged.models.catalogue import Entry, resources, shipped
 from edged.models.store import MEND, State, Store, default_models_dir
+from edged.ortmemory import limit_malloc_growth, release_memory
 from edged.ortsession import open_session
-from edged.stt.graphs import Graphs
-from edged.stt.vocabulary import Vocabulary
+from edged.stt.moonshine.graphs import Graphs
+from edged.stt.moonshine.vocabulary import Vocabulary
 from edged.vad.inactivity import Weights
-from edged.vad.turn import SLOWEST_S, SmartTurn
+from edged.vad.smart_turn import SLOWEST_S, SmartTurn
 
 _SHORT_MODELS_THREADS = 1  # Silero and Smart Turn: too small to gain from a second thread
 
@@ -55,12 +55,12 @@ def load(models_dir: Path | None = None, model: str = "tiny-en", threads: int = 
     glance(models_dir, model)
     turn = catalogue.of_kind("turn")
     turn_path = _turn(store, turn)
-    stay_small()
+    limit_malloc_growth()
     models = Models(
         name=entry.name,
         language=entry.language,
         licence=entry.licence,
-        hash=built.inputs_hash(store, catalogue, entry),
+        hash=build.inputs_hash(store, catalogue, entry),
         graphs=Graphs.load(store.graphs(entry), threads),
         vocabulary=Vocabulary.load(store.root / entry.name / "tokenizer.bin"),
         silero=open_session(_only_file(store, catalogue.of_kind("vad")), _SHORT_MODELS_THREADS),
@@ -70,7 +70,7 @@ def load(models_dir: Path | None = None, model: str = "tiny-en", threads: int = 
         missing=() if turn_path else (turn.name,),
         inactivity=Weights.load(resources() / "inactivity.json"),
     )
-    give_back()  # the weights as they were in the files: packed copies have replaced them
+    release_memory()  # the weights as they were in the files: packed copies have replaced them
     return models
 
 
@@ -88,7 +88,7 @@ def glance(models_dir: Path | None = None, model: str = "tiny-en") -> None:
     store = Store(models_dir or default_models_dir())
     entry = catalogue.recogniser(model)
     _look(store, entry)
-    if problem := built.glance(store, catalogue, entry):
+    if problem := build.glance(store, catalogue, entry):
         raise ModelError(f"{problem}: {_mend(entry)}")
 
 

@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edged.models.recipe import EMBEDDING
 from edged.ortsession import open_session
-from edged.stt.graphs import HEAD_DIM, HEADS, LAYERS, WIDTH
-from edged.stt.vocabulary import BOS, EOS
+from edged.stt.moonshine.build_version import EMBEDDING
+from edged.stt.moonshine.graphs import HEAD_DIM, HEADS, LAYERS, WIDTH
+from edged.stt.moonshine.vocabulary import BOS, EOS
 
 Floats = NDArray[np.float32]
 _TOKENS_PER_S = 6.5  # upstream's own limit against endless loops, for English

@@ -12,7 +12,7 @@ import soundfile
 from numpy.typing import NDArray
 
 from edged.errors import ModelError
-from edged.models import built, parity
+from edged.models import build, parity
 from edged.models.catalogue import Catalogue, Entry, shipped
 from edged.models.samples import samples
 from edged.models.store import MEND, State, Store, default_models_dir, sha256
@@ -72,7 +72,7 @@ def _which(store: Store, catalogue: Catalogue, names: list[str]) -> list[Entry]:
 def _recogniser(
     store: Store, catalogue: Catalogue, entry: Entry, files_right: bool, threads: int
 ) -> Iterator[Check]:
-    problem = built.check(store, catalogue, entry)
+    problem = build.check(store, catalogue, entry)
     said = f"{problem}: {MEND}" if problem else "stamp and every SHA-256 are right"
     yield Check(entry.name, "graphs", not problem, said)
     if problem or not files_right:

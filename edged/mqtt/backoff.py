@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from edged.mqtt.reports import Kind
-from edged.mqtt.settings import Timing
+from edged.mqtt.broker_settings import Timing
+from edged.mqtt.link_events import Kind
 
 _REFUSED = (Kind.AUTH, Kind.DUPLICATE, Kind.TLS, Kind.CONFIG, Kind.PROTOCOL)
 
@@ -35,7 +35,7 @@ class Backoff:
         return wait * random.uniform(0.8, 1.2)
 
 
-class Suspicion:
+class PoisonMessageDetector:
     """Finds the message over which the broker hangs up, and gives it up.
 
     An MQTT 3.1.1 broker has no other way to refuse a message, and would be sent it for ever. Twice

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from edged.events import Event
-from edged.mqtt.client import Link
-from edged.mqtt.reports import Incoming, Report
+from edged.mqtt.link import Link
+from edged.mqtt.link_events import Incoming, Report
 
 _EVENTS = 4096  # minutes of speech, should the MQTT thread hang on a dying card
 _STEPS = 64

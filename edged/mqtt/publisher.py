@@ -22,14 +22,14 @@ from typing import Any
 from edged.errors import RequestError
 from edged.events import Error, Event, Ready, Step, Turn, to_json
 from edged.mqtt import commands, homeassistant
+from edged.mqtt.broker_settings import BrokerSettings, Timing
 from edged.mqtt.commands import Command
-from edged.mqtt.courier import Courier
-from edged.mqtt.faults import Faults
+from edged.mqtt.connection import Connection
+from edged.mqtt.exception_log_throttle import Faults
 from edged.mqtt.homeassistant import HomeAssistantSettings
 from edged.mqtt.inbox import Answer, Batch, Inbox, Numbered
+from edged.mqtt.link_events import Incoming, Kind, LinkState
 from edged.mqtt.outbox import Outbox, SpoolSettings
-from edged.mqtt.reports import Incoming, Kind, LinkState
-from edged.mqtt.settings import BrokerSettings, Timing
 from edged.mqtt.spool import Message
 from edged.mqtt.topics import Topics
 
@@ -93,7 +93,7 @@ class Publisher:
         self._numbering = threading.Lock()
         self._inbox = Inbox()
         self._outbox = Outbox(spool)
-        self._courier = Courier(
+        self._courier = Connection(
             broker,
             self._outbox,
             self._inbox.report,

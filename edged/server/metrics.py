@@ -16,7 +16,7 @@ from prometheus_client import (
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from edged import __version__
-from edged.server.vitals import Vitals
+from edged.server.health_collector import HealthCollector
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 REASONS = ("connections", "key", "origin", "rate", "sockets", "streams")  # to refuse somebody
@@ -30,39 +30,39 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
         self.sessions = Counter(
-            "edged_door_sessions", "Sessions that began.", ["kind"], registry=registry
+            "edged_api_sessions", "Sessions that began.", ["kind"], registry=registry
         )
         self.refused = Counter(
-            "edged_door_refused",
+            "edged_api_refused",
             "Connections and sessions refused, by what was not in order.",
             ["why"],
             registry=registry,
         )
         self.errors = Counter(
-            "edged_door_errors",
+            "edged_api_errors",
             "Errors sent to clients: 1008 is their fault, 1011 is ours.",
             ["code"],
             registry=registry,
         )
         self.given_up = Counter(
-            "edged_door_given_up",
+            "edged_api_given_up",
             "Clients that were cut off: they neither read nor answered.",
             registry=registry,
         )
         self.step_seconds = Histogram(
-            "edged_door_step_seconds",
+            "edged_api_step_seconds",
             "Work for one step of 80 ms.",
             buckets=WORK_BUCKETS,
             registry=registry,
         )
         self.answer_seconds = Histogram(
-            "edged_door_answer_seconds",
+            "edged_api_answer_seconds",
             "From the arrival of what completes a live step to its answer.",
             buckets=WAIT_BUCKETS,
             registry=registry,
         )
         self.flush_seconds = Histogram(
-            "edged_door_flush_seconds",
+            "edged_api_flush_seconds",
             "From a flush to flushed.",
             buckets=WAIT_BUCKETS,
             registry=registry,
@@ -84,11 +84,11 @@ class Metrics:
         """`gauges`: name, meaning and value of the door's own. All is read at each scrape."""
         self._model = model
         for name, (text, value) in gauges.items():
-            Gauge(f"edged_door_{name}", text, registry=self.registry).set_function(value)
+            Gauge(f"edged_api_{name}", text, registry=self.registry).set_function(value)
 
     def watch(self, health: Callable[[], Mapping[str, Any]]) -> None:
         """`health`: the daemon's, as in `state/health`."""
-        self.registry.register(Vitals(health))
+        self.registry.register(HealthCollector(health))
 
     def text(self) -> bytes:
         self._info.clear()

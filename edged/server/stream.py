@@ -16,20 +16,20 @@ from typing import Any, Protocol, TypeAlias
 
 from edged import STEP_S
 from edged.audio.source import Frame
+from edged.audio.stream_decoders import Decoder
+from edged.engine.session import Session
+from edged.engine.turns import InlineExecutor
 from edged.errors import RequestError
 from edged.events import EndOfStream, Error, Event
-from edged.server.formats import Decoder
-from edged.server.messages import Audio, End, Flush
+from edged.server.gradium_messages import Audio, End, Flush
 from edged.server.metrics import Metrics
-from edged.server.pace import Pace
-from edged.session import Session
-from edged.turns import Inline
+from edged.server.realtime_detector import Pace
 
 MAX_WAITING = 1 << 20  # bytes that wait; one message may go beyond
 MAX_WAITING_S = 10.0  # and what they last, as far as that is known
 ROOM = 0.9  # of these: read on soon, for a client's pings wait behind its audio
 OF_COMMAND = 256  # bytes that a command takes beside its audio: many small ones fill it too
-BEHIND = 4  # steps of a live stream that wait: the recogniser then updates in larger chunks
+BACKLOG_STEPS = 4  # steps of a live stream that wait: the recogniser then updates in larger chunks
 OURS = 1011  # the code of an `error` that the client did not cause
 
 Command: TypeAlias = Audio | Flush | End
@@ -140,7 +140,7 @@ class Stream:
         except RequestError as problem:
             self._fail(str(problem), problem.code)
         except Exception as problem:
-            _log.exception("a stream failed", extra={"EDGED_CODE": "door-stream-failed"})
+            _log.exception("a stream failed", extra={"EDGED_CODE": "api-stream-failed"})
             self._fail(f"the recogniser failed ({type(problem).__name__})", OURS)
         finally:
             self._at_work = False
@@ -162,9 +162,11 @@ class Stream:
                 self._tell(self._session.end())
             case frame:
                 is_file = self._is_file()
-                behind = is_file or len(self._next) >= BEHIND  # as edged.transcribe has it
+                backlog = (
+                    is_file or len(self._next) >= BACKLOG_STEPS
+                )  # as edged.cli.transcribe has it
                 started = time.monotonic()
-                events = self._session.push(frame, behind)
+                events = self._session.push(frame, backlog)
                 now = time.monotonic()
                 self._metrics.step_seconds.observe(now - started)
                 if not is_file:
@@ -174,7 +176,7 @@ class Stream:
 
     def _decode(self) -> None:
         """Keeps a few frames ready, so that it is known whether more wait."""
-        while len(self._next) <= BEHIND:
+        while len(self._next) <= BACKLOG_STEPS:
             frame = next(self._frames, None)
             if frame is not None:
                 self._next.append((frame, self._came_at))
@@ -244,7 +246,7 @@ class _Beside(Executor):
 
     def __init__(self, aside: Executor, is_file: Callable[[], bool]) -> None:
         self._aside = aside
-        self._inline = Inline()
+        self._inline = InlineExecutor()
         self._is_file = is_file
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:

@@ -8,15 +8,15 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 
+from edged.audio.stream_decoders import decoder
+from edged.engine.session import Session
 from edged.errors import RequestError
 from edged.models.loader import Models
 from edged.options import Options, from_json_config
-from edged.server.crew import Crew, be_nice
-from edged.server.formats import decoder
-from edged.server.messages import Setup
+from edged.server.gradium_messages import Setup
 from edged.server.metrics import Metrics
 from edged.server.stream import Client, Stream
-from edged.session import Session
+from edged.server.worker_pool import WorkerPool, be_nice
 
 STUCK_S = 10.0  # no step takes so long, on any board
 
@@ -46,8 +46,8 @@ class Streams:
         self._metrics = metrics
         self._open: set[Stream] = set()
         threads = max(1, min(max_streams, os.cpu_count() or 1))
-        self._crew = Crew(threads, source.give_way)
-        self._beside = ThreadPoolExecutor(1, "door-beside", initializer=be_nice)  # can wait
+        self._crew = WorkerPool(threads, source.give_way)
+        self._beside = ThreadPoolExecutor(1, "api-beside", initializer=be_nice)  # can wait
 
     def start(self) -> None:
         self._crew.start()

@@ -12,13 +12,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from edged.stt.tree import Choice, Node, TokenTree, common_prefix
-from edged.stt.vocabulary import EOS
+from edged.stt.moonshine.vocabulary import EOS
+from edged.stt.token_tree import Choice, Node, TokenTree, common_prefix
 
 BATCH = 8  # tokens read in one run, but for drafts
 DRAFT_RUNS = 2  # most runs in which drafts are read
-RIVALS = 3  # texts that are weighed against each other at a time
-MARGIN = 1.5  # a text this much (natural logarithm) less likely than the best is given up
+BEAM_WIDTH = 3  # texts that are weighed against each other at a time
+BEAM_THRESHOLD = 1.5  # a text this much (natural logarithm) less likely than the best is given up
 # Rows behind the trunk: with more a text without rivals is settled, with twice as many the best is.
 MOST_LOOSE = 64
 RESUME_WITHIN = 5  # how far ahead a draft is searched for a token that came out earlier
@@ -69,8 +69,8 @@ class Beam:
 
     tree: TokenTree
     bounds: Bounds
-    rivals: int = RIVALS
-    margin: float = MARGIN
+    beam_width: int = BEAM_WIDTH
+    beam_threshold: float = BEAM_THRESHOLD
     resume: bool = True
     visited: list[tuple[int, ...]] = field(default_factory=list)
     undisputed: int = 0
@@ -95,7 +95,7 @@ class Beam:
                 self.tree.read([(x.row, [x.token, *x.draft[: each - 1]]) for x in missing])
             live = self._grown(live, done)
         best = max(done + live, key=_score)
-        left = [line for line in done + live if line.score >= best.score - self.margin]
+        left = [line for line in done + live if line.score >= best.score - self.beam_threshold]
         self.undisputed = min(common_prefix(line.tokens, best.tokens) for line in left)
         return best
 
@@ -115,9 +115,9 @@ class Beam:
             node = self.tree.node(row)
             longer += [self._longer(line, row, node, c) for c in self._allowed(node.choices)]
         longer.sort(key=_score, reverse=True)
-        least = _score(max(longer[:1] + done, key=_score)) - self.margin
+        least = _score(max(longer[:1] + done, key=_score)) - self.beam_threshold
         grown: list[Line] = []
-        for line in longer[: self.rivals]:
+        for line in longer[: self.beam_width]:
             if line.score < least:
                 continue
             if self._is_done(line):

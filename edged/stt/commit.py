@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edged.stt.graphs import FRAME_S
-from edged.stt.vocabulary import Vocabulary
+from edged.stt.moonshine.graphs import FRAME_S
+from edged.stt.moonshine.vocabulary import Vocabulary
 
 MATCHED_WORDS = 8  # said words that take part in the matching
 # What ends so long before the last said word began was passed, however well it would fit; and what
@@ -31,7 +31,7 @@ _TOKENS, _UNSURE = (8, 20), (0.42, 0.33)
 # and softer, faster and slower, at three delays: 82 words invented without it, 31 with 1.0, 21
 # with 1.5 (in turns 136, 32 and 22). Of 2962 words of speech it costs one, under a kitchen's noise
 # none; 2.0 lost a "four".
-_DOUBT = 1.5
+_VOICE_UNCERTAINTY_WEIGHT = 1.5
 LONGEST_LOOP = 8  # tokens
 ATTENTION_LATE_S = 0.03
 STOP_FRAMES = 4
@@ -136,12 +136,15 @@ def mean_probability(probabilities: Sequence[float]) -> float:
     return math.exp(math.fsum(math.log(max(p, 1e-9)) for p in probabilities) / len(probabilities))
 
 
-def is_unsure(probabilities: Sequence[float], doubt: float = 0.0) -> bool:
+def low_confidence(probabilities: Sequence[float], voice_uncertainty: float = 0.0) -> bool:
     """Whether text with these token probabilities is rather invented than heard.
 
     doubt: of the voice (`edged.vad.gate.Gate.doubt`): the text has to be that much surer.
     """
-    bound = float(np.interp(len(probabilities), _TOKENS, _UNSURE)) + _DOUBT * doubt
+    bound = (
+        float(np.interp(len(probabilities), _TOKENS, _UNSURE))
+        + _VOICE_UNCERTAINTY_WEIGHT * voice_uncertainty
+    )
     return mean_probability(probabilities) < bound
 
 
@@ -156,7 +159,7 @@ def token_limit(seconds: float) -> int:
     return max(1, int(seconds * TOKENS_PER_S) + 3)
 
 
-def unsaid(said: Sequence[HeardWord], words: Sequence[HeardWord]) -> int:
+def first_uncommitted(said: Sequence[HeardWord], words: Sequence[HeardWord]) -> int:
     """Index of the first of `words` that has not been said.
 
     An edit distance between the last said words and the believed ones, in which a second of

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from edged.stt.beam import MOST_LOOSE, Beam, Bounds, Line
-from edged.stt.choose import Chooser
-from edged.stt.graphs import Floats, Graphs
-from edged.stt.tree import MOST_ROWS, TokenTree, common_prefix
-from edged.stt.vocabulary import BOS
+from edged.stt.moonshine.graphs import Floats, Graphs
+from edged.stt.moonshine.vocabulary import BOS
+from edged.stt.sampler import Sampler
+from edged.stt.token_tree import MOST_ROWS, TokenTree, common_prefix
 
 # Runs of an update in a step, which must stay short: after so many the likeliest text goes on
 # alone, and after so many it is cut off, unless it is the last. (Cut off after 8, words came
@@ -58,7 +58,7 @@ class Decoder:
         """`capacity`: most tokens. `eos_bonus` is added to the logit of "nothing more was said":
         above 0 words come later, below 0 sooner. `random` is needed where `temperature` > 0.
         `in_step`: somebody waits for each update."""
-        chooser = Chooser(temperature, eos_bonus, random)
+        chooser = Sampler(temperature, eos_bonus, random)
         self._tree = TokenTree(graphs, capacity + 2 * MOST_LOOSE + 2 * MOST_ROWS, chooser)
         self._capacity = capacity
         self._alone = ALONE_AFTER if in_step else None

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from edged.memory import give_back
+from edged.ortmemory import release_memory
 from edged.stt.commit import HeardWord, token_limit, without_loop, words_of
 from edged.stt.decoder import Decoder, Hypothesis
-from edged.stt.frontend import KERNEL, STRIDE, conv1_frames, moments, normalisation
-from edged.stt.graphs import (
+from edged.stt.moonshine.frontend import KERNEL, STRIDE, conv1_frames, moments, normalisation
+from edged.stt.moonshine.graphs import (
     FRAME_S,
     HEAD_DIM,
     HEADS,
@@ -23,7 +23,7 @@ from edged.stt.graphs import (
     each_tensor,
     feeds,
 )
-from edged.stt.vocabulary import Vocabulary
+from edged.stt.moonshine.vocabulary import Vocabulary
 
 _PIECE = 32  # frames convolved at once: all at once would need 10 MB more for an instant
 _SHORTEST = 12 * STRIDE + KERNEL  # samples that give one encoder frame
@@ -57,7 +57,7 @@ def transcribe(
     probability = hypothesis.probability[:n]
     words = words_of(hypothesis.tokens[:n], hypothesis.heard[:n], probability, vocabulary)
     del states, cross, decoder
-    give_back()
+    release_memory()
     return Transcript(words, probability)
 
 
@@ -79,7 +79,7 @@ def encode(graphs: Graphs, samples: Floats) -> Floats:
         feed = {"a": np.ascontiguousarray(part), **statistics}
         features[start:stop] = graphs.conv23.run(None, feed)[0]
     del conv
-    give_back()  # 20 s took 9 MB more for an instant, on top of what the convolutions let go
+    release_memory()  # 20 s took 9 MB more for an instant, on top of what the convolutions let go
     nothing = [np.empty((HEADS, 0, HEAD_DIM), np.float32)] * len(KV)
     feed = {"feat": features, "pos0": np.array(0), "kept": np.array([0])}
     states: Floats = graphs.encoder_full.run(["out"], feed | feeds(PAST, nothing))[0]

@@ -11,18 +11,18 @@ from edged import STEP_S
 from edged.options import Options
 from edged.stt.commit import (
     HeardWord,
+    first_uncommitted,
     is_complete,
-    is_unsure,
+    low_confidence,
     ready,
     token_limit,
-    unsaid,
     without_loop,
     words_of,
 )
 from edged.stt.decoder import Decoder, Hypothesis
-from edged.stt.encoder import Encoder
-from edged.stt.graphs import FRAME_S, Floats, Graphs
-from edged.stt.vocabulary import Vocabulary
+from edged.stt.moonshine.encoder import Encoder
+from edged.stt.moonshine.graphs import FRAME_S, Floats, Graphs
+from edged.stt.moonshine.vocabulary import Vocabulary
 
 # Seconds of voice of which the decoder says that it is nothing. (Likeliest are short texts, so that
 # in a meeting eight words stayed behind a "Yeah." for six seconds. With it 1 % of the words of 11
@@ -113,7 +113,9 @@ class Segment:
             in_step=True,
         )
         self._dropped = dropped
-        self.doubt = 0.0  # that this is a voice, as the caller now knows it: see `is_unsure`
+        self.voice_uncertainty = (
+            0.0  # that this is a voice, as the caller now knows it: see `is_unsure`
+        )
         self._said: list[HeardWord] = []
         self._frames_seen = 0
         self.read_to_end = False  # by the last update
@@ -182,9 +184,9 @@ class Segment:
         sane = without_loop(hypothesis.tokens)
         self._looping = self._looping + news if sane < len(hypothesis.tokens) else 0
         words = self._words(sane)
-        first = unsaid(self._said, words)
+        first = first_uncommitted(self._said, words)
         end = len(words)
-        unsure = is_unsure(hypothesis.probability[:sane], self.doubt)
+        unsure = low_confidence(hypothesis.probability[:sane], self.voice_uncertainty)
         if last:
             if sane < len(hypothesis.tokens):
                 self._dropped["loop"] += 1
@@ -206,8 +208,10 @@ class Segment:
         or none of them if the text is unsure."""
         sane = without_loop(self.hypothesis.tokens)
         words = self._words(sane)
-        overdue = [w for w in words[unsaid(self._said, words) :] if w.start_s < self.overdue_s]
-        if overdue and is_unsure(self.hypothesis.probability[:sane], self.doubt):
+        overdue = [
+            w for w in words[first_uncommitted(self._said, words) :] if w.start_s < self.overdue_s
+        ]
+        if overdue and low_confidence(self.hypothesis.probability[:sane], self.voice_uncertainty):
             self._dropped["unsure"] += len(overdue)
             return []
         self._said += overdue

@@ -40,7 +40,7 @@ class Gate:
         return leave(self.enter)
 
     @property
-    def doubt(self) -> float:
+    def voice_uncertainty(self) -> float:
         """How much less than CLEAR a voice was heard since the gate opened, 0 to CLEAR."""
         if not self._voiced:
             return 0.0

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edged.errors import ModelError
-from edged.vad.evidence import Evidence
+from edged.vad.text_evidence import Evidence
 
 HORIZONS = 3
 WARM_UP_S = 1.0  # silence at the very start is no evidence before this much was heard

@@ -1,0 +1,90 @@
+"""Lists the capture devices of this machine, under names that survive a reboot."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from edged.audio import alsa
+from edged.audio.cards import Card, read_cards
+from edged.errors import DeviceError
+
+# Plugins that every installation defines and that hear nothing, or need arguments.
+_NOT_MICROPHONES = frozenset(
+    ("null", "lavrate", "samplerate", "speexrate", "speex", "jack", "oss", "upmix", "vdownmix")
+)
+_SERVERS = {"pulse": "PulseAudio or PipeWire", "pipewire": "PipeWire"}
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """One thing that can be recorded from.
+
+    `name` is what EDGED_ALSA_DEVICE takes; `usb` another name, which fits any port;
+    `in_use` says by whom, None: free, or not known (sound servers share).
+    `default` tells that ALSA's `default` leads here.
+    """
+
+    name: str
+    description: str
+    default: bool = False
+    in_use: str | None = None
+    usb: str | None = None
+
+
+def list_devices(proc: Path | None = None) -> list[Device]:
+    """Cards first, in the kernel's order; then `default`; then what the ALSA configuration adds.
+
+    Only `default` is opened, for a moment, to learn where it leads. Raises DeviceError if
+    pyalsaaudio is missing.
+    """
+    names = alsa.capture_names()
+    cards = read_cards(proc) or []
+    leads_to, description = _default(cards)
+    found = [
+        Device(
+            card.device(each.number),
+            f"{card.name}, {each.name}" if each.name not in card.name else card.name,
+            card.index == leads_to and each.number == card.inputs[0].number,
+            each.owner,
+            f"usb:{card.usb}" if card.usb else None,
+        )
+        for card in cards
+        for each in card.inputs
+    ]
+    found.append(Device("default", description, default=leads_to is None and bool(description)))
+    return [each for each in found if each.description] + _configured(names)
+
+
+def _default(cards: list[Card]) -> tuple[int | None, str]:
+    """The number of the card that `default` leads to, and what to say of it; "": it is none."""
+    try:
+        microphone = alsa.open_microphone("default")
+    except DeviceError as problem:
+        busy = "in use" in str(problem)
+        return None, "what ALSA chooses (in use now)" if busy else ""
+    number = microphone.card_number
+    microphone.close()
+    card = next((card for card in cards if card.index == number), None)
+    if card is None:
+        return None, "what ALSA chooses: a sound server or the ALSA configuration"
+    return number, f"what ALSA chooses, now {card.name}"
+
+
+def _configured(names: list[str]) -> list[Device]:
+    """PCMs by the ALSA configuration: sound servers, and what the owner defined."""
+    ours = {*_NOT_MICROPHONES, "default"}
+    return [
+        Device(name, _SERVERS.get(name, "from the ALSA configuration"))
+        for name in names
+        if name not in ours and ":" not in name and _opens(name)
+    ]
+
+
+def _opens(name: str) -> bool:
+    """Sound servers are listed whether they run or not: only what can be opened is shown."""
+    try:
+        alsa.open_microphone(name).close()
+    except DeviceError as problem:
+        return "in use" in str(problem)
+    return True

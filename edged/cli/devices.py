@@ -1,0 +1,63 @@
+"""`edged devices`: the microphones of this machine, under names that survive a reboot.
+
+On a terminal a table; in a pipe one line a device, tab-separated; with `as_json` an array.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+
+from rich.console import Console
+from rich.table import Table
+
+from edged.audio import alsa
+from edged.audio.devices import Device, list_devices
+from edged.errors import DeviceError
+
+
+def show_devices(console: Console, as_json: bool = False, current: str | None = None) -> None:
+    """Prints the list; `current` (the setting) is marked. Raises DeviceError if there is none."""
+    devices = list_devices()
+    if as_json:
+        rows = [{**asdict(each), "current": _is_current(each, current)} for each in devices]
+        console.print_json(json.dumps(rows))
+    if not devices:
+        raise DeviceError(alsa.explain_none())
+    if as_json:
+        return
+    if not console.is_terminal:
+        for each in devices:
+            notes = ", ".join(_notes(each, current))
+            print(each.name, each.description, notes, sep="\t", file=console.file)
+        return
+    console.print(_table(devices, current))
+    console.print("\nChoose one with EDGED_ALSA_DEVICE=name.", style="dim", highlight=False)
+
+
+def _table(devices: list[Device], current: str | None) -> Table:
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for title in ("name", "what it is", ""):
+        table.add_column(title, overflow="fold")
+    for each in devices:
+        style = "dim" if each.in_use else ""
+        notes = ", ".join(_notes(each, current))
+        table.add_row(each.name, each.description, notes, style=style)
+    return table
+
+
+def _notes(device: Device, current: str | None) -> list[str]:
+    notes = []
+    if _is_current(device, current):
+        notes.append("chosen")
+    if device.default and device.name != "default":
+        notes.append("the default")
+    if device.in_use:
+        notes.append(f"in use by {device.in_use}")
+    if device.usb:
+        notes.append(f"also {device.usb}")
+    return notes
+
+
+def _is_current(device: Device, current: str | None) -> bool:
+    return current is not None and current.lower() in (device.name.lower(), device.usb)

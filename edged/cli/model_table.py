@@ -1,0 +1,89 @@
+"""What `edged models list` shows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.table import Table
+
+from edged.models import build
+from edged.models.catalogue import Catalogue, Entry, shipped
+from edged.models.store import State, Store, default_models_dir
+
+
+@dataclass(frozen=True)
+class Row:
+    name: str
+    kind: str
+    title: str
+    language: str
+    licence: str
+    licence_note: str
+    non_commercial: bool
+    size: int  # bytes
+    state: str  # of State's values, or "not built"
+    default: bool
+    tried: bool
+
+
+def rows(models_dir: Path | None = None, catalogue: Catalogue | None = None) -> list[Row]:
+    """One row a model, by a glance at sizes and stamps: `verify` looks closer."""
+    catalogue = catalogue or shipped()
+    store = Store(models_dir or default_models_dir())
+    return [_row(store, catalogue, entry) for entry in catalogue.entries]
+
+
+def _row(store: Store, catalogue: Catalogue, entry: Entry) -> Row:
+    return Row(
+        name=entry.name,
+        kind=entry.kind,
+        title=entry.title,
+        language=entry.language,
+        licence=entry.licence,
+        licence_note=entry.licence_note,
+        non_commercial=entry.non_commercial,
+        size=entry.size,
+        state=_state(store, catalogue, entry),
+        default=entry.default,
+        tried=entry.tried,
+    )
+
+
+def _state(store: Store, catalogue: Catalogue, entry: Entry) -> str:
+    states = [store.glance(entry, file) for file in entry.files]
+    for state in (State.DAMAGED, State.MISSING):
+        if state in states:
+            return str(state.value)
+    if entry.kind == "recogniser" and build.glance(store, catalogue, entry):
+        return "not built" if not store.graphs(entry).is_dir() else State.DAMAGED.value
+    return State.READY.value
+
+
+def table(listed: list[Row]) -> Table:
+    shown = Table(box=None, pad_edge=False, header_style="bold")
+    shown.add_column("model", no_wrap=True)
+    shown.add_column("what", min_width=14)
+    shown.add_column("lang", no_wrap=True)
+    shown.add_column("licence", min_width=14)
+    shown.add_column("size", justify="right", no_wrap=True)
+    shown.add_column("state", no_wrap=True)
+    colours = {"ready": "green", "damaged": "red"}
+    for row in listed:
+        colour = colours.get(row.state, "yellow" if row.default else "dim")
+        shown.add_row(
+            row.name,
+            row.title if row.tried else f"{row.title}, untried",
+            row.language,
+            _licence(row),
+            f"{row.size / 1e6:.1f} MB",
+            f"[{colour}]{row.state}[/]",
+        )
+    return shown
+
+
+def _licence(row: Row) -> str:
+    name = row.licence
+    if name.startswith("LicenseRef-"):  # SPDX's form of a licence that it has no name for
+        name = name.removeprefix("LicenseRef-").replace("-", " ")
+    return f"{name}, non-commercial" if row.non_commercial else name

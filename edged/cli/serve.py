@@ -1,0 +1,38 @@
+"""`edged serve`: the door alone, on a machine without microphone and broker."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from edged import logs
+from edged.config.sources import load
+from edged.daemon.health import cpu_temp_c
+from edged.models import loader
+from edged.server import factory
+
+DEFAULT_LISTEN = "127.0.0.1:8765"
+
+
+def serve(env_file: Path | None = None, flags: Mapping[str, Any] | None = None) -> int:
+    """Until SIGTERM or SIGINT. Raises an EdgedError if it cannot begin; else the exit code."""
+    settings = load(env_file, dict(flags or {})).settings
+    if not settings.listen:
+        settings = settings.model_copy(update={"listen": DEFAULT_LISTEN})
+    logs.setup(settings.log_level)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    models = loader.load(settings.models_dir, settings.model, settings.threads)
+    lent = factory.source(lambda: models, lambda: settings)
+    api_server = factory.api_server(settings, lent, lambda: {"cpu_temp": cpu_temp_c()})
+    api_server.start()
+    try:
+        api_server.wait_open()
+        stop.wait()
+    finally:
+        api_server.stop()
+    return 0

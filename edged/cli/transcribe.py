@@ -1,0 +1,261 @@
+"""Files in, timed text out: the work of `edged transcribe`."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TextIO
+
+from rich.console import Console
+
+from edged import STEP_S
+from edged.audio.files import STDIN, open_audio, shown
+from edged.audio.pcm import RawFormat
+from edged.audio.source import Frame, Source
+from edged.cli.stdout import not_written
+from edged.cli.transcript_view import LONG_S, Bar, TerminalView, View
+from edged.cli.writers import SUFFIXES, EventsWriter, Format, TextFrom, Writer, put, writer
+from edged.engine.run_stats import RunStats, summary
+from edged.engine.session import Session
+from edged.errors import ConfigError, InputError, RequestError
+from edged.events import EndOfStream, Error, Event, Ready
+from edged.models.loader import Models, load
+from edged.options import Options
+
+CALLERS_FAULT = 1008  # the code of an `error` message for audio that cannot be read
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What to do with each file.
+
+    output_dir: one file each instead of standard output.
+    raw: the files have no header and hold this.
+    realtime: no faster than a microphone would give the audio.
+    """
+
+    options: Options = field(default_factory=Options)
+    form: Format = "text"
+    text_from: TextFrom = "turns"
+    output_dir: Path | None = None
+    raw: RawFormat | None = None
+    realtime: bool = False
+    stats: bool = False
+    models_dir: Path | None = None
+    model: str = "tiny-en"
+    threads: int = 1
+
+
+def transcribe(files: Sequence[str], job: Job) -> int:
+    """Each file in turn; one that cannot be read does not stop the others.
+
+    Returns the exit code: InputError's when a file failed, else 0. Raises RequestError for what
+    can be refused before any work, ConfigError when the result cannot be written, ModelError
+    without models.
+    """
+    targets = _targets(files, job)
+    models = load(job.models_dir, job.model, job.threads)
+    exit_code = 0
+    for number, (file, target) in enumerate(zip(files, targets, strict=True), 1):
+        ready = Ready(str(number), models.name, job.options.delay_in_frames)
+        titled = target is None and job.form == "text" and len(files) > 1
+        try:
+            _one(file, target, models, job, ready, titled)
+        except InputError as error:
+            _say(f"error: {error}")
+            exit_code = error.exit_code
+    return exit_code
+
+
+def raw_format(
+    files: Sequence[str], encoding: str | None, rate: int | None, channels: int | None
+) -> RawFormat | None:
+    """What headerless input holds; None: files have headers, standard input is as usual.
+
+    Raises RequestError for a rate or channels of files that have a header.
+    """
+    if encoding is None and rate is None and channels is None:
+        return None
+    if encoding is None and any(file != STDIN for file in files):
+        raise RequestError(
+            "--rate and --channels are for raw audio: give --input-format too, or leave them out "
+            "where files have headers"
+        )
+    usual = RawFormat()
+    return RawFormat(
+        usual.encoding if encoding is None else encoding,
+        usual.rate if rate is None else rate,
+        usual.channels if channels is None else channels,
+    )
+
+
+def _one(
+    file: str, target: Path | None, models: Models, job: Job, ready: Ready, titled: bool
+) -> None:
+    try:
+        source = open_audio(file, job.raw)
+    except InputError as error:
+        if job.form == "events" and target is None:
+            EventsWriter(sys.stdout, shown(file)).event(Error(str(error), CALLERS_FAULT))
+        raise
+    if titled:  # as head(1) tells files apart
+        put(sys.stdout, ("" if ready.request_id == "1" else "\n") + f"==> {shown(file)} <==\n")
+    stats = RunStats()
+    with contextlib.ExitStack() as stack:
+        stack.callback(source.close)
+        out = stack.enter_context(_output(target))
+        beside = stack.enter_context(ThreadPoolExecutor(1)) if job.realtime else None
+        session = Session(models, job.options, beside)
+        if job.stats:
+            stack.callback(_tell_stats, source, session, stats)
+        view = stack.enter_context(_view(source, target, job))
+        sinks: list[Writer | View] = [view]
+        if not _shows_text(job, target):
+            sinks.append(writer(job.form, out, shown(file), job.text_from))
+        _deliver([ready], sinks)
+        _stream(source, session, job.realtime, stats, sinks)
+    if not stats.step_ms:
+        _say(f"{source.name} holds no audio")
+    if source.bad_samples:
+        _say(f"{source.name}: {source.bad_samples} samples were not numbers: taken as silence")
+
+
+def _stream(
+    source: Source,
+    session: Session,
+    realtime: bool,
+    stats: RunStats,
+    sinks: Sequence[Writer | View],
+) -> None:
+    """All of the source through the session. What stands before damage is still transcribed."""
+    damage: InputError | None = None
+    try:
+        for frame, backlog in _paced(source.frames(), realtime):
+            started = time.perf_counter()
+            events = session.push(frame, backlog)
+            stats.add(time.perf_counter() - started)
+            _deliver(events, sinks)
+    except InputError as error:
+        damage = error
+    for event in session.end():
+        if damage is not None and isinstance(event, EndOfStream):
+            event = Error(str(damage), CALLERS_FAULT)
+        _deliver([event], sinks)
+    if damage is not None:
+        raise damage
+
+
+def _paced(frames: Iterator[Frame], realtime: bool) -> Iterator[tuple[Frame, bool]]:
+    """Each frame, in real time not before its last sample would have been spoken; and whether
+    the run is more than a step behind, as it always is where the whole file is there: it is then
+    read in larger pieces, which costs less and makes fewer mistakes."""
+    start = time.monotonic()
+    for number, frame in enumerate(frames, 1):
+        if not realtime:
+            yield frame, True
+            continue
+        early = start + number * STEP_S - time.monotonic()
+        if early > 0:
+            time.sleep(early)
+        yield frame, early < -STEP_S
+
+
+def _deliver(events: Sequence[Event], sinks: Sequence[Writer | View]) -> None:
+    for event in events:
+        for sink in sinks:
+            sink.event(event)
+
+
+def _shows_text(job: Job, target: Path | None) -> bool:
+    """Whether the terminal itself is where the text goes."""
+    return job.form == "text" and target is None and sys.stdout.isatty()
+
+
+def _view(source: Source, target: Path | None, job: Job) -> View:
+    long = source.duration_s is not None and source.duration_s >= LONG_S
+    bar = Bar(source.name, source.duration_s) if long and source.duration_s else None
+    if _shows_text(job, target):
+        return TerminalView(Console(highlight=False), bar, job.text_from)
+    to_terminal = target is None and sys.stdout.isatty()
+    if bar is None or to_terminal or not sys.stderr.isatty():
+        return View()
+    return TerminalView(Console(stderr=True), bar, None)
+
+
+def _targets(files: Sequence[str], job: Job) -> list[Path | None]:
+    """Where each file's result goes; None is standard output."""
+    if files.count(STDIN) > 1:
+        raise RequestError("`-` (standard input) can be given once only")
+    if job.output_dir is None:
+        if job.form in ("srt", "vtt") and len(files) > 1:
+            raise RequestError(
+                f"--format {job.form} with several files needs --output-dir: "
+                "one stream of subtitles cannot hold two films"
+            )
+        return [None] * len(files)
+    by_target: dict[Path, str] = {}
+    for file in files:
+        stem = "stdin" if file == STDIN else Path(file).stem
+        target = job.output_dir / (stem + SUFFIXES[job.form])
+        if target in by_target:
+            raise RequestError(f"{by_target[target]} and {file} would both be written to {target}")
+        by_target[target] = file
+    return list(by_target)
+
+
+@contextlib.contextmanager
+def _output(target: Path | None) -> Iterator[TextIO]:
+    """Standard output, or a file that appears under its name only when it is complete."""
+    if target is None:
+        yield sys.stdout
+        return
+    if os.path.isdir(target):
+        raise ConfigError(f"{target} cannot be written: it is a directory")
+    part = target.with_name(target.name + ".part")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        out = part.open("w", encoding="utf-8")
+    except OSError as problem:
+        raise not_written(str(target), problem) from problem
+    try:
+        yield out
+    except InputError:  # what stands before the damage is a result
+        _finish(out, part, target)
+        raise
+    except BaseException:
+        with contextlib.suppress(OSError):  # closing writes again what a full disk did not take
+            out.close()
+        part.unlink(missing_ok=True)
+        raise
+    _finish(out, part, target)
+
+
+def _finish(out: TextIO, part: Path, target: Path) -> None:
+    """Gives the file its name. Raises ConfigError, and leaves nothing, when that does not go."""
+    try:
+        out.close()
+        part.replace(target)
+    except OSError as problem:
+        part.unlink(missing_ok=True)
+        raise not_written(str(target), problem) from problem
+
+
+def _tell_stats(source: Source, session: Session, stats: RunStats) -> None:
+    _say(f"{source.name}: {summary(stats)}")
+    _say(f"{source.name}: dropped: {_dropped(session) or 'nothing'}")
+
+
+def _dropped(session: Session) -> str:
+    return ", ".join(
+        f"{reason} {count}" for reason, count in sorted(session.dropped.items()) if count
+    )
+
+
+def _say(line: str) -> None:
+    print(f"edged: {line}", file=sys.stderr, flush=True)

@@ -1,0 +1,126 @@
+"""A session's events -> text, subtitles or JSON lines, written as they happen."""
+
+from __future__ import annotations
+
+from typing import Literal, Protocol, TextIO, TypeAlias, get_args
+
+from edged import subtitles
+from edged.cli.stdout import not_written
+from edged.events import EndOfStream, EndText, Event, Text, Turn, Word, to_json
+
+Format: TypeAlias = Literal["text", "srt", "vtt", "events"]
+TextFrom: TypeAlias = Literal["turns", "words"]
+FORMATS: tuple[Format, ...] = get_args(Format)
+SUFFIXES: dict[Format, str] = {"text": ".txt", "srt": ".srt", "vtt": ".vtt", "events": ".jsonl"}
+
+
+class Writer(Protocol):
+    """Takes the events of one file in order, `end_of_stream` last, and flushes at each."""
+
+    def event(self, event: Event) -> None: ...
+
+
+def writer(form: Format, out: TextIO, file: str, text_from: TextFrom = "turns") -> Writer:
+    """The writer of one file's result. `text_from` chooses between the second pass over each
+    turn (`turns`) and the words as they were committed (`words`)."""
+    if form == "events":
+        return EventsWriter(out, file)
+    if form == "text":
+        return TurnLines(out) if text_from == "turns" else WordLines(out)
+    return CueWriter(out, form, text_from)
+
+
+class EventsWriter:
+    """Each message as one JSON line in the wire vocabulary, with the file's name."""
+
+    def __init__(self, out: TextIO, file: str) -> None:
+        self._out = out
+        self._file = file
+
+    def event(self, event: Event) -> None:
+        put(self._out, to_json({**event.wire(), "file": self._file}) + "\n")
+
+
+class TurnLines:
+    """One line per turn."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+
+    def event(self, event: Event) -> None:
+        if isinstance(event, Turn) and event.text:
+            put(self._out, event.text + "\n")
+
+
+class WordLines:
+    """Each word as it is committed; a turn's end ends the line."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+        self._line_open = False
+
+    def event(self, event: Event) -> None:
+        if isinstance(event, Text):
+            put(self._out, (" " if self._line_open else "") + event.text)
+            self._line_open = True
+        elif isinstance(event, Turn | EndOfStream) and self._line_open:
+            put(self._out, "\n")
+            self._line_open = False
+
+
+class CueWriter:
+    """Subtitles, turn by turn."""
+
+    def __init__(self, out: TextIO, form: Format, text_from: TextFrom) -> None:
+        self._out = out
+        self._form = form
+        self._text_from = text_from
+        self._number = 0
+        self._until_s = 0.0
+        self._words: list[Word] = []
+        self._text: Text | None = None
+        if form == "vtt":
+            put(out, subtitles.VTT_HEADER)
+
+    def event(self, event: Event) -> None:
+        match event:
+            case Text():
+                self._text = event
+            case EndText(stop_s=stop_s) if self._text is not None:
+                self._words.append(Word(self._text.text, self._text.start_s, stop_s))
+                self._text = None
+            case Turn():
+                words = event.words if self._text_from == "turns" else tuple(self._words)
+                self._write_cues(words or _spread(event))
+                self._words.clear()
+            case EndOfStream() if self._text_from == "words":
+                self._write_cues(tuple(self._words))
+
+    def _write_cues(self, words: tuple[Word, ...]) -> None:
+        for cue in subtitles.cues(words, self._until_s):
+            self._number += 1
+            self._until_s = cue.stop_s
+            text = subtitles.srt(cue, self._number) if self._form == "srt" else subtitles.vtt(cue)
+            put(self._out, text)
+
+
+def _spread(turn: Turn) -> tuple[Word, ...]:
+    """A turn without word times: its words, spread evenly over it."""
+    texts = turn.text.split()
+    each = (turn.stop_s - turn.start_s) / max(1, len(texts))
+    return tuple(
+        Word(text, turn.start_s + at * each, turn.start_s + (at + 1) * each)
+        for at, text in enumerate(texts)
+    )
+
+
+def put(out: TextIO, text: str) -> None:
+    """Raises ConfigError when there is no room; BrokenPipeError (of standard output: see there)
+    when the reader has gone."""
+    try:
+        out.write(text)
+        out.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as problem:
+        raise not_written("the result", problem) from problem

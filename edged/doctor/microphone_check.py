@@ -1,0 +1,146 @@
+"""Does the microphone hear? What it really gives, how loud, and what spoils it.
+
+The bounds are of speech recognition, not of taste: 16-bit speech from a usable distance has an
+RMS of -45 to -15 dBFS; a room's noise above -40 dBFS leaves too little between it and a voice.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from edged.audio.alsa import Microphone, NegotiatedFormat, open_microphone
+from edged.audio.convert import Converter
+from edged.audio.level import CLIPPING, to_db
+from edged.doctor.finding import Finding
+from edged.errors import DeviceError
+
+WHAT = "microphone"
+NOISY_DBFS = -40.0
+QUIET_PEAK_DBFS = -50.0  # nothing in the room, not even the room, was louder than this
+WINDOW_S = 0.1
+START_S = 3.0  # sound servers take up to 2 s before the first data
+LATE = 0.9  # of the audio that the time should have brought
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A recording in numbers: dBFS, and shares 0..1."""
+
+    seconds: float  # of audio
+    elapsed_s: float
+    rms_dbfs: float
+    peak_dbfs: float
+    noise_dbfs: float  # RMS of the quietest tenth
+    clipped: float
+    overruns: int
+
+
+def check_microphone(device: str, seconds: float = 3.0) -> list[Finding]:
+    """Records for `seconds` (nothing is kept) and judges it. Never raises for a bad device."""
+    try:
+        microphone = open_microphone(device)
+    except DeviceError as problem:
+        return [_unusable(str(problem))]
+    try:
+        measured = _record(microphone, seconds)
+    except DeviceError as problem:
+        return [_unusable(f"{device} is lost while recording: {problem}")]
+    finally:
+        microphone.close()
+    return [_format(device, microphone.realised), *_judge(device, measured)]
+
+
+def _unusable(sentence: str) -> Finding:
+    """The device's own sentence ends with the remedy, after a colon."""
+    if "in use by edged (" in sentence:
+        remedy = "to have it measured, stop the service first (sudo systemctl stop edged)"
+        return Finding("warn", WHAT, "the running edged has it, so it was not measured", remedy)
+    sentence, _, remedy = sentence.partition(": ")
+    return Finding("fail", WHAT, sentence, remedy or "`edged devices` lists what there is")
+
+
+def _record(microphone: Microphone, seconds: float) -> Measured | None:
+    """None: nothing came at all."""
+    realised = microphone.realised
+    converter = Converter(realised.rate, realised.channels, realised.format)
+    heard: list[np.ndarray] = []
+    frames = overruns = 0
+    started: float | None = None
+    opened = now = time.monotonic()
+    while now - (started or opened) < (seconds if started else START_S):
+        data = microphone.read()
+        now = time.monotonic()
+        if data is None:
+            overruns += 1
+        elif data:
+            started = started or now
+            frames += microphone.frames(data)
+            heard.append(converter.push(data))
+        else:
+            microphone.wait(0.25)
+    if started is None:
+        return None
+    samples = np.concatenate([*heard, converter.flush()]) / 2.0**15
+    return _measure(samples, frames / realised.rate, now - started, overruns)
+
+
+def _measure(samples: np.ndarray, seconds: float, elapsed_s: float, overruns: int) -> Measured:
+    window = round(WINDOW_S * 24_000)
+    windows = samples[: len(samples) // window * window].reshape(-1, window)
+    powers = np.mean(np.square(windows), axis=1) if len(windows) else np.zeros(1)
+    loud = np.abs(samples)
+    return Measured(
+        seconds,
+        elapsed_s,
+        to_db(float(np.sqrt(powers.mean()))),
+        to_db(float(loud.max(initial=0.0))),
+        to_db(float(np.sqrt(np.quantile(powers, 0.1)))),
+        float(np.mean(loud >= CLIPPING)) if len(loud) else 0.0,
+        overruns,
+    )
+
+
+def _format(device: str, realised: NegotiatedFormat) -> Finding:
+    text = f"{device} gives {realised}"
+    if realised != NegotiatedFormat(period=realised.period, buffer=realised.buffer):
+        text += "; edged converts it to 24000 Hz, mono"
+    return Finding("ok", WHAT, text)
+
+
+def _judge(device: str, measured: Measured | None) -> list[Finding]:
+    if measured is None:
+        remedy = "unplug it and plug it in again, or restart the sound server"
+        return [Finding("fail", WHAT, f"{device} is open and gives no data", remedy)]
+    if measured.peak_dbfs <= -120.0:
+        remedy = "look for a mute switch on it, and raise its capture volume (alsamixer, F4)"
+        return [Finding("fail", WHAT, f"{device} gives nothing but digital silence", remedy)]
+    numbers = (
+        f"level {measured.rms_dbfs:.0f} dBFS, peak {measured.peak_dbfs:.0f}, "
+        f"noise floor {measured.noise_dbfs:.0f}"
+    )
+    findings = []
+    if measured.clipped > 0.001:
+        text = f"it is too loud: {measured.clipped:.1%} of the sound is clipped ({numbers})"
+        remedy = "lower its capture volume (alsamixer, F4), or stand further away"
+        findings.append(Finding("warn", WHAT, text, remedy))
+    elif measured.noise_dbfs > NOISY_DBFS:
+        text = f"the noise is loud ({numbers})"
+        remedy = "lower the capture volume, or move it away from fans and loudspeakers"
+        findings.append(Finding("warn", WHAT, text, remedy))
+    elif measured.peak_dbfs < QUIET_PEAK_DBFS:
+        text = f"it hears next to nothing ({numbers})"
+        remedy = "speak during the check; raise its capture volume (alsamixer, F4) or EDGED_GAIN_DB"
+        findings.append(Finding("warn", WHAT, text, remedy))
+    else:
+        findings.append(Finding("ok", WHAT, f"it hears well ({numbers})"))
+    if measured.overruns or measured.seconds < LATE * measured.elapsed_s:
+        text = (
+            f"audio was lost: {measured.seconds:.1f} s came in {measured.elapsed_s:.1f} s, "
+            f"overruns: {measured.overruns}"
+        )
+        remedy = "see what else keeps this machine busy (top), or try another USB port"
+        findings.append(Finding("warn", WHAT, text, remedy))
+    return findings

@@ -1,0 +1,1 @@
+"""From frames to events: the session, its turns, and the threads that run it."""

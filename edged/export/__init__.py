@@ -1,0 +1,1 @@
+"""Builds the ONNX graphs from published weights. Imports onnx; never imported at run time."""

@@ -1,0 +1,1 @@
+"""Moonshine tiny: features, encoder, decoder graphs and vocabulary."""

@@ -1,0 +1,472 @@
+"""The door's bar, measured: `make door-bench ARGS="live first long fuzz same opus memory"`, or all.
+
+live: 8 streams in real time for a minute: how late is each step, are they treated alike?
+first: is the microphone heard in time while the door's streams take all that is left?
+long: 2 h of speech through one socket at 20 times real time: drift and memory.
+fuzz: 50 000 hostile messages and 2000 sockets of broken frames, beside a stream that goes on.
+same: is the text of a file through the door the one of `edged transcribe`?
+opus: word errors of Opus at 24 kbit/s against WAV.
+memory: what a stream costs.
+
+The server is `edged serve` in a process of its own; figures go to standard output. CPU seconds are
+the server's own, so that they hold on a machine that does other work besides; lateness does not,
+but under `chrt -r 1` (as root) the rest of the machine waits for the bench. Not `first`: real-time
+threads know no niceness, by which the microphone goes first. `echo -20 > /proc/self/autogroup` in a
+session of its own (`setsid`) puts the whole bench in front instead.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import base64
+import contextlib
+import io
+import json
+import os
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import psutil
+import soundfile
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
+
+from edged.bench import wer
+from edged.bench.manifest import read_manifest
+from edged.models.samples import samples
+from tests.integration.test_api_clients import opus, pcm
+from tests.integration.test_api_processes import _is_open as is_open
+from tests.integration.test_api_processes import free_port
+from tests.support.api_fuzz import hostile_message
+from tests.support.daemon_process import Box
+from tests.support.mosquitto import Mosquitto
+
+WHAT = ("live", "first", "long", "fuzz", "same", "opus", "memory")
+STEP_S = 0.08
+STREAMS = 8
+APART_S = 0.37
+FASTER = 20
+PAUSE = np.zeros(24_000 * 2, np.int16)
+# One address may not begin sessions as fast as the fuzzer does.
+EDGED = (
+    "from edged.server import guard; guard.BURST = 10**9;from edged.cli.main import main; main()"
+)
+SETUP = json.dumps({"type": "setup", "input_format": "pcm"})
+
+
+@contextlib.contextmanager
+def server(streams: int) -> Iterator[tuple[str, psutil.Process]]:
+    address = f"127.0.0.1:{free_port()}"
+    command = [sys.executable, "-c", EDGED, "serve", "--listen", address]
+    process = subprocess.Popen(
+        [*command, "--max-streams", str(streams)],
+        env=os.environ | {"EDGED_LOG_LEVEL": "warning"},
+    )
+    try:
+        while not is_open(f"http://{address}"):
+            time.sleep(0.1)
+        yield address, psutil.Process(process.pid)
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def cpu_s(process: psutil.Process) -> float:
+    return sum(process.cpu_times()[:2])
+
+
+def speech(first: int = 0) -> list[str]:
+    """The sample clips with pauses, as audio messages of one step each, over and over."""
+    clips = [np.concatenate([pcm(sample), PAUSE]) for sample in samples()]
+    audio = np.concatenate(clips[first:] + clips[:first])
+    audio = audio[: len(audio) // 1920 * 1920].reshape(-1, 1920)
+    return [
+        json.dumps({"type": "audio", "audio": base64.b64encode(step.tobytes()).decode()})
+        for step in audio
+    ]
+
+
+async def live_stream(url: str, number: int, streams: int, seconds: float) -> list[float]:
+    """Lateness in ms of each step: from when its last sample was spoken to its message."""
+    messages, late = speech(number % 4), []
+    async with connect(url, compression=None) as socket:
+        await socket.send(SETUP)
+        await socket.recv()
+        await asyncio.sleep(number * APART_S)  # people do not begin in one breath
+        start = time.monotonic()
+        sent_at: list[float] = []
+
+        async def speak() -> None:
+            for n in range(round(seconds / STEP_S)):
+                await asyncio.sleep(max(0.0, start + (n + 1) * STEP_S - time.monotonic()))
+                sent_at.append(time.monotonic())  # this program's own lateness is not edged's
+                await socket.send(messages[n % len(messages)])
+            await socket.send('{"type": "end_of_stream"}')
+
+        speaker = asyncio.create_task(speak())
+        with contextlib.suppress(ConnectionClosed):
+            async for text in socket:
+                if '"step"' in text:
+                    late.append((time.monotonic() - sent_at[len(late)]) * 1000)
+        await speaker
+    return late
+
+
+async def live(url: str, process: psutil.Process, streams: int, seconds: float) -> None:
+    before, start = cpu_s(process), time.monotonic()
+    all_late = await asyncio.gather(
+        *(live_stream(url, n, streams, seconds) for n in range(streams))
+    )
+    took, work = time.monotonic() - start, cpu_s(process) - before
+    flat = sorted(ms for late in all_late for ms in late)
+    print(f"live: {streams} streams, {len(flat)} steps in {seconds:.0f} s")
+    print(
+        f"  CPU seconds per audio second: {work / len(flat) / STEP_S:.3f}; "
+        f"{work / took:.2f} of {os.cpu_count()} cores"
+    )
+    shares = ", ".join(f"p{p * 100:g} {_at(flat, p):.0f}" for p in (0.5, 0.9, 0.99, 0.999, 1.0))
+    print(f"  lateness in ms: {shares}")
+    print(f"  later than a step (80 ms): {sum(ms > 80 for ms in flat) / len(flat):.2%}")
+    print(f"  later than three (240 ms): {sum(ms > 240 for ms in flat) / len(flat):.2%}")
+    medians = [statistics.median(late) for late in all_late]
+    means = [statistics.fmean(late) for late in all_late]
+    print(
+        f"  of the streams: medians {min(medians):.1f} to {max(medians):.1f} ms, "
+        f"means {min(means):.1f} to {max(means):.1f} ms"
+    )
+
+
+def _at(ordered: Sequence[float], share: float) -> float:
+    return ordered[round(share * (len(ordered) - 1))]
+
+
+async def first(seconds: float) -> None:
+    """The daemon plays its sample speech as the microphone; then two files are sent, over and over,
+    as fast as they are taken."""
+    listen = f"127.0.0.1:{free_port()}"
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        (folder / "broker").mkdir()
+        broker = stack.enter_context(Mosquitto(folder / "broker"))
+        settings = {"alsa_device": "sample", "listen": listen, "max_streams": 2}
+        stack.enter_context(Box(folder, broker.port, **settings))
+        events = await connect(f"ws://{listen}/api/events", compression=None)
+        arrived = []
+
+        async def follow() -> None:
+            async for text in events:
+                message = json.loads(text)
+                if message["type"] == "step":
+                    arrived.append((message["step_idx"], time.monotonic()))
+
+        follower = asyncio.create_task(follow())
+        await asyncio.sleep(seconds)
+        alone = len(arrived)
+        heard_s = 0.0
+
+        async def send() -> None:
+            nonlocal heard_s
+            messages = speech()
+            async with connect(f"ws://{listen}/api/speech/asr", compression=None) as socket:
+                await socket.send(SETUP)
+                sender = asyncio.create_task(_send_all(socket, messages * 1000))
+                async for text in socket:
+                    heard_s += STEP_S * ('"step"' in text)
+                sender.cancel()
+
+        senders = [asyncio.create_task(send()) for _ in range(2)]
+        await asyncio.sleep(seconds)
+        for task in [*senders, follower]:
+            task.cancel()
+        await asyncio.gather(*senders, follower, return_exceptions=True)
+        await events.close()
+    offset = min(at - step * STEP_S for step, at in arrived)
+    late = [(at - step * STEP_S - offset) * 1000 for step, at in arrived]
+    assert [step for step, _ in arrived] == list(range(arrived[0][0], arrived[-1][0] + 1))
+    print(
+        f"first: the microphone alone, then beside two files at {heard_s / seconds:.1f} x together"
+    )
+    for name, part in (("alone", late[:alone]), ("beside", late[alone:])):
+        flat = sorted(part)
+        shares = ", ".join(f"p{p * 100:g} {_at(flat, p):.0f}" for p in (0.5, 0.9, 0.99, 1.0))
+        print(f"  {name}: {len(flat)} steps, lateness in ms: {shares}")
+
+
+async def long(url: str, process: psutil.Process, hours: float) -> None:
+    """The same minute of speech over and over: a word of the last round must have the time of the
+    same word an hour before, a whole number of rounds earlier."""
+    messages = speech()
+    total = round(hours * 3600 / STEP_S)
+    period_s = len(messages) * STEP_S
+    memory: list[float] = []
+    rounds: dict[int, list[tuple[str, float]]] = {}
+    steps = 0
+    before = cpu_s(process)
+    async with connect(url, compression=None) as socket:
+        await socket.send(SETUP)
+        start = time.monotonic()
+
+        async def speak() -> None:
+            for n in range(total):
+                early = start + n * STEP_S / FASTER - time.monotonic()
+                if early > 0:
+                    await asyncio.sleep(early)
+                await socket.send(messages[n % len(messages)])
+            await socket.send('{"type": "end_of_stream"}')
+
+        speaker = asyncio.create_task(speak())
+        with contextlib.suppress(ConnectionClosed):
+            async for text in socket:
+                message = json.loads(text)
+                if message["type"] == "step":
+                    assert message["step_idx"] == steps
+                    assert abs(message["total_duration_s"] - (steps + 1) * STEP_S) < 1e-3
+                    steps += 1
+                    if steps % (total // 12) == 0:
+                        memory.append(process.memory_info().rss / 1e6)
+                        print(f"  {steps * STEP_S / 60:.0f} min: {memory[-1]:.0f} MB", flush=True)
+                elif message["type"] == "text":
+                    number, offset = divmod(message["start_s"], period_s)
+                    rounds.setdefault(int(number), []).append((message["text"], offset))
+        await speaker
+    took, work = time.monotonic() - start, cpu_s(process) - before
+    assert steps == total
+    print(
+        f"long: {steps * STEP_S / 3600:.2f} h in {took:.0f} s: {steps * STEP_S / took:.1f} x; "
+        f"{work:.0f} CPU s: {steps * STEP_S / work:.1f} x on one core of its own"
+    )
+    whole = sorted(rounds)[:-1]  # the last one is cut
+    late, alike = _drift(rounds[whole[1]], rounds[whole[-1]])
+    late.sort(key=abs)
+    print(
+        f"  round {whole[-1] + 1} against round 2, {(whole[-1] - 1) * period_s / 60:.0f} min "
+        f"before: {len(late)} of {alike} words are there within 1 s, off by "
+        f"{statistics.median(late) * 1000:+.0f} ms in median, 9 in 10 by at most "
+        f"{abs(_at(late, 0.9)) * 1000:.0f} ms"
+    )
+    counts = [len(rounds[number]) for number in whole]
+    print(f"  words a round: {min(counts)} to {max(counts)}")
+    hour = [mb for n, mb in enumerate(memory) if n >= len(memory) // 2]
+    print(f"  memory in the second half: {min(hour):.1f} to {max(hour):.1f} MB")
+
+
+def _drift(
+    first: list[tuple[str, float]], last: list[tuple[str, float]]
+) -> tuple[list[float], int]:
+    """How much later each word of `last` is than the nearest same word of `first`, if that is
+    within 1 s; and how many words `last` has."""
+    late = []
+    for word, offset in last:
+        others = [offset - seen for text, seen in first if text == word]
+        nearest = min(others, key=abs, default=9.0)
+        if abs(nearest) < 1.0:
+            late.append(nearest)
+    return late, len(last)
+
+
+async def fuzz(url: str, process: psutil.Process) -> None:
+    rng, sent, connections = random.Random(11), 0, 0
+    before = process.memory_info().rss / 1e6
+    async with connect(url, compression=None) as good:
+        await good.send(SETUP)
+        quiet = json.dumps({"type": "audio", "audio": base64.b64encode(bytes(3840)).decode()})
+        steps = 0
+
+        async def alive() -> None:
+            nonlocal steps
+            await good.send(quiet)
+            while json.loads(await asyncio.wait_for(good.recv(), 20))["type"] != "step":
+                pass
+            steps += 1
+
+        while sent < 50_000:
+            connections += 1
+            with contextlib.suppress(ConnectionClosed, TimeoutError):
+                async with connect(url, compression=None, max_queue=None) as socket:
+                    await socket.send(
+                        '{"type": "setup", "input_format": "pcm", "client_req_id": "keep",'
+                        ' "close_ws_on_eos": false}'
+                    )
+                    # few: what comes behind an error that ends the socket is read by nobody
+                    for _ in range(rng.randrange(1, 12)):
+                        sent += 1
+                        await socket.send(hostile_message(rng))
+            if connections % 100 == 0:
+                await alive()
+        for number in range(2000):
+            await broken_frames(url, rng)
+            if number % 100 == 0:
+                await alive()
+    after = process.memory_info().rss / 1e6
+    print(
+        f"fuzz: {sent} messages on {connections} connections, 2000 sockets of broken frames; "
+        f"the good stream had all {steps} steps"
+    )
+    print(f"  memory: {before:.0f} to {after:.0f} MB")
+
+
+async def broken_frames(url: str, rng: random.Random) -> None:
+    host, _, port = url.split("/")[2].partition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    head = (
+        "GET /api/speech/asr HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+    )
+    writer.write(head.encode() + rng.randbytes(rng.randrange(1, 300)))
+    with contextlib.suppress(ConnectionError, TimeoutError):
+        await asyncio.wait_for(reader.read(200), 5)
+    writer.transport.abort()
+
+
+def clips(manifest: Path | None) -> list[Any]:
+    if manifest is None:
+        return [SimpleNamespace(path=s.path, text=s.text) for s in samples()]
+    return [SimpleNamespace(path=c.file, text=c.text) for c in read_manifest(manifest) if c.text]
+
+
+async def heard(url: str, form: str, data: bytes) -> list[tuple[str, float]]:
+    """Words and times of a file through a socket, in messages of an odd size."""
+    async with connect(url, compression=None, max_queue=None) as socket:
+        await socket.send(json.dumps({"type": "setup", "input_format": form}))
+        for at in range(0, len(data), 9999):
+            part = base64.b64encode(data[at : at + 9999]).decode()
+            await socket.send(json.dumps({"type": "audio", "audio": part}))
+        await socket.send('{"type": "end_of_stream"}')
+        words = []
+        with contextlib.suppress(ConnectionClosed):
+            async for text in socket:
+                message = json.loads(text)
+                assert message["type"] != "error", message
+                if message["type"] == "text":
+                    words.append((message["text"], message["start_s"]))
+        return words
+
+
+def same(url: str, manifest: Path | None) -> None:
+    """Each clip as WAV at its own rate and number of channels, and as it is where it is Opus."""
+    with tempfile.TemporaryDirectory() as folder:
+        files = []
+        for number, clip in enumerate(clips(manifest)):
+            if clip.path.suffix == ".opus":
+                files.append(clip.path)
+                continue
+            audio, rate = soundfile.read(clip.path, dtype="int16")
+            files.append(Path(folder) / f"{number}.wav")
+            soundfile.write(files[-1], audio, rate, subtype="PCM_16")
+        ran = subprocess.run(
+            [sys.executable, "-c", EDGED, "transcribe", "--format", "events", *map(str, files)],
+            stdout=subprocess.PIPE,
+            check=True,
+        )
+        said: dict[str, list[tuple[str, float]]] = {str(file): [] for file in files}
+        for line in ran.stdout.splitlines():
+            event = json.loads(line)
+            if event["type"] == "text":
+                said[event["file"]].append((event["text"], event["start_s"]))
+        equal: Counter[str] = Counter()
+        for file in files:
+            form = {".wav": "wav", ".opus": "opus"}[file.suffix]
+            words = asyncio.run(heard(url, form, file.read_bytes()))
+            key = "equal" if words == said[str(file)] else "different"
+            equal[f"{form} {key}"] += 1
+            if key == "different":
+                print(f"  {file}:\n    {said[str(file)]}\n    {words}")
+        words_told = sum(map(len, said.values()))
+        print(f"same: {len(files)} files, {words_told} words with their times: {dict(equal)}")
+
+
+def opus_errors(url: str, manifest: Path | None, save: Path | None) -> None:
+    sums = {"wav": wer.Errors(), "opus": wer.Errors()}
+    told = []
+    for clip in clips(manifest):
+        audio = pcm(clip) if _is_mono(clip.path) else None
+        if audio is None:
+            continue
+        buffer = io.BytesIO()
+        soundfile.write(buffer, audio, 24_000, format="WAV", subtype="PCM_16")
+        texts = {}
+        for form, data in (("wav", buffer.getvalue()), ("opus", opus(clip, 24_000))):
+            words = asyncio.run(heard(url, form, data))
+            texts[form] = " ".join(word for word, _ in words)
+            sums[form] += wer.errors(clip.text, texts[form])
+        told.append({"file": str(clip.path), "text": clip.text, **texts})
+    print(f"opus: {len(told)} clips, {sums['wav'].reference_words} words")
+    for form, errors in sums.items():
+        print(f"  WER from {form}: {errors.rate:.2%}")
+    if save is not None:
+        save.write_text("\n".join(map(json.dumps, told)))
+
+
+def _is_mono(path: Path) -> bool:
+    return soundfile.info(path).channels == 1
+
+
+async def memory(url: str, process: psutil.Process) -> None:
+    """Each stream has heard a minute of speech before the next one begins."""
+    messages = speech()
+    print("memory:")
+    print(f"  no stream: {process.memory_info().rss / 1e6:.0f} MB")
+    async with contextlib.AsyncExitStack() as stack:
+        for number in range(1, STREAMS + 1):
+            socket = await stack.enter_async_context(connect(url, compression=None))
+            await socket.send(SETUP)
+            sender = asyncio.create_task(_send_all(socket, messages))
+            steps = 0
+            while steps < len(messages):
+                steps += json.loads(await socket.recv())["type"] == "step"
+            await sender
+            print(f"  {number} open: {process.memory_info().rss / 1e6:.0f} MB", flush=True)
+
+
+async def _send_all(socket: Any, messages: list[str]) -> None:
+    with contextlib.suppress(ConnectionClosed):
+        for message in messages:
+            await socket.send(message)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("what", nargs="*", default=WHAT)
+    parser.add_argument("--manifest", type=Path, help="clips for same and opus, as edged bench's")
+    parser.add_argument("--hours", type=float, default=2.0, help="of long")
+    parser.add_argument("--seconds", type=float, default=60.0, help="of live and first")
+    parser.add_argument("--streams", type=int, default=STREAMS, help="of live")
+    parser.add_argument("--save", type=Path, help="the texts of opus, as lines of JSON")
+    asked = parser.parse_args()
+    for what in asked.what:
+        if what not in WHAT:
+            sys.exit(f"api-bench has {', '.join(WHAT)}, not {what}")
+        with server(max(STREAMS, asked.streams)) as (address, process):
+            url = f"ws://{address}/api/speech/asr"
+            match what:
+                case "live":
+                    asyncio.run(live(url, process, asked.streams, asked.seconds))
+                case "first":
+                    asyncio.run(first(asked.seconds))
+                case "long":
+                    asyncio.run(long(url, process, asked.hours))
+                case "fuzz":
+                    asyncio.run(fuzz(url, process))
+                case "same":
+                    same(url, asked.manifest)
+                case "opus":
+                    opus_errors(url, asked.manifest, asked.save)
+                case "memory":
+                    asyncio.run(memory(url, process))
+
+
+if __name__ == "__main__":
+    main()

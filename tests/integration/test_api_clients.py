@@ -1,0 +1,339 @@
+"""Programs written for the cloud service, unmodified, against the door with real speech."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import av
+import gradium
+import numpy as np
+import pytest
+import requests
+import soundfile
+import soxr
+
+from edged.audio.files import open_audio
+from edged.bench import wer
+from edged.engine.session import Session
+from edged.events import Text
+from edged.models.loader import Models, load
+from edged.models.samples import Sample, samples
+from edged.options import Options
+from edged.server import access
+from edged.server.api_server import ApiServer
+from edged.server.streams import Source
+from tests.support.api_server import as_wav, client, open_api_server
+
+ROOT = Path(__file__).parents[2]
+CLIENTS = Path(os.environ.get("EDGED_TEST_CLIENTS", ROOT / ".venv-clients")) / "bin" / "python"
+CLIPS = samples()
+needs_clients = pytest.mark.skipif(
+    not CLIENTS.exists() and "CI" not in os.environ,  # there it must not go unnoticed
+    reason="LiveKit and Pipecat are 750 MB: `make clients` installs them",
+)
+
+
+@pytest.fixture(scope="module")
+def models() -> Models:
+    return load()
+
+
+@pytest.fixture(scope="module")
+def api_server(models: Models) -> Iterator[ApiServer]:
+    access.BURST, before = 1000, access.BURST
+    with open_api_server(Source(lambda: models, Options)) as opened:
+        yield opened
+    access.BURST = before
+
+
+@pytest.fixture
+def cloud(api_server: ApiServer) -> gradium.client.GradiumClient:
+    """The vendor's client with the address changed."""
+    return gradium.client.GradiumClient(base_url=f"{api_server.url}/api/", api_key="any")
+
+
+def transcribed(models: Models, path: Path) -> str:
+    """What `edged transcribe --text-from words` makes of the file: all of it is there, so it is
+    read in larger pieces."""
+    session, source = Session(models, replace(Options(), turns=False)), open_audio(str(path))
+    events = [event for frame in source.frames() for event in session.push(frame, backlog=True)]
+    events += session.end()
+    return " ".join(event.text for event in events if isinstance(event, Text))
+
+
+def pcm(sample: Sample) -> np.ndarray:
+    """int16, 24 kHz."""
+    audio, rate = soundfile.read(sample.path, dtype="float32")
+    return np.rint(soxr.resample(audio, rate, 24_000) * 32767).astype(np.int16)
+
+
+# -- the vendor's SDK
+
+
+def test_the_sdks_stt_hears_every_clip_as_transcribe_does(
+    cloud: Any, models: Models, tmp_path: Path
+) -> None:
+    """The bar: the same file gives the identical text."""
+    for sample in CLIPS:
+        data = as_wav(sample.path)
+        path = tmp_path / "clip.wav"
+        path.write_bytes(data)
+        result = asyncio.run(cloud.stt({"model_name": "default", "input_format": "wav"}, data))
+        assert result.text == transcribed(models, path)
+        assert result.request_id
+        starts = [word.start_s for word in result.text_with_timestamps]
+        assert starts == sorted(starts)
+
+
+def test_the_sdks_stt_takes_arrays_and_json_config(cloud: Any) -> None:
+    sample = CLIPS[0]
+    setup = {"input_format": "pcm", "json_config": {"delay_in_frames": 16, "language": "en"}}
+    result = asyncio.run(cloud.stt(setup, pcm(sample), sample_rate=24_000))
+    assert wer.errors(sample.text, result.text).rate < 0.2
+
+
+def test_the_sdks_stt_stream_gives_words_one_by_one(cloud: Any) -> None:
+    sample = CLIPS[1]
+
+    async def audio() -> AsyncIterator[np.ndarray]:
+        samples = pcm(sample)
+        for at in range(0, len(samples), 1920):
+            yield samples[at : at + 1920]
+
+    async def run() -> tuple[int | None, list[str]]:
+        stream = await cloud.stt_stream({"model_name": "default", "input_format": "pcm"}, audio())
+        return stream.delay_in_frames, [word.text async for word in stream.iter_text()]
+
+    delay, words = asyncio.run(run())
+    assert delay == 10
+    assert wer.errors(sample.text, " ".join(words)).rate < 0.2
+
+
+def test_the_sdks_stt_realtime_flushes_and_ends(cloud: Any) -> None:
+    sample = CLIPS[0]
+
+    async def run() -> list[dict[str, Any]]:
+        samples = pcm(sample)
+        async with cloud.stt_realtime(model_name="default", input_format="pcm") as stt:
+            for at in range(0, len(samples), 1920):
+                await stt.send_audio(samples[at : at + 1920])
+            await stt.send_flush()
+            await stt.send_flush("a string")
+            await stt.send_flush(7)
+            await stt.send_eos()
+            heard = [message async for message in stt]
+            assert stt.ready["sample_rate"] == 24_000
+            return heard
+
+    heard = asyncio.run(run())
+    kinds = [m["type"] for m in heard]
+    assert kinds[0] == "ready"
+    assert kinds[-1] == "end_of_stream"
+    flushed = [m["flush_id"] for m in heard if m["type"] == "flushed"]
+    assert flushed == [0, "a string", 7]
+    first = kinds.index("flushed")
+    words = " ".join(m["text"] for m in heard[:first] if m["type"] == "text")
+    assert wer.errors(sample.text, words).rate < 0.2
+    assert "text" not in kinds[first:]  # a hard barrier
+    steps = [m for m in heard if m["type"] == "step"]
+    assert [m["step_idx"] for m in steps] == list(range(len(steps)))
+    assert all(len(m["vad"]) == 3 for m in steps)
+
+
+def test_the_sdk_raises_what_is_wrong(cloud: Any) -> None:
+    with pytest.raises(Exception, match=r"input_format must be one of .*1008"):
+        asyncio.run(cloud.stt({"input_format": "mp3"}, b"abc"))
+
+
+def test_the_sdks_command_line_transcribes(api_server: ApiServer, tmp_path: Path) -> None:
+    path = tmp_path / "clip.wav"
+    path.write_bytes(as_wav(CLIPS[0].path))
+    options = ("--gradium-base-url", f"{api_server.url}/api/", "--api-key", "any")
+    ran = subprocess.run(
+        [sys.executable, "-m", "gradium.cli", "stt", str(path), *options],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert wer.errors(CLIPS[0].text, ran.stdout).rate < 0.2, ran.stderr
+
+
+# -- the README's examples, which are the vendor's
+
+
+def readme_examples(api_server: ApiServer) -> list[str]:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    section = text.partition("## Programs written for Gradium")[2].partition("\n## ")[0]
+    found = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+    assert all("http://127.0.0.1:8765" in example for example in found)
+    return [example.replace("http://127.0.0.1:8765", api_server.url) for example in found]
+
+
+def test_the_readmes_examples_hear_what_is_said(
+    api_server: ApiServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    sample = CLIPS[0]
+    samples_24k = pcm(sample)
+
+    async def microphone_chunks() -> AsyncIterator[np.ndarray]:
+        for at in range(0, len(samples_24k), 1920):
+            yield samples_24k[at : at + 1920]
+
+    (tmp_path / "input.wav").write_bytes(as_wav(sample.path))
+    monkeypatch.chdir(tmp_path)
+    examples = readme_examples(api_server)
+    assert len(examples) == 2
+    for example in examples:
+        exec(example, {"microphone_chunks": microphone_chunks})
+        assert wer.errors(sample.text, capsys.readouterr().out).rate < 0.2
+
+
+# -- the others
+
+
+@needs_clients
+def test_livekits_plug_in_hears_speech_and_its_end(api_server: ApiServer, tmp_path: Path) -> None:
+    """It does not wait for ready, never flushes, and takes a turn's end from vad[2]."""
+    heard = _run("livekit_stt.py", api_server, tmp_path)
+    kinds = [kind for kind, _ in heard]
+    assert kinds[0] == "start_of_speech"
+    assert kinds[-2:] == ["final_transcript", "end_of_speech"]
+    assert wer.errors(CLIPS[0].text, heard[-2][1]).rate < 0.2
+
+
+@needs_clients
+def test_pipecats_service_flushes_and_gets_its_transcript(
+    api_server: ApiServer, tmp_path: Path
+) -> None:
+    heard = _run("pipecat_stt.py", api_server, tmp_path, "5")
+    kinds = [kind for kind, _ in heard]
+    assert kinds.count("InterimTranscriptionFrame") > 5
+    assert kinds[-1] == "TranscriptionFrame"
+    assert kinds.count("TranscriptionFrame") == 1
+    assert wer.errors(CLIPS[0].text, heard[-1][1]).rate < 0.2
+
+
+def test_requests_uploads_a_file_as_the_vendors_guide_does(
+    api_server: ApiServer, models: Models
+) -> None:
+    clip = CLIPS[0]
+    with requests.post(
+        f"{api_server.url}/api/post/speech/asr",
+        data=as_wav(clip.path),
+        headers={"x-api-key": "any", "Content-Type": "audio/wav"},
+        stream=True,
+        timeout=60,
+    ) as answer:
+        answer.raise_for_status()
+        told = [json.loads(line) for line in answer.iter_lines() if line]
+    words = " ".join(m["text"] for m in told if m["type"] == "text")
+    assert words == transcribed(models, clip.path)
+
+
+def test_a_far_too_quiet_upload_is_heard_as_transcribe_hears_it(
+    api_server: ApiServer, models: Models, tmp_path: Path
+) -> None:
+    samples_16k, rate = soundfile.read(CLIPS[0].path, dtype="float32")
+    path = tmp_path / "quiet.wav"
+    soundfile.write(path, samples_16k * (0.004 / np.abs(samples_16k).max()), rate, "PCM_24")
+    url = f"{api_server.url}/api/post/speech/asr"
+    answer = requests.post(url, data=path.read_bytes(), timeout=60)
+    told = [json.loads(line) for line in answer.text.splitlines()]
+    words = " ".join(m["text"] for m in told if m["type"] == "text")
+    assert words == transcribed(models, path)
+    assert wer.errors(CLIPS[0].text, words).rate < 0.3
+
+
+def test_websockets_alone_hears_turns_if_it_asks(api_server: ApiServer) -> None:
+    clip = CLIPS[0]
+    with client(api_server) as c:
+        c.setup(input_format="wav", json_config='{"turns": true}')
+        data = as_wav(clip.path)
+        for at in range(0, len(data), 999):
+            c.audio(data[at : at + 999])
+        c.say(type="end_of_stream")
+        heard = c.rest(60)
+    (turn,) = [m for m in heard if m["type"] == "turn"]
+    assert wer.errors(clip.text, turn["text"]).rate < 0.2
+    assert turn["words"][0]["start_s"] < 1.5
+
+
+# -- formats, by their words
+
+
+def test_opus_at_24_kbit_is_heard_as_well_but_for_a_word_in_64(cloud: Any, tmp_path: Path) -> None:
+    """The aim is a point of word errors; `make door-bench` measures that over a longer list. These
+    clips have 64 words. Heard once, four of them were wrong in one form and two in the other, so
+    each is begun at ten moments; six of 640 are a point already, so one in 64 is allowed.
+    """
+    sums = {"wav": wer.Errors(), "opus": wer.Errors()}
+    for later in range(10):
+        for sample in CLIPS:
+            audio, rate = soundfile.read(sample.path, dtype="float32")
+            moved = replace(sample, path=tmp_path / "moved.wav")
+            soundfile.write(moved.path, np.pad(audio, (later * rate // 100, 0)), rate, "PCM_16")
+            for form in sums:
+                data = as_wav(moved.path) if form == "wav" else opus(moved, 24_000)
+                text = asyncio.run(cloud.stt({"input_format": form}, data)).text
+                sums[form] += wer.errors(sample.text, text)
+    assert sums["opus"].rate <= sums["wav"].rate + 1 / 64, sums
+
+
+@pytest.mark.parametrize("form", ["pcm_8000", "pcm_44100", "ulaw_8000", "alaw_8000"])
+def test_every_format_is_understood(cloud: Any, form: str) -> None:
+    sample = CLIPS[0]
+    kind, rate = form.split("_")
+    audio, native = soundfile.read(sample.path, dtype="float32")
+    buffer = io.BytesIO()
+    subtype = {"pcm": "PCM_16", "ulaw": "ULAW", "alaw": "ALAW"}[kind]
+    resampled = soxr.resample(audio, native, int(rate))
+    soundfile.write(buffer, resampled, int(rate), format="RAW", subtype=subtype)
+    result = asyncio.run(cloud.stt({"input_format": form}, buffer.getvalue()))
+    assert wer.errors(sample.text, result.text).rate < 0.3
+
+
+def opus(sample: Sample, bits_per_s: int) -> bytes:
+    """As a program with libopus sends it."""
+    audio, rate = soundfile.read(sample.path, dtype="float32")
+    at_48k = soxr.resample(audio, rate, 48_000)[None]
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="ogg") as container:
+        stream = container.add_stream("libopus", rate=48_000, layout="mono")
+        stream.bit_rate = bits_per_s
+        frame = av.AudioFrame.from_ndarray(at_48k, format="flt", layout="mono")
+        frame.sample_rate = 48_000
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    data = buffer.getvalue()
+    assert 8 * len(data) / (len(audio) / rate) < 1.3 * bits_per_s
+    return data
+
+
+def _run(script: str, api_server: ApiServer, folder: Path, *more: str) -> list[tuple[str, str]]:
+    wav = folder / "clip.wav"
+    soundfile.write(wav, pcm(CLIPS[0]), 24_000)
+    url = api_server.url.replace("http", "ws", 1) + "/api/speech/asr"
+    ran = subprocess.run(
+        [str(CLIENTS), str(ROOT / "tests" / "clients" / script), url, str(wav), *more],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert ran.returncode == 0, (
+        ran.stderr,
+        requests.get(f"{api_server.url}/metrics", timeout=9).text,
+    )
+    return [tuple(item) for item in json.loads(ran.stdout.splitlines()[-1])]

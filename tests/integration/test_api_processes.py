@@ -1,0 +1,158 @@
+"""The door of real processes: `edged serve`, and a daemon whose microphone comes first."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import requests
+from websockets.sync.client import connect
+
+from edged.bench import wer
+from edged.models.samples import samples
+from tests.support.api_server import Client, as_wav
+from tests.support.daemon_process import Box
+from tests.support.mosquitto import Ear, Mosquitto, until
+
+EDGED = [sys.executable, "-c", "from edged.cli.main import main; main()"]
+KEY = "a secret of the test"
+CLIP = samples()[0]
+
+
+def free_port() -> int:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return int(taken.getsockname()[1])
+
+
+@contextlib.contextmanager
+def serving(*options: str, **settings: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """`edged serve` on a free port: its URL, once it is open, and the process."""
+    address = f"127.0.0.1:{free_port()}"
+    process = subprocess.Popen(
+        [*EDGED, "serve", "--listen", address, *options],
+        env=os.environ | {f"EDGED_{name.upper()}": value for name, value in settings.items()},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    url = f"http://{address}"
+    try:
+        until(lambda: process.poll() is not None or _is_open(url), "the door", 60)
+        assert process.poll() is None, process.communicate()
+        yield url, process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def upload(url: str, **headers: str) -> requests.Response:
+    data = as_wav(CLIP.path)
+    return requests.post(f"{url}/api/post/speech/asr", data=data, headers=headers, timeout=60)
+
+
+def test_edged_serve_needs_neither_microphone_nor_broker_and_ends_on_sigterm() -> None:
+    with serving() as (url, process):
+        told = [json.loads(line) for line in upload(url).text.splitlines()]
+        words = " ".join(m["text"] for m in told if m["type"] == "text")
+        assert wer.errors(CLIP.text, words).rate < 0.2
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
+
+
+def test_the_key_of_edged_serve_is_asked_for_and_never_logged() -> None:
+    with serving("--log-level", "debug", api_key=KEY) as (url, process):
+        assert upload(url).status_code == 500
+        assert requests.get(f"{url}/metrics", timeout=10).status_code == 401
+        assert upload(url, **{"x-api-key": KEY}).status_code == 200
+        assert requests.get(f"{url}/api/events?token={KEY}", timeout=10).status_code == 404
+        process.send_signal(signal.SIGTERM)
+        _, log = process.communicate(timeout=10)
+    assert "the door is open" in log
+    assert KEY not in log
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (
+            {"EDGED_LISTEN": "0.0.0.0:8765"},
+            "EDGED_LISTEN beyond this machine needs an EDGED_API_KEY",
+        ),
+        (
+            {"EDGED_TLS_CERT_FILE": "/nowhere", "EDGED_TLS_KEY_FILE": "/nowhere"},
+            "EDGED_TLS_CERT_FILE /nowhere and its key cannot be used",
+        ),
+        ({"EDGED_TLS_CERT_FILE": "/nowhere"}, "need each other"),
+    ],
+)
+def test_a_api_server_that_must_not_or_cannot_open_is_a_wrong_setting(
+    settings: dict[str, str], words: str
+) -> None:
+    ran = subprocess.run(
+        [*EDGED, "serve"], env=os.environ | settings, capture_output=True, text=True, timeout=60
+    )
+    assert ran.returncode == 5
+    assert words in ran.stderr
+
+
+def test_a_port_that_is_taken_ends_edged_serve_with_a_sentence() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        command = [*EDGED, "serve", "--listen", address]
+        ran = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert ran.returncode == 6
+    assert f"EDGED_LISTEN {address} cannot be opened" in ran.stderr
+
+
+def test_the_daemon_serves_the_api_server_beside_its_microphone(tmp_path: Path) -> None:
+    listen = f"127.0.0.1:{free_port()}"
+    (tmp_path / "broker").mkdir()
+    with Mosquitto(tmp_path / "broker") as broker:
+        with Box(tmp_path, broker.port, listen=listen) as box:
+            with connect(f"ws://{listen}/api/events", compression=None) as socket_:
+                follower = Client(socket_)
+                assert follower.hear()["model_name"] == "tiny-en"
+                steps = [follower.until("step")["step_idx"]]
+                assert upload(f"http://{listen}").status_code == 200
+                steps += [follower.until("step")["step_idx"] for _ in range(20)]
+                assert steps == list(range(steps[0], steps[0] + 21))  # none lost meanwhile
+                assert requests.get(f"http://{listen}/healthz", timeout=10).text == "ok\n"
+                metrics = requests.get(f"http://{listen}/metrics", timeout=10).text
+                assert "edged_dropped_audio_seconds_total 0.0" in metrics
+                assert "edged_broker_connected 1.0" in metrics
+                assert "edged_microphone_open 1.0" in metrics
+                assert "edged_lag_seconds" in metrics
+                box.stop()
+                assert follower.rest()[-1]["type"] in ("error", "end_of_stream")
+
+
+def test_a_taken_port_does_not_keep_the_daemon_from_hearing(tmp_path: Path) -> None:
+    (tmp_path / "broker").mkdir()
+    with (
+        socket.socket() as taken,
+        Mosquitto(tmp_path / "broker") as broker,
+        Ear(broker.port, ("edged/#",)) as ear,
+    ):
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        listen = f"127.0.0.1:{taken.getsockname()[1]}"
+        with Box(tmp_path, broker.port, listen=listen) as box:
+            until(lambda: "cannot be opened" in box.log(), "a warning")
+            until(lambda: ear.on("text"), "what the microphone hears")
+            box.stop()
+
+
+def _is_open(url: str) -> bool:
+    with contextlib.suppress(requests.ConnectionError):
+        return requests.get(f"{url}/healthz", timeout=5).ok
+    return False

@@ -1,0 +1,79 @@
+"""edged run as somebody tries it: captions on the same screen, and what --demo chooses."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from edged.cli import demo
+from edged.config.sources import load
+from edged.config.startup import check_files
+from tests.conftest import SAMPLES
+from tests.support.daemon_process import RUN
+from tests.support.mosquitto import Mosquitto, until
+
+
+def chosen(env_file: Path | None = None, **flags: str) -> tuple[dict[str, str], str]:
+    file = io.StringIO()
+    found = demo.demo_flags(env_file, flags, Console(file=file, width=200))
+    return found, file.getvalue()
+
+
+@pytest.mark.parametrize("microphone", [True, False])
+@pytest.mark.parametrize("broker", [True, False])
+def test_the_demo_takes_what_is_here_and_makes_up_for_the_rest(
+    monkeypatch: pytest.MonkeyPatch, microphone: bool, broker: bool
+) -> None:
+    monkeypatch.setattr(demo, "_has_microphone", lambda: microphone)
+    monkeypatch.setattr(demo, "_taken", lambda port: broker)
+    found, said = chosen()
+    assert found["mqtt_url"] == ("mqtt://localhost" if broker else "embedded")
+    assert found.get("alsa_device") == (None if microphone else "sample")
+    assert ("no microphone" in said) is not microphone
+
+
+def test_what_the_demo_chooses_passes_the_checks_of_a_start(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """To see whether its certificates fit, the address `embedded` was once taken apart like a
+    broker's: `make run` on a machine without a broker ended there."""
+    monkeypatch.setattr(demo, "_has_microphone", lambda: False)
+    monkeypatch.setattr(demo, "_taken", lambda port: False)
+    found, _ = chosen()
+    check_files(load(None, found).settings)
+
+
+def test_the_demo_keeps_what_somebody_has_set(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(demo, "_has_microphone", lambda: False)
+    env_file = tmp_path / "edged.env"
+    env_file.write_text("EDGED_MQTT_URL=mqtt://hub\nEDGED_ALSA_DEVICE=hw:CARD=Mic\n")
+    assert chosen(env_file)[0] == {}
+    assert chosen(env_file, mqtt_url="mqtt://other")[0] == {"mqtt_url": "mqtt://other"}
+
+
+def test_captions_show_what_is_heard_and_a_ctrl_c_ends_it(tmp_path: Path) -> None:
+    with Mosquitto(tmp_path / "broker") as broker, (tmp_path / "out").open("wb") as out:
+        command = [*RUN, "--captions", "--mqtt-url", f"mqtt://127.0.0.1:{broker.port}"]
+        command += ["--alsa-device", f"file:{SAMPLES}/good-influence.flac"]
+        process = subprocess.Popen(
+            command,
+            stdout=out,
+            stderr=out,
+            env=os.environ | {"EDGED_STATE_DIR": str(tmp_path)},
+        )
+        try:
+            shown = lambda: (tmp_path / "out").read_text()  # noqa: E731
+            until(lambda: "influence" in shown() or process.poll() is not None, "a turn", 60)
+            assert process.poll() is None, shown()
+            process.send_signal(signal.SIGINT)
+            assert process.wait(20) == 0
+        finally:
+            process.kill()
+    assert "INFO" not in shown()
+    assert "Traceback" not in shown()

@@ -1,0 +1,338 @@
+"""A real `edged run`: real models, real mosquitto, real speech, signals, systemd's socket."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.alsa_paced import DEVICE, PacedMicrophone
+from tests.support.daemon_process import Box
+from tests.support.mosquitto import Ear, Mosquitto, free_port, until
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[Mosquitto]:
+    with Mosquitto(tmp_path / "first") as running:
+        yield running
+
+
+def state(ear: Ear, name: str) -> Any:
+    """The newest `state/<name>`; None if there is none."""
+    found = ear.on(f"state/{name}")
+    if not found:
+        return None
+    text = found[-1].payload.decode()
+    return json.loads(text) if text.startswith(("{", "[")) else text
+
+
+def ask(ear: Ear, command: str, payload: str) -> Any:
+    """Publishes a command and waits for its answer."""
+    until(lambda: ear.on("availability"), "the box is online", 15)
+    before = len(ear.on(f"cmd/{command}/result"))
+    ear.say(f"edged/box/cmd/{command}", payload)
+    until(lambda: len(ear.on(f"cmd/{command}/result")) > before, f"an answer to {command}")
+    return ear.on(f"cmd/{command}/result")[-1].json()
+
+
+def gapless(events: list[Any]) -> bool:
+    return [e["seq"] for e in events] == list(range(1, len(events) + 1))
+
+
+def test_speech_becomes_words_and_a_stop_in_mid_sentence_loses_none(tmp_path, broker) -> None:
+    with Ear(broker.port, ("edged/#",)) as ear, Box(tmp_path, broker.port) as box:
+        assert "playing" in box.systemd.status
+        until(lambda: len(ear.on("text")) >= 3, "three words", 20)
+        assert state(ear, "speaking") == "on"
+        answer = ask(ear, "flush", '"mine"')
+        assert answer == {"ok": True, "flush_id": "mine"}
+        until(lambda: len(ear.on("text")) >= 8, "more words", 20)
+        assert box.stop() < 5
+        until(lambda: ear.on("availability")[-1].payload == b"offline", "offline")
+        events = ear.events()
+    assert gapless(events)
+    assert len({e["session"] for e in events}) == 1
+    kinds = [e["type"] for e in events]
+    assert kinds.index("flushed") > kinds.index("text")
+    assert kinds[-2:] == ["turn", "end_of_stream"]
+    steps = [s.json()["step_idx"] for s in ear.on("step")]
+    assert steps == sorted(set(steps))
+    assert len(events[-2]["text"].split()) >= 6
+    assert box.systemd.lines("STOPPING=1")
+    assert [line.split("=")[0] for _, line in box.systemd.said].index("READY") > 0
+
+
+def test_a_stop_while_the_models_load_ends_it(tmp_path, broker) -> None:
+    with Ear(broker.port, ("edged/#",)) as ear:
+        box = Box(tmp_path, broker.port).start(ready=False)
+        with contextlib.ExitStack() as after:
+            after.push(box.__exit__)
+            until(lambda: "loading" in box.systemd.status, "it loads")
+            assert box.systemd.lines("EXTEND_TIMEOUT_USEC=")
+            assert box.stop() < 5
+        assert [h.payload for h in ear.on("availability")][-1:] in ([], [b"offline"])
+
+
+def test_ready_is_said_without_a_broker_and_without_a_microphone(tmp_path: Path) -> None:
+    """A box that boots before its router must not be restarted for ever by systemd."""
+    with Box(tmp_path, free_port(), alsa_device="hw:CARD=Nowhere") as box:
+        assert "Nowhere" in box.systemd.status
+        until(lambda: "no broker" in box.systemd.status, box.systemd.status)
+        assert box.stop() < 5
+
+
+def test_the_watchdog_is_fed_though_microphone_and_broker_are_away(tmp_path: Path) -> None:
+    box = Box(tmp_path, free_port(), alsa_device="file:/nowhere.wav")
+    box.environment = {"WATCHDOG_USEC": "1500000"}
+    with box:
+        until(lambda: len(box.systemd.lines("WATCHDOG=1")) >= 4, "four signs of life", 10)
+
+
+def test_a_watchdog_meant_for_another_process_is_not_fed(tmp_path: Path) -> None:
+    box = Box(tmp_path, free_port(), alsa_device="file:/nowhere.wav")
+    box.environment = {"WATCHDOG_USEC": "600000", "WATCHDOG_PID": "1"}
+    with box:
+        time.sleep(1.5)
+        assert not box.systemd.lines("WATCHDOG=1")
+
+
+def test_a_reload_changes_live_settings_without_a_lost_step(tmp_path, broker) -> None:
+    with Ear(broker.port, ("edged/#",)) as ear, Box(tmp_path, broker.port) as box:
+        until(lambda: ear.on("step"), "steps", 20)
+        box.write(delay_in_frames=12, turn_silence_ms=900, device="other")
+        box.signal(signal.SIGHUP)
+        until(lambda: (state(ear, "config") or {}).get("changed"), "the reload is confirmed")
+        count = len(ear.on("step"))
+        until(lambda: len(ear.on("step")) > count + 10, "more steps")
+        found = state(ear, "config")
+        assert found["ok"] is True
+        assert found["changed"] == ["delay_in_frames", "turn_silence_ms"]
+        assert found["at_next_start"] == ["device"]
+        assert len(found["files"][0]["sha256"]) == 64
+        until(lambda: state(ear, "settings")["delay_in_frames"] == 12, "state/settings")
+        steps = [s.json()["step_idx"] for s in ear.on("step")]
+        assert steps == list(range(steps[0], steps[0] + len(steps)))
+        assert len({s.json()["session"] for s in ear.on("step")}) == 1
+        said = [line.split("=")[0] for _, line in box.systemd.said]
+        reloading = said.index("RELOADING")
+        assert said[reloading + 1] == "MONOTONIC_USEC"
+        assert "READY" in said[reloading + 2 :]
+
+
+def test_an_invalid_file_changes_nothing_and_says_why_everywhere(tmp_path, broker) -> None:
+    with Ear(broker.port, ("edged/#",)) as ear, Box(tmp_path, broker.port) as box:
+        before = until(lambda: state(ear, "settings"), "the settings")
+        box.write(delay_in_frames=13, temp=7, vad_threshold=0.7)
+        box.signal(signal.SIGHUP)
+        until(lambda: (state(ear, "config") or {}).get("ok") is False, "the refusal")
+        found = state(ear, "config")
+        assert len(found["problems"]) == 2
+        assert "EDGED_DELAY_IN_FRAMES" in " ".join(found["problems"])
+        assert len(found["files"][0]["sha256"]) == 64
+        until(lambda: "were not taken" in box.systemd.status, "STATUS says so")
+        assert "EDGED_TEMP" in box.log()
+        assert state(ear, "settings") == before
+        answer = ask(ear, "reload", "")
+        assert answer["ok"] is False
+        assert "EDGED_TEMP" in answer["error"]
+        box.write(delay_in_frames=14, temp=0.2)
+        assert ask(ear, "reload", "")["ok"] is True
+        until(lambda: "were not taken" not in box.systemd.status, "STATUS is right again")
+        assert box.systemd.lines("READY=1")
+
+
+def test_other_settings_reopen_only_what_they_must(tmp_path, broker) -> None:
+    """A pushed file moves the box to another microphone, another broker and more threads: the
+    stream goes on in one session."""
+    with Mosquitto(tmp_path / "second") as second, Ear(second.port, ("edged/#",)) as there:
+        with Ear(broker.port, ("edged/#",)) as ear, Box(tmp_path, broker.port) as box:
+            until(lambda: ear.on("step"), "steps", 20)
+            session = ear.on("step")[-1].json()["session"]
+            sample = Path(box.settings["alsa_device"].removeprefix("file:"))
+            box.write(alsa_device=f"file:{sample.with_name('sojourn.flac')}", threads=2)
+            found = ask(ear, "reload", "")
+            assert found["changed"] == ["alsa_device", "threads"]
+            until(lambda: "sojourn" in state(ear, "mic")["message"], "the other microphone")
+            box.write(mqtt_url=f"mqtt://127.0.0.1:{second.port}")
+            box.signal(signal.SIGHUP)
+            until(lambda: len(there.on("step")) > 5, "steps on the other broker", 15)
+            assert there.on("step")[-1].json()["session"] == session
+            box.write(mqtt_url="mqtts://127.0.0.1:1", mqtt_ca_file="/nowhere.pem")
+            box.signal(signal.SIGHUP)
+            until(lambda: state(there, "config")["ok"] is False, "a missing file is refused")
+            assert "nowhere.pem" in state(there, "config")["problems"][0]
+            assert box.stop() < 5
+
+
+def test_mute_closes_the_microphone_and_survives_kill_9(tmp_path, broker) -> None:
+    with Ear(broker.port, ("edged/#",)) as ear, Box(tmp_path, broker.port) as box:
+        until(lambda: ear.on("text"), "a word", 20)
+        assert ask(ear, "mute", "on")["ok"] is True
+        until(lambda: state(ear, "mic")["state"] == "muted", "the microphone is closed")
+        until(lambda: state(ear, "speaking") == "off", "nobody is heard")
+        assert state(ear, "mute") == "on"
+        assert state(ear, "listening") == "off"
+        time.sleep(0.3)
+        steps = len(ear.on("step"))
+        time.sleep(0.5)
+        assert len(ear.on("step")) == steps
+        box.kill()
+        ear.heard.clear()
+        box.start()
+        until(lambda: (state(ear, "mic") or {}).get("state") == "muted", "still muted", 15)
+        assert state(ear, "mute") == "on"
+        assert ask(ear, "mute", "false")["ok"] is True
+        until(lambda: ear.on("step"), "it hears again")
+        assert state(ear, "mute") == "off"
+
+
+def test_a_locked_mute_cannot_be_undone_over_mqtt_but_by_the_box_itself(tmp_path, broker) -> None:
+    with (
+        Ear(broker.port, ("edged/#",)) as ear,
+        Box(tmp_path, broker.port, mute="on", mute_lock="on") as box,
+    ):
+        for command, payload in [
+            ("mute", "off"),
+            ("config", '{"mute": false}'),
+            ("config", '{"mute": null}'),
+            ("config", '{"mute_lock": false}'),
+        ]:
+            answer = ask(ear, command, payload)
+            assert answer["ok"] is False, payload
+        assert state(ear, "mute") == "on"
+        box.write(mute="off")
+        assert ask(ear, "reload", "")["changed"] == ["mute"]
+        until(lambda: ear.on("step"), "it hears")
+
+
+def test_live_settings_are_taken_or_refused_as_a_whole_and_kept(tmp_path, broker) -> None:
+    box = Box(tmp_path, broker.port)
+    box.environment = {"EDGED_PADDING_BONUS": "1"}
+    with Ear(broker.port, ("edged/#",)) as ear, box:
+        good = ask(ear, "config", '{"delay_in_frames": 16, "temperature": 0.25}')
+        assert good == {"ok": True, "changed": {"delay_in_frames": 16, "temp": 0.25}}
+        before = state(ear, "settings")
+        for payload, reason in [
+            ('{"temp": 0.5, "delay_in_frames": 9}', "must be one of"),
+            ('{"tmp": 0.5}', "did you mean temp?"),
+            ('{"mqtt_url": "mqtt://elsewhere"}', "cannot be changed over MQTT"),
+            ('{"padding_bonus": 2}', "pinned by the environment"),
+            ('{"temp": true}', "must be a number"),
+            ('{"temp": ""}', "must be a number"),
+            ('{"alsa_device": "file:/etc/passwd"}', "cannot be changed over MQTT"),
+            ("[]", "JSON object"),
+            ("{", "not valid JSON"),
+        ]:
+            answer = ask(ear, "config", payload)
+            assert answer["ok"] is False, payload
+            assert reason in answer["error"], answer
+        assert state(ear, "settings") == before
+        box.kill()
+        ear.heard.clear()
+        box.start()
+        kept = until(lambda: state(ear, "settings"), "the settings", 15)
+        assert kept["delay_in_frames"] == 16
+        box.write(delay_in_frames=20)
+        assert ask(ear, "reload", "")["changed"] == ["delay_in_frames"]
+        until(lambda: state(ear, "settings")["delay_in_frames"] == 20, "the newer file counts")
+        assert state(ear, "settings")["temp"] == 0.25
+
+
+NOTED = """
+import time
+from edged.mqtt.publisher import Publisher
+_event = Publisher.event
+def _noted(self, *event, **more):
+    before = self._seq
+    _event(self, *event, **more)
+    if self._seq > before:
+        with open({path!r}, "a") as book:
+            print(self.session, self._seq, time.monotonic(), file=book)
+Publisher.event = _noted
+"""
+
+
+def test_words_spoken_while_the_broker_is_away_survive_kill_9(tmp_path: Path) -> None:
+    """The broker is down, somebody speaks, the box loses power: every word comes, in order.
+
+    Up to the last: it once compared what came with itself, and a lost tail did not show.
+    """
+    book = tmp_path / "said"
+    box = Box(tmp_path, 1)
+    box.before = NOTED.format(path=str(book))
+    with Mosquitto(tmp_path / "broker") as broker:
+        box.write(mqtt_url=f"mqtt://127.0.0.1:{broker.port}")
+        with Ear(broker.port, ("edged/#",)) as ear, box:
+            until(lambda: ear.on("text"), "a first word", 20)
+            first = ear.events()[0]["session"]
+            broker.stop()
+            until(lambda: "broker ok" not in box.systemd.status, "the box knows")
+            time.sleep(4)
+            killed = time.monotonic()
+            box.kill()
+            broker.start()
+            box.start()
+            until(lambda: ear.on("availability")[-1].payload == b"online", "online again", 15)
+            until(lambda: any(e["session"] != first for e in ear.events()), "the new run", 30)
+            events = [e for e in ear.events() if e["session"] == first]
+    seen = list(dict.fromkeys(e["seq"] for e in events))
+    assert seen == list(range(1, len(seen) + 1))
+    said = [line.split() for line in book.read_text().splitlines()]
+    due = [int(seq) for whose, seq, at in said if whose == first and float(at) < killed - 0.5]
+    assert len(due) > 10
+    assert len(seen) >= due[-1], "what was said half a second before the end is there"
+    assert len([e for e in events if e["type"] == "text"]) > 5
+
+
+def test_a_card_that_cannot_be_written_is_told_by_systemd_and_in_health(tmp_path: Path) -> None:
+    """Nobody was told until words were missing."""
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / "spool").write_text("a file where the folder should be")
+    with Mosquitto(tmp_path / "broker") as broker, Ear(broker.port, ("edged/#",)) as ear:
+        broker.stop()
+        with Box(tmp_path, broker.port) as box:
+            until(lambda: "spool.db cannot be used" in box.systemd.status, "STATUS", 20)
+            broker.start()
+            until(lambda: ear.on("state/health"), "its health")
+            assert "cannot be used" in state(ear, "health")["disk_error"]
+
+
+def test_with_a_sound_server_that_hangs_it_still_answers_feeds_the_watchdog_and_stops(
+    tmp_path, broker
+) -> None:
+    """Nothing did: pyalsaaudio closed the microphone with the interpreter locked, for ever."""
+    with PacedMicrophone() as paced, Ear(broker.port, ("edged/#",)) as ear:
+        box = Box(tmp_path, broker.port, alsa_device=DEVICE)
+        box.environment = paced.environment | {"WATCHDOG_USEC": "1500000"}
+        with box:
+            until(lambda: ear.on("step"), "steps", 20)
+            paced.hang_server(True)
+            try:
+                until(lambda: state(ear, "mic")["state"] == "lost", "told that it is lost")
+                fed = len(box.systemd.lines("WATCHDOG=1"))
+                assert ask(ear, "flush", "1")["ok"] is True
+                until(lambda: len(box.systemd.lines("WATCHDOG=1")) > fed + 4, "the watchdog is fed")
+                assert box.stop() < 5
+            finally:
+                paced.hang_server(False)
+
+
+def test_a_second_life_is_not_needed_for_wrong_settings(tmp_path: Path) -> None:
+    """Wrong settings end the start with exit code 5 and every reason; a missing model with 4."""
+    box = Box(tmp_path, 1883, temp=7, delay_in_frames=9).start(ready=False)
+    with contextlib.ExitStack() as after:
+        after.push(box.__exit__)
+        assert box.process is not None
+        assert box.process.wait(20) == 5
+        assert "EDGED_TEMP" in box.log()
+        assert "EDGED_DELAY_IN_FRAMES" in box.log()
+        box.write(temp=0, delay_in_frames=10, models_dir=tmp_path)
+        box.start(ready=False)
+        assert box.process.wait(20) == 4
+        assert "edged models fetch" in box.log()

@@ -1,0 +1,158 @@
+"""`edged devices` and the doctor's look at the microphone."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from io import StringIO
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from edged.audio import alsa
+from edged.audio.devices import list_devices
+from edged.cli import devices as devices_module
+from edged.cli.devices import show_devices
+from edged.doctor.microphone_check import check_microphone
+from edged.errors import DeviceError
+from tests.support.alsa_paced import DEVICE, PacedMicrophone
+from tests.support.fake_alsa import FakeCard
+
+CARDS = """\
+ 1 [Device         ]: USB-Audio - USB PnP Sound Device
+                      C-Media Electronics Inc. USB PnP Sound Device at usb-xhci, full speed
+"""
+PCMS = "01-00: USB Audio : USB Audio : playback 1 : capture 1\n"
+
+
+@pytest.fixture
+def proc(tmp_path):
+    """/proc/asound with one USB microphone that this process has open."""
+    status = tmp_path / "card1/pcm0c/sub0/status"
+    status.parent.mkdir(parents=True)
+    status.write_text(f"state: RUNNING\nowner_pid   : {os.getpid()}\n")
+    (tmp_path / "cards").write_text(CARDS)
+    (tmp_path / "pcm").write_text(PCMS)
+    (tmp_path / "card1/usbid").write_text("0d8c:0014\n")
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def paced():
+    with PacedMicrophone() as microphone:
+        yield microphone
+
+
+def printed(terminal: bool = False, **options: object) -> str:
+    out = StringIO()
+    show_devices(Console(file=out, force_terminal=terminal, width=100), **options)
+    return out.getvalue()
+
+
+def test_what_the_owner_defined_is_listed_and_the_useless_is_not(paced, tmp_path):
+    names = [device.name for device in list_devices(tmp_path)]
+    assert names == ["default", DEVICE]
+
+
+def test_cards_come_first_under_a_name_that_survives_a_reboot(paced, proc):
+    card, *_ = list_devices(proc)
+    assert card.name == "plughw:CARD=Device,DEV=0"
+    assert card.usb == "usb:0d8c:0014"
+    assert card.description == "USB PnP Sound Device, USB Audio"
+    assert f"(pid {os.getpid()})" in card.in_use
+
+
+def test_in_a_pipe_each_device_is_one_line_of_tabbed_fields(paced):
+    lines = printed(current=DEVICE).splitlines()
+    (ours,) = [line for line in lines if line.startswith(DEVICE)]
+    assert ours.split("\t") == [DEVICE, "from the ALSA configuration", "chosen"]
+
+
+def test_for_programs_there_is_json(paced):
+    rows = json.loads(printed(as_json=True, current=DEVICE))
+    assert [row["name"] for row in rows if row["current"]] == [DEVICE]
+
+
+def test_a_terminal_gets_a_table(paced):
+    assert "EDGED_ALSA_DEVICE" in printed(terminal=True)
+
+
+def test_without_any_microphone_it_says_so_and_programs_still_get_json(monkeypatch):
+    monkeypatch.setattr(devices_module, "list_devices", list)
+    out = StringIO()
+    with pytest.raises(DeviceError, match="there is no microphone: plug one in"):
+        show_devices(Console(file=out), as_json=True)
+    assert json.loads(out.getvalue()) == []
+
+
+def test_without_the_package_it_says_how_to_get_it(monkeypatch):
+    monkeypatch.setattr(alsa, "alsaaudio", None)
+    (finding,) = check_microphone("mic")
+    assert finding.level == "fail"
+    assert finding.remedy == "install edged's extra `daemon`"
+
+
+def test_the_doctor_hears_speech_on_a_real_device(paced):
+    noise = np.random.default_rng(0).normal(0, 20, 48_000)
+    noise[20_000:30_000] *= 100
+    paced.play(noise.astype(np.int16))
+    time.sleep(0.2)
+    form, heard = check_microphone(DEVICE, 1.5)
+    assert form.sentence == f"{DEVICE} gives 24000 Hz, mono, S16_LE"
+    assert (heard.level, heard.remedy) == ("ok", "")
+    assert "noise floor -" in heard.sentence
+
+
+def constant(value: float):
+    """Alternating samples: no DC, any level."""
+    return lambda first, count: value * (-1.0) ** np.arange(first, first + count)
+
+
+@pytest.mark.parametrize(
+    ("sound", "level", "says"),
+    [
+        (lambda first, count: np.zeros(count), "fail", "digital silence"),
+        (constant(32_767), "warn", "clipped"),
+        (constant(2_000), "warn", "the noise is loud"),
+        (constant(20), "warn", "next to nothing"),
+    ],
+)
+def test_the_doctor_names_what_spoils_the_sound(monkeypatch, sound, level, says):
+    FakeCard(sound=sound).install(monkeypatch)
+    finding = check_microphone("mic", 0.4)[1]
+    assert (finding.level, bool(finding.remedy)) == (level, True)
+    assert says in finding.sentence
+
+
+def test_the_doctor_tells_of_a_conversion(monkeypatch):
+    FakeCard(44_100, 2, sound=constant(500)).install(monkeypatch)
+    assert "44100 Hz, stereo, S16_LE; edged converts" in check_microphone("mic", 0.3)[0].sentence
+
+
+def test_the_doctor_tells_of_a_device_that_gives_nothing(monkeypatch):
+    monkeypatch.setattr("edged.doctor.microphone_check.START_S", 0.2)
+    FakeCard().install(monkeypatch).hanging = True
+    assert "gives no data" in check_microphone("mic", 0.3)[1].sentence
+
+
+def test_the_doctor_tells_of_lost_audio(monkeypatch):
+    card = FakeCard(sound=constant(300)).install(monkeypatch)
+    card.lost_s = 1.0
+    assert "overruns: 1" in check_microphone("mic", 0.4)[-1].sentence
+
+
+@pytest.mark.parametrize("reason", ["Device or resource busy", "No such device", "Odd"])
+def test_a_microphone_that_cannot_be_opened_is_one_finding_with_a_remedy(monkeypatch, reason):
+    FakeCard().install(monkeypatch).problem = reason
+    (finding,) = check_microphone("mic")
+    assert finding.level == "fail"
+    assert finding.remedy
+
+
+def test_the_running_daemon_is_no_fault_of_the_microphone(monkeypatch):
+    monkeypatch.setattr(alsa, "_owner", lambda device: "edged (pid 1)")
+    FakeCard().install(monkeypatch).problem = "Device or resource busy"
+    (finding,) = check_microphone("plughw:CARD=Mic")
+    assert (finding.level, "systemctl stop edged" in finding.remedy) == ("warn", True)

@@ -1,0 +1,272 @@
+"""edged doctor: each finding with its remedy, with real parts where they can be had."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from edged.config.settings import Settings
+from edged.doctor import checkup as module
+from edged.doctor import machine_check, recogniser_check
+from edged.doctor.broker_check import (
+    Visit,
+    check_broker,
+    check_home_assistant,
+    check_running,
+    daemon_is_running,
+    visit,
+    watched,
+)
+from edged.doctor.checkup import checkup
+from edged.doctor.finding import Finding
+from edged.doctor.machine_check import check_machine, check_permissions
+from edged.doctor.recogniser_check import check_models, check_speed
+from edged.models.loader import load as load_models
+from edged.mqtt.broker_settings import BrokerSettings
+from edged.mqtt.embedded_broker import EmbeddedBroker
+from edged.options import Options
+from tests.conftest import SAMPLES
+from tests.support.daemon_process import Box
+from tests.support.mosquitto import Ear, Mosquitto, free_port, until
+
+
+def levels(findings: list[Finding]) -> list[str]:
+    return [f.level for f in findings]
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fast machine: a test must not depend on what else this one does."""
+    monkeypatch.setattr(recogniser_check, "_run", lambda *_: (5, 0.2))
+
+
+def run(folder: Path, *lines: str, as_json: bool = False) -> tuple[int, str]:
+    env_file = folder / "edged.env"
+    env_file.write_text("\n".join([f"EDGED_STATE_DIR={folder}/state", *lines]))
+    file = io.StringIO()
+    return checkup(env_file, {}, Console(file=file, width=200), as_json), file.getvalue()
+
+
+# -- the whole
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_healthy_box_has_nothing_to_mend_and_every_line_stands_alone(tmp_path: Path) -> None:
+    with Mosquitto(tmp_path / "broker") as broker:
+        code, out = run(
+            tmp_path, f"EDGED_MQTT_URL=mqtt://127.0.0.1:{broker.port}", "EDGED_ALSA_DEVICE=sample"
+        )
+    assert "fail" not in [line.split()[0] for line in out.splitlines()], out
+    assert code == 0
+    for what in ("machine", "permissions", "models", "speed", "microphone", "broker", "Home Assi"):
+        assert f" {what}" in out
+    assert "real-time factor" in out
+
+
+def test_each_failure_names_one_remedy_and_the_exit_code_is_1(tmp_path: Path) -> None:
+    code, out = run(
+        tmp_path,
+        f"EDGED_MQTT_URL=mqtt://127.0.0.1:{free_port()}",
+        "EDGED_ALSA_DEVICE=file:/nowhere.wav",
+        f"EDGED_MODELS_DIR={tmp_path}",
+        as_json=True,
+    )
+    found = json.loads(out)
+    assert code == 1
+    assert found["ok"] is False
+    failed = {f["what"]: f for f in found["findings"] if f["level"] == "fail"}
+    assert set(failed) == {"models", "microphone", "broker"}
+    assert all(f["remedy"] for f in failed.values())
+    assert "edged models fetch" in failed["models"]["remedy"]
+
+
+def test_wrong_settings_are_told_line_by_line(tmp_path: Path) -> None:
+    code, out = run(tmp_path, "EDGED_TEMP=7", "EDGED_TMP=1")
+    assert code == 1
+    assert out.count("fail settings:") == 2
+    assert "did you mean EDGED_TEMP" in out
+
+
+@pytest.mark.usefixtures("quick")
+def test_while_edged_runs_its_own_word_about_the_microphone_counts(tmp_path: Path) -> None:
+    """The daemon holds the device: opening it again would only say "busy"."""
+    with Mosquitto(tmp_path / "broker") as broker, Ear(broker.port) as ear:
+        with Box(tmp_path, broker.port) as box:
+            until(lambda: ear.on("state/mic"), "it tells of its microphone", 15)
+            file = io.StringIO()
+            assert checkup(box.env_file, {}, Console(file=file, width=200)) == 0
+    out = file.getvalue()
+    assert "ok   daemon: edged runs as box" in out
+    assert "ok   microphone: playing" in out
+    assert "ok   Home Assistant: box is announced" in out
+
+
+def test_a_terminal_gets_marks_and_remedies_below(tmp_path: Path, monkeypatch) -> None:
+    found = [Finding("ok", "a", "fine"), Finding("fail", "b", "broken", "mend it")]
+    monkeypatch.setattr(module, "_all", lambda *_: iter(found))
+    file = io.StringIO()
+    assert checkup(None, {}, Console(file=file, force_terminal=True, color_system=None)) == 1
+    assert file.getvalue().split("\n") == [
+        "✓ a: fine",
+        "✗ b: broken",
+        "  → mend it",
+        "1 to mend",
+        "",
+    ]
+
+
+# -- broker and Home Assistant
+
+
+def test_a_refused_login_and_a_refused_publish_are_told_apart(tmp_path: Path) -> None:
+    from pydantic import SecretStr
+
+    with Mosquitto(tmp_path / "b", protected=True) as broker:
+        kitchen = BrokerSettings(
+            f"mqtt://127.0.0.1:{broker.port}",
+            device="kitchen",
+            username="kitchen",
+            password=SecretStr("secret-kitchen"),
+        )
+        (good,) = check_broker(kitchen, visit(kitchen, ("x",)))
+        assert good.level == "ok"
+        wrong = replace(kitchen, password=SecretStr("wrong"))
+        (login,) = check_broker(wrong, visit(wrong, ("x",)))
+        assert login.level == "fail"
+        assert "refuses kitchen: not authorized" in login.sentence
+        other = replace(kitchen, device="elsewhere")
+        (publish,) = check_broker(other, visit(other, ("x",)))
+        assert "publishing is not authorized" in publish.sentence
+        assert "secret" not in f"{login}{publish}"
+
+
+def test_a_broker_that_knows_no_mqtt_5_is_asked_again_and_a_missing_one_is_said(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The broker inside edged is one of them: `edged doctor` said that it does not answer, while
+    `edged run` was connected to it."""
+    monkeypatch.setattr("edged.doctor.broker_check.CONNECT_S", 1.0)
+    port = free_port()
+    address = BrokerSettings(f"mqtt://127.0.0.1:{port}")
+    (missing,) = check_broker(address, visit(address, ("x",)))
+    assert missing.sentence == f"no broker listens at 127.0.0.1:{port}"
+    broker = EmbeddedBroker(port)
+    broker.start()
+    try:
+        for protocol in (5, 4):
+            asked = replace(address, protocol=protocol)
+            (found,) = check_broker(asked, visit(asked, ("x",)))
+            assert found.level == "ok", found
+    finally:
+        broker.stop()
+
+
+@pytest.mark.parametrize(
+    ("seen", "level"),
+    [
+        (Visit(round_trip_s=0.01), "ok"),
+        (Visit(round_trip_s=2.0), "warn"),
+        (Visit(), "fail"),
+        (Visit(broken="x"), "fail"),
+        (Visit(refused="x"), "fail"),
+    ],
+)
+def test_a_broker_is_judged_by_its_answer(seen: Visit, level: str) -> None:
+    assert levels(check_broker(BrokerSettings(), seen)) == [level]
+
+
+def test_home_assistant_is_judged_by_what_is_retained_and_silence_proves_nothing() -> None:
+    settings = Settings(device="box")
+    status, discovery = "homeassistant/status", "homeassistant/device/box/config"
+    assert discovery in watched(settings)
+    (missing,) = check_home_assistant(settings, Visit())
+    assert missing.level == "warn"
+    (there,) = check_home_assistant(settings, Visit(retained={discovery: {"a": 1}}))
+    assert there.level == "ok"
+    assert there.remedy
+    both = Visit(retained={discovery: {"a": 1}, status: "online"})
+    assert check_home_assistant(settings, both)[0].remedy == ""
+    off = settings.model_copy(update={"homeassistant": False})
+    assert levels(check_home_assistant(off, Visit())) == ["ok"]
+
+
+def test_a_lost_microphone_of_a_running_daemon_fails() -> None:
+    settings = Settings(device="box")
+    mic = {"ok": False, "message": "gone"}
+    seen = Visit(retained={"edged/box/availability": "online", "edged/box/state/mic": mic})
+    assert daemon_is_running(settings, seen)
+    assert levels(check_running(settings, seen)) == ["ok", "fail"]
+
+
+# -- models and speed
+
+
+def test_missing_models_name_the_command_that_mends(tmp_path: Path) -> None:
+    models, findings = check_models(Settings(models_dir=tmp_path))
+    assert models is None
+    assert levels(findings) == ["fail"]
+    assert "edged models fetch" in findings[0].remedy
+
+
+def test_speed_is_measured_on_speech_and_judged_by_the_real_time_line(monkeypatch) -> None:
+    models = load_models()
+    (measured,) = check_speed(models, Options(), SAMPLES / "mister-hale.flac")
+    assert "real-time factor" in measured.sentence
+    for rtf, words, level in [(0.2, 5, "ok"), (0.7, 5, "warn"), (1.2, 5, "fail"), (0.2, 0, "fail")]:
+        monkeypatch.setattr(recogniser_check, "_run", lambda *_, r=rtf, w=words: (w, r))
+        (finding,) = check_speed(models, Options(), SAMPLES / "mister-hale.flac")
+        assert finding.level == level
+    (none,) = check_speed(models, Options(), Path("/nowhere.wav"))
+    assert none.level == "warn"
+
+
+# -- the machine
+
+
+def test_little_memory_and_a_weak_supply_are_warned_of(tmp_path: Path) -> None:
+    meminfo, throttled = tmp_path / "meminfo", tmp_path / "throttled"
+    meminfo.write_text("MemTotal: 900000 kB\nMemAvailable: 90000 kB\n")
+    for bits, word in [("50005", "voltage"), ("80008", "hot"), ("0", "enough")]:
+        throttled.write_text(bits + "\n")
+        text = " ".join(f.sentence for f in check_machine(meminfo, throttled))
+        assert "only 92 MB" in text or "only 90 MB" in text
+        assert word in text
+    assert levels(check_machine(tmp_path / "none", tmp_path / "none")) == ["ok"]
+
+
+def test_a_folder_that_cannot_be_written_names_the_command_that_mends(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    bad: Any = Settings(state_dir=tmp_path / "file" / "x", spool_dir=tmp_path / "new" / "spool")
+    found = {
+        f.sentence.split(" the ")[1]: f for f in check_permissions(bad) if " the " in f.sentence
+    }
+    state = found[f"state folder {tmp_path}/file/x"]
+    assert state.level == "fail"
+    assert "chown" in state.remedy
+    assert found[f"spool {tmp_path}/new/spool"].level == "ok"
+
+
+def test_a_sound_device_that_this_user_may_not_open_names_the_group(tmp_path, monkeypatch) -> None:
+    (tmp_path / "pcmC0D0c").write_text("")
+    monkeypatch.setattr(machine_check, "_SND", tmp_path)
+    settings = Settings(state_dir=tmp_path)
+    assert "may use the sound devices" in check_permissions(settings)[0].sentence
+    allowed = os.access
+    monkeypatch.setattr(os, "access", lambda p, m: "pcm" not in str(p) and allowed(p, m))
+    (finding, *_) = check_permissions(settings)
+    assert finding.level == "fail"
+    assert "usermod -aG audio" in finding.remedy
+
+
+def test_an_unreadable_certificate_is_found(tmp_path: Path) -> None:
+    settings = Settings(
+        mqtt_url="mqtts://x", mqtt_ca_file=tmp_path / "none.pem", state_dir=tmp_path
+    )
+    assert [f.what for f in check_permissions(settings) if f.level == "fail"] == ["certificates"]

@@ -1,0 +1,351 @@
+"""The door's contract over real sockets, with `websockets` as a bare client.
+
+The session is scripted (one word per step), so that every word can be told; real speech is in
+test_door_clients.py.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from edged.server import access, stream, streams, websocket_outgoing
+from edged.server import gradium_websocket as socket_module
+from edged.server.api_server import ApiServer
+from edged.server.gradium_websocket import Connection
+from tests.support.api_server import Scripted, client, open_api_server, scripted_source, silence
+from tests.support.mosquitto import until
+
+
+@pytest.fixture
+def api_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiServer]:
+    monkeypatch.setattr(streams, "Session", Scripted)
+    monkeypatch.setattr(access, "BURST", 10_000)
+    with open_api_server(scripted_source()) as opened:
+        yield opened
+
+
+def free(api_server: ApiServer) -> None:
+    until(lambda: api_server._streams.count == 0, "all streams are free again")
+
+
+def test_a_session_from_setup_to_end_of_stream(api_server: ApiServer) -> None:
+    with client(api_server) as c:
+        c.setup()
+        c.audio(silence(3))
+        c.say(type="end_of_stream")
+        heard = c.rest()
+    ready, last = heard[0], heard[-1]
+    assert ready.pop("request_id")
+    assert ready == {
+        "type": "ready",
+        "model_name": "default",
+        "sample_rate": 24000,
+        "frame_size": 1920,
+        "delay_in_frames": 10,
+        "text_stream_names": [],
+    }
+    assert [m["type"] for m in heard[1:-1]] == ["text", "end_text", "step"] * 3
+    assert heard[1] == {"type": "text", "text": "w0", "start_s": 0.0, "stream_id": 0}
+    assert [m["step_idx"] for m in heard if m["type"] == "step"] == [0, 1, 2]
+    assert last == {"type": "end_of_stream"}
+    assert c.close_code == 1000
+    free(api_server)
+
+
+def test_what_is_sent_before_ready_is_queued(api_server: ApiServer) -> None:
+    """LiveKit's plug-in does not wait for `ready`."""
+    with client(api_server) as c:
+        c.setup()
+        for _ in range(20):
+            c.audio(silence(1))
+        c.say(type="flush", flush_id=1)
+        assert c.hear()["type"] == "ready"
+        c.until("flushed")
+        assert c.types()["text"] == 20
+
+
+def test_a_flush_is_answered_behind_all_words_of_the_audio_before_it(api_server: ApiServer) -> None:
+    with client(api_server) as c:
+        c.setup()
+        for flush_id in (7, "7", 0, "", -1):
+            c.audio(silence(2))
+            c.say(type="flush", flush_id=flush_id)
+        answered = [c.until("flushed")["flush_id"] for _ in range(5)]
+    assert answered == [7, "7", 0, "", -1]  # as they came, type and all
+    seen = [m["type"] for m in c.heard if m["type"] in ("text", "flushed")]
+    assert seen == ["text", "text", "flushed"] * 5
+
+
+@pytest.mark.parametrize("first", ["audio", "flush", "end_of_stream"])
+def test_the_first_message_must_be_setup(api_server: ApiServer, first: str) -> None:
+    with client(api_server) as c:
+        c.say(type=first, audio="", flush_id=1)
+        (error,) = c.rest()
+    assert error["type"] == "error"
+    assert error["code"] == 1008
+    assert "must be setup" in error["message"]
+    assert c.close_code == 1008
+
+
+@pytest.mark.parametrize(
+    ("setup", "words"),
+    [
+        ({"input_format": "mp3"}, "input_format must be one of"),
+        ({"model_name": "huge"}, "model_name must be default or tiny-en"),
+        ({"json_config": {"temp": 2}}, "temp must be from 0 to 1"),
+        ({"json_config": '{"delay_in_frames": 9}'}, "delay_in_frames must be one of 7, 8, 10"),
+        ({"json_config": "{"}, "json_config is not valid JSON"),
+        ({"json_config": {"language": "xx"}}, "language must be one of"),
+        ({"json_config": {"turns": 1}}, "turns must be true or false"),
+    ],
+)
+def test_a_wrong_setup_is_told_and_ends_the_socket(
+    api_server: ApiServer, setup: dict, words: str
+) -> None:
+    with client(api_server) as c:
+        c.setup(**setup)
+        (error,) = c.rest()
+    assert error["code"] == 1008
+    assert words in error["message"]
+    free(api_server)
+
+
+def test_json_config_may_be_an_object_or_a_string_and_unknown_keys_are_ignored(
+    api_server: ApiServer,
+) -> None:
+    for config in ({"delay_in_frames": 24, "x": 1}, '{"delay_in_tokens": 24, "x": [1]}'):
+        with client(api_server) as c:
+            c.setup(json_config=config)
+            assert c.hear()["delay_in_frames"] == 24
+
+
+def test_turns_are_only_for_those_who_ask(api_server: ApiServer) -> None:
+    """Strict clients fail on a type they do not know."""
+    for config, expected in ((None, 0), ({"turns": True}, 1)):
+        with client(api_server) as c:
+            c.setup(json_config=config)
+            c.audio(silence(1))
+            c.say(type="end_of_stream")
+            c.rest()
+            assert c.types()["turn"] == expected
+
+
+def test_a_binary_frame_is_refused_with_what_is_wanted_instead(api_server: ApiServer) -> None:
+    with client(api_server) as c:
+        c.setup()
+        c.hear()
+        c.socket.send(b"\0\0")
+        assert "JSON in text frames" in c.rest()[-1]["message"]
+
+
+def test_requests_share_a_socket_and_each_message_says_whose_it_is(api_server: ApiServer) -> None:
+    with client(api_server) as c:
+        for name in ("a", "b"):
+            c.setup(client_req_id=name, close_ws_on_eos=False)
+        for steps in (2, 3):
+            c.audio(silence(steps), client_req_id="a")
+            c.audio(silence(1), client_req_id="b")
+        c.say(type="flush", flush_id=9, client_req_id="b")
+        c.say(type="end_of_stream", client_req_id="a")
+        c.until("end_of_stream")
+        c.say(type="end_of_stream", client_req_id="b")
+        while c.types()["end_of_stream"] < 2:
+            c.hear()
+        c.setup(client_req_id="a", close_ws_on_eos=False)  # a name is free again after its end
+        c.hear()
+        c.say(type="end_of_stream", client_req_id="a")
+        c.until("end_of_stream")
+        c.say(type="end_of_stream")  # without a name: the end of the socket
+        c.rest()
+    words = {
+        n: [m["text"] for m in c.heard if m["type"] == "text" and m["client_req_id"] == n]
+        for n in "ab"
+    }
+    assert words == {"a": ["w0", "w1", "w2", "w3", "w4"], "b": ["w0", "w1"]}
+    assert all("client_req_id" in m for m in c.heard)
+    assert c.close_code == 1000
+
+
+def test_an_error_of_one_request_leaves_the_others_of_its_socket_alone(
+    api_server: ApiServer,
+) -> None:
+    with client(api_server) as c:
+        c.setup(client_req_id="good", close_ws_on_eos=False)
+        c.setup(client_req_id="bad", close_ws_on_eos=False, input_format="wav")
+        c.audio(b"this is not a wav file", client_req_id="bad")
+        error = c.until("error")
+        assert error["client_req_id"] == "bad"
+        assert "not WAV" in error["message"]
+        c.audio(silence(1), client_req_id="bad")  # it may not have heard yet
+        c.audio(silence(2), client_req_id="good")
+        c.say(type="audio", audio="?", client_req_id="good")
+        assert c.until("error")["client_req_id"] == "good"
+        c.rest()
+    assert c.close_code == 1008  # nobody is left
+    assert c.types()["error"] == 2
+
+
+def test_a_name_in_use_is_an_error_of_that_request(api_server: ApiServer) -> None:
+    with client(api_server) as c:
+        c.setup(client_req_id="a")
+        c.setup(client_req_id="a")
+        assert "in use" in c.until("error")["message"]
+
+
+def test_who_has_heard_the_end_of_a_request_may_use_its_name_at_once(
+    api_server: ApiServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The end was told first and the name freed after: a quick client was told "in use"."""
+    soon = socket_module.Connection.soon
+
+    def late(self: Connection, call: Callable[..., object], *args: object) -> None:
+        time.sleep(0.1)
+        soon(self, call, *args)
+
+    monkeypatch.setattr(socket_module.Connection, "soon", late)
+    with client(api_server) as c:
+        for _ in range(3):
+            c.setup(client_req_id="a", close_ws_on_eos=False)
+            c.say(type="end_of_stream", client_req_id="a")
+            c.until("end_of_stream")
+    assert c.types() == {"ready": 3, "end_of_stream": 3}
+
+
+def test_a_kept_socket_serves_one_request_after_the_other(api_server: ApiServer) -> None:
+    with client(api_server) as c:
+        for _ in range(3):
+            c.setup(close_ws_on_eos=False)
+            c.audio(silence(1))
+            c.say(type="end_of_stream")
+            c.until("end_of_stream")
+        c.say(type="end_of_stream")
+        c.rest()
+    assert [m["text"] for m in c.heard if m["type"] == "text"] == ["w0"] * 3
+    assert c.close_code == 1000
+
+
+def test_one_stream_too_many_is_told_so_and_may_wait_for_its_turn(api_server: ApiServer) -> None:
+    with (
+        client(api_server) as a,
+        client(api_server) as b,
+        client(api_server) as c,
+        client(api_server) as d,
+    ):
+        for taken in (a, b):
+            taken.setup()
+            taken.hear()
+        c.setup()
+        (error,) = c.rest()
+        assert error["code"] == 1011
+        assert "all 2 streams" in error["message"]
+        d.setup(retry_for_s=10)
+        a.say(type="end_of_stream")
+        assert d.hear()["type"] == "ready"
+
+
+def test_a_failure_inside_is_ours_and_leaves_other_streams_alone(
+    api_server: ApiServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with client(api_server) as other, client(api_server) as c:
+        other.setup()
+        other.audio(silence(1))
+        other.until("step")
+        monkeypatch.setattr(Scripted, "fail_at", 1)
+        c.setup()
+        c.audio(silence(2))
+        error = c.rest()[-1]
+        assert error["code"] == 1011
+        assert "ZeroDivisionError" in error["message"]
+        assert c.close_code == 1011
+        monkeypatch.setattr(Scripted, "fail_at", -1)
+        other.audio(silence(1))
+        other.until("step")
+
+
+def test_a_client_that_sends_faster_than_is_heard_is_held_back(
+    api_server: ApiServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is dropped: 100 s of audio come out as 1250 steps, in bounded memory."""
+    waiting: list[float] = []
+    push = Scripted.push
+
+    def slow(self: Scripted, frame: object, behind: bool = False) -> object:
+        waiting.append(api_server._streams.waiting_s)
+        return push(self, frame, behind)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Scripted, "push", slow)
+    with client(api_server) as c:
+        c.setup()
+        for _ in range(125):
+            c.audio(silence(10))
+        c.say(type="end_of_stream")
+        c.rest(60)
+    assert c.types()["step"] == 1250
+    assert max(waiting) < stream.MAX_WAITING_S + 2
+
+
+def test_a_client_that_does_not_read_stops_its_own_stream_and_no_other(
+    api_server: ApiServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(websocket_outgoing, "MAX_UNSENT", 1 << 16)
+    monkeypatch.setattr(Scripted, "word", "w" * 50_000)  # 20 MB of answers: no kernel buffers that
+    with client(api_server, max_queue=1) as deaf, client(api_server) as c:
+        deaf.setup(input_format="ulaw_8000")  # small: this client does not read while it sends
+
+        def send() -> None:
+            for _ in range(4):
+                deaf.audio(b"\xff" * 64_000)
+            deaf.say(type="end_of_stream")
+
+        sender = threading.Thread(target=send)
+        sender.start()
+        (sleeping,) = until(lambda: api_server._streams._open, "the stream")
+        until(lambda: sleeping._client.is_full(), "nothing more can be sent")
+        c.setup()
+        c.audio(silence(5))
+        c.say(type="end_of_stream")
+        c.rest()
+        assert c.types()["step"] == 5
+        assert sleeping._session.step_idx < 300  # what the kernel's buffers take
+        deaf.rest(60)  # now it reads, and lacks nothing
+        sender.join()
+        assert deaf.types()["step"] == 400
+
+
+def test_live_events_go_on_while_another_stream_is_fed_a_file(api_server: ApiServer) -> None:
+    with client(api_server, close_timeout=0.2) as file, client(api_server) as live:
+        file.setup()
+        for _ in range(10):
+            file.audio(silence(100))
+        live.setup()
+        for _ in range(10):
+            live.audio(silence(1))
+            live.until("step", timeout=5)
+        assert api_server._streams.count == 2
+
+
+def test_closing_the_api_server_tells_those_inside(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "Session", Scripted)
+    with open_api_server(scripted_source()) as api_server, client(api_server) as c:
+        c.setup()
+        c.hear()
+        api_server.stop()
+        assert c.rest()[-1]["message"] == "edged is stopping"
+
+
+def test_a_client_that_vanishes_frees_its_stream(api_server: ApiServer) -> None:
+    for _ in range(5):
+        with client(api_server) as c:
+            c.setup()
+            c.audio(silence(50))
+            c.hear()
+            c.socket.socket.close()
+    free(api_server)
+    with client(api_server) as c:
+        c.setup()
+        assert json.dumps(c.hear()["type"]) == '"ready"'

@@ -1,0 +1,168 @@
+"""Live changes: they outlast a restart or it is said that they do not; useless ones are refused."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edged.config import startup
+from edged.config.settings_manager import SAVE_EVERY_S, SLOW_SAVE_EVERY_S, SettingsManager
+from edged.config.startup import first_settings
+from edged.config.state_file import StateFile
+from edged.mqtt.commands import Command
+from tests.unit.test_daemon_parts import control
+
+
+@pytest.fixture
+def no_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(startup.loader, "glance", lambda *_: None)
+
+
+def test_a_mute_that_cannot_be_stored_says_so_and_is_stored_when_the_disk_takes_it(
+    tmp_path: Path, monkeypatch
+) -> None:
+    """On a full disk the answer was a plain "ok", and the box listened again after a power cut."""
+    made, keeper, parts = control(tmp_path)
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as disk:
+        disk.setattr(os, "fsync", full)
+        made.do(Command("mute", True))
+        assert keeper.settings.mute
+        assert parts.replies[-1]["ok"] is True
+        assert parts.replies[-1]["remembered"] is False
+        assert "No space left" in parts.replies[-1]["reason"]
+        made.do(Command("mute", True))  # asked for again: no change, and still not stored
+        assert parts.replies[-1]["remembered"] is False
+        keeper.save_again(time.monotonic() + SAVE_EVERY_S)
+        assert keeper.unsaved
+    keeper.save_again(time.monotonic() + SAVE_EVERY_S - 1)
+    assert keeper.unsaved
+    keeper.save_again(time.monotonic() + SAVE_EVERY_S)
+    assert not keeper.unsaved
+    assert StateFile(tmp_path).read()["mute"].value is True
+    made.do(Command("mute", True))
+    assert "remembered" not in parts.replies[-1]
+
+
+@pytest.mark.parametrize("attempt", ["the change", "a later one"])
+def test_a_disk_that_takes_long_to_refuse_is_left_alone_for_minutes(
+    tmp_path: Path, monkeypatch, attempt: str
+) -> None:
+    """Each ten seconds the main thread waited for an SD card in its error recovery. It feeds the
+    watchdog too: the restart undid the mute that was to be stored."""
+    made, keeper, _ = control(tmp_path)
+    clock = 1000.0
+    attempts: list[float] = []
+    takes_s = 0.0
+
+    def bad(*_: Any) -> None:
+        nonlocal clock
+        attempts.append(clock)
+        clock += takes_s
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", bad)
+    monkeypatch.setattr(time, "monotonic", lambda: clock)
+    if attempt == "the change":
+        takes_s = 12.0
+    made.do(Command("mute", True))
+    if attempt == "a later one":
+        clock, takes_s = clock + SAVE_EVERY_S, 12.0
+        keeper.save_again(clock)
+        assert len(attempts) == 2
+    attempts.clear()
+    rest = clock + SLOW_SAVE_EVERY_S
+    while clock < rest - 1:
+        keeper.save_again(clock)
+        clock += 1
+    assert not attempts
+    clock, takes_s = rest, 0.1
+    keeper.save_again(clock)
+    keeper.save_again(clock + SAVE_EVERY_S)  # it is quick to refuse again
+    assert len(attempts) == 2
+
+
+def test_a_reload_with_a_useless_certificate_changes_nothing(tmp_path: Path) -> None:
+    """Only whether it could be read was looked at: it was taken, and the box left its broker."""
+    text = "EDGED_MQTT_URL=mqtts://hub\n"
+    made, keeper, parts = control(tmp_path, text)
+    (tmp_path / "ca.crt").write_text("garbage")
+    (tmp_path / "edged.env").write_text(f"{text}EDGED_MQTT_CA_FILE={tmp_path}/ca.crt\n")
+    made.do(Command("reload"))
+    assert parts.replies[-1]["ok"] is False
+    assert f"{tmp_path}/ca.crt cannot be used" in parts.replies[-1]["error"]
+    assert keeper.settings.mqtt_ca_file is None
+    assert "reconfigure" not in [name for name, _ in parts.said]
+
+
+@pytest.mark.usefixtures("no_models")
+def test_a_box_that_can_not_tell_whether_it_was_muted_is_muted(tmp_path: Path, caplog) -> None:
+    """A state file that an SD card had spoilt was taken for an empty one: a muted box listened."""
+    env_file = tmp_path / "edged.env"
+    env_file.write_text(f"EDGED_STATE_DIR={tmp_path}\n")
+    assert not first_settings(env_file, {}).loaded.settings.mute
+    StateFile(tmp_path).path.write_text("\0" * 40)
+    begin = first_settings(env_file, {})
+    assert begin.loaded.settings.mute
+    assert "muted until cmd/mute" in caplog.text
+    env_file.write_text(env_file.read_text() + "EDGED_MUTE=off\n")
+    again = startup.load(env_file, {}, begin.loaded.remembered)
+    assert not again.settings.mute  # as the message says
+
+
+@pytest.mark.usefixtures("no_models")
+def test_a_mute_in_doubt_ends_by_the_files_after_a_restart_too(tmp_path: Path, caplog) -> None:
+    """It was guessed anew at each start and bound to what the files said then: a box stayed muted
+    whatever was written there, and with EDGED_MUTE_LOCK nothing helped."""
+    env_file = tmp_path / "edged.env"
+    env_file.write_text(f"EDGED_STATE_DIR={tmp_path}\nEDGED_MUTE_LOCK=on\n")
+    StateFile(tmp_path).path.write_text("\0" * 40)
+    assert first_settings(env_file, {}).loaded.settings.mute
+    assert (tmp_path / "state.damaged").read_text() == "\0" * 40
+    caplog.clear()
+    assert first_settings(env_file, {}).loaded.settings.mute
+    assert not caplog.records
+    env_file.write_text(env_file.read_text() + "EDGED_MUTE=off\n")
+    assert not first_settings(env_file, {}).loaded.settings.mute
+
+
+@pytest.mark.usefixtures("no_models")
+def test_files_that_are_not_taken_leave_the_damage_to_be_found(tmp_path: Path) -> None:
+    """The older files that stand in for them may say something else about mute, and would count as
+    a newer line than what was guessed for these."""
+    env_file = tmp_path / "edged.env"
+    env_file.write_text(f"EDGED_STATE_DIR={tmp_path}\nEDGED_MUTE=off\n")
+    begin = first_settings(env_file, {})
+    SettingsManager(begin.loaded, env_file, {}, begin.state).keep_files()
+    StateFile(tmp_path).path.write_text("\0" * 40)
+    env_file.write_text(f"EDGED_STATE_DIR={tmp_path}\nEDGED_MQTT_CA_FILE=/nowhere\n")
+    begin = first_settings(env_file, {})
+    assert begin.refused is not None
+    assert begin.loaded.settings.mute
+
+
+@pytest.mark.usefixtures("no_models")
+def test_a_mute_in_doubt_that_cannot_be_stored_is_stored_later(tmp_path: Path, monkeypatch) -> None:
+    env_file = tmp_path / "edged.env"
+    env_file.write_text(f"EDGED_STATE_DIR={tmp_path}\n")
+    StateFile(tmp_path).path.write_text("\0" * 40)
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as disk:
+        disk.setattr(os, "fsync", full)
+        begin = first_settings(env_file, {})
+    keeper = SettingsManager(begin.loaded, env_file, {}, begin.state)
+    assert keeper.unsaved
+    assert StateFile(tmp_path).path.read_text() == "\0" * 40
+    keeper.save_again(time.monotonic())
+    assert not keeper.unsaved
+    assert StateFile(tmp_path).read()["mute"].value is True

@@ -1,0 +1,107 @@
+"""A publisher under test, with short waits, and what it told its daemon."""
+
+from __future__ import annotations
+
+import queue
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from edged.events import EndText, Text
+from edged.mqtt.broker_settings import BrokerSettings, Timing
+from edged.mqtt.commands import Command
+from edged.mqtt.link_events import Kind, LinkState
+from edged.mqtt.outbox import SpoolSettings
+from edged.mqtt.publisher import Publisher
+from tests.support.mosquitto import until
+
+# Short where a test waits for it, long where a busy machine must not be taken for a dead broker.
+FAST = Timing(
+    connect_s=5,
+    unproven_s=2,
+    dead_s=20,
+    retry=(0.05, 0.2),
+    retry_refused=(0.05, 0.2),
+    steady_s=0.5,
+    birth_s=0.1,
+    will_delay_s=1,
+    announce_s=0,
+)
+
+IMPATIENT = replace(FAST, unproven_s=0.2, dead_s=3)
+
+
+class Rig:
+    """`with Rig(folder, port) as rig:` a started publisher for the device kitchen."""
+
+    def __init__(
+        self,
+        folder: Path,
+        port: int,
+        timing: Timing = FAST,
+        spool: SpoolSettings | None = None,
+        answer: bool = True,
+        **broker: Any,
+    ) -> None:
+        asked = {"url": f"mqtt://127.0.0.1:{port}", "device": "kitchen"} | broker
+        self.broker = BrokerSettings(**asked)
+        self.states: list[LinkState] = []
+        self.commands: list[Command] = []
+        self.full = False
+        self.answer = answer
+        self.spool = spool or SpoolSettings(folder / "spool", journal_dir=folder / "journal")
+        self.publisher = Publisher(
+            self.broker, self.spool, self._command, lambda s: self.states.append(s), timing
+        )
+
+    def __enter__(self) -> Rig:
+        self.publisher.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.publisher.stop(3)
+
+    def connected(self) -> Rig:
+        until(lambda: self.publisher.stats().connected, f"connected: {self.states}")
+        return self
+
+    def say(self, first: int, last: int) -> None:
+        """The words first to last - 1, each with its end."""
+        for n in range(first, last):
+            self.publisher.event(Text(f"word{n}", n * 0.1))
+            self.publisher.event(EndText(n * 0.1 + 0.1))
+
+    def drained(self) -> None:
+        until(lambda: self.publisher.stats().depth == 0, f"drained: {self.publisher.stats()}")
+
+    def was(self, kind: Kind) -> LinkState:
+        """The first state of that kind, waited for."""
+        found = until(
+            lambda: [s for s in list(self.states) if s.kind is kind], f"{kind}: {self.states}"
+        )
+        return found[0]
+
+    def _command(self, command: Command) -> None:
+        if self.full:
+            raise queue.Full
+        self.commands.append(command)
+        if self.answer:
+            self.publisher.reply(command, True)
+
+
+def words(messages: list[Any]) -> list[str]:
+    return [m["text"] for m in messages if m["type"] == "text"]
+
+
+def once(items: list[str]) -> list[str]:
+    """Without what was sent again."""
+    return list(dict.fromkeys(items))
+
+
+def assert_gapless(messages: list[Any]) -> None:
+    """Per session: every seq from 1 on was heard, in order but for what was sent again."""
+    last: dict[str, int] = {}
+    for message in messages:
+        before = last.get(message["session"], 0)
+        assert message["seq"] <= before + 1, f"{before} is followed by {message}"
+        last[message["session"]] = max(before, message["seq"])

@@ -1,0 +1,373 @@
+"""The outbox: order, safety and bounds, whatever happens to the link, the disk and the process."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from edged.mqtt import outbox as outbox_module
+from edged.mqtt.outbox import Outbox, SpoolSettings
+from edged.mqtt.spool import Message, Spool
+from tests.support.outbox import drain, message, numbers, opened
+
+
+class OutboxMachine(RuleBasedStateMachine):
+    """Against a plain list: what was added and not acknowledged comes out, in order, for ever.
+
+    A crash is a second outbox opened on the same files, without a word to the first.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = Path(tempfile.mkdtemp(prefix="edged-outbox-"))
+        self.box = opened(self.folder)
+        self.waiting: list[int] = []
+        self.out: list[Message] = []
+        self.added = 0
+
+    def teardown(self) -> None:
+        shutil.rmtree(self.folder)
+
+    @rule(count=st.integers(1, 40), proven=st.booleans())
+    def add(self, count: int, proven: bool) -> None:
+        new = [message(self.added + n) for n in range(count)]
+        self.added += count
+        self.waiting += numbers(new)
+        self.box.add(new, proven=proven)
+
+    @rule(count=st.integers(1, 16))
+    def send(self, count: int) -> None:
+        for _ in range(count):
+            m = self.box.next()
+            if m is None:
+                assert len(self.out) == len(self.waiting)
+                return
+            assert numbers([m]) == [self.waiting[len(self.out)]], "the oldest not sent yet"
+            self.out.append(m)
+
+    @precondition(lambda self: self.out)
+    @rule(data=st.data())
+    def answer(self, data: st.DataObject) -> None:
+        """Mostly in order, as brokers do; they need not."""
+        at = data.draw(st.integers(0, min(2, len(self.out) - 1)))
+        m = self.out.pop(at)
+        del self.waiting[at]
+        self.box.acked(m)
+
+    @rule()
+    def slow(self) -> None:
+        self.box.spill()
+
+    @rule()
+    def link_lost(self) -> None:
+        self.box.link_lost()
+        self.out.clear()
+
+    @rule(later=st.sampled_from([0.0, 1e6]))
+    def housekeeping(self, later: float) -> None:
+        self.box.maintain(time.monotonic() + later)
+
+    @rule()
+    def crash(self) -> None:
+        self.box.maintain(time.monotonic() + 1e6)  # what is acknowledged is gone from the files
+        self.box = opened(self.folder)
+        self.out.clear()
+
+    @rule()
+    def restart(self) -> None:
+        self.box.close()
+        self.box = opened(self.folder)
+        self.out.clear()
+
+    @invariant()
+    def nothing_is_forgotten(self) -> None:
+        assert self.box.depth == len(self.waiting)
+        assert not +self.box.dropped
+
+
+TestOutboxMachine = OutboxMachine.TestCase
+TestOutboxMachine.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)
+
+
+def test_a_crash_before_acknowledged_rows_are_removed_sends_them_again_but_loses_none(
+    tmp_path: Path,
+) -> None:
+    box = opened(tmp_path)
+    box.add([message(n) for n in range(100)], proven=False)
+    for _ in range(50):
+        sent = box.next()
+        assert sent is not None
+        box.acked(sent)
+    again = opened(tmp_path)
+    assert numbers(drain(again)) == list(range(100))
+
+
+def test_what_the_journal_and_the_spool_both_hold_is_sent_once_and_in_order(
+    tmp_path: Path,
+) -> None:
+    """A kill between writing the spool and clearing the journal leaves both."""
+    spool = Spool(tmp_path / "spool" / "spool.db", durable=True)
+    spool.append([message(n) for n in range(5)])
+    spool.close()
+    shutil.move(tmp_path / "spool", tmp_path / "aside")
+    opened(tmp_path).add([message(n) for n in range(3, 8)], proven=True)  # and then a kill
+    shutil.move(tmp_path / "aside", tmp_path / "spool")
+    box = opened(tmp_path)
+    assert box.depth == 8
+    assert numbers(drain(box)) == list(range(8))
+    assert box.depth == 0
+
+
+def test_messages_of_an_earlier_run_come_first_as_they_were(tmp_path: Path) -> None:
+    box = opened(tmp_path)
+    box.add([message(7, "old")], proven=False)
+    box.close()
+    box = opened(tmp_path)
+    box.add([message(1, "new")], proven=True)
+    assert [m.key[:3] for m in drain(box)] == ["old", "new"]
+
+
+def test_a_message_that_waited_says_so(tmp_path: Path) -> None:
+    """Or a house would carry out an order from before the broker went away."""
+    box = opened(tmp_path)
+    box.add([message(1)], proven=True)
+    box.add([message(2)], proven=False)
+    box.link_lost()
+    box.link_lost()
+    assert all(m.payload.count(b'"delayed": true}') == 1 for m in drain(box))
+
+
+def test_answers_to_commands_go_with_their_link(tmp_path: Path) -> None:
+    box = opened(tmp_path)
+    answer = Message("reply:1", "", b"{}", durable=False, answer=("me", None))
+    box.add([message(1), answer, message(2)], proven=True)
+    assert [m.key for m in (box.next(), box.next()) if m] == [message(1).key, "reply:1"]
+    box.link_lost()
+    assert box.dropped == {"reply": 1}
+    assert numbers(drain(box)) == [1, 2]
+
+
+def test_the_oldest_go_when_the_spool_is_full(tmp_path: Path) -> None:
+    box = opened(tmp_path, max_mb=0.01)
+    for n in range(100):
+        box.add([message(n, size=1000)], proven=False)
+    assert box.spooled_bytes <= 10_000
+    lost = box.dropped["spool_full"]
+    assert lost > 80
+    assert numbers(drain(box)) == list(range(lost, 100))
+
+
+def test_the_oldest_go_while_they_are_being_sent(tmp_path: Path) -> None:
+    box = opened(tmp_path, max_mb=0.01)
+    box.add([message(n, size=1000) for n in range(8)], proven=False)
+    sent = [box.next() for _ in range(4)]
+    box.add([message(n, size=1000) for n in range(8, 14)], proven=False)
+    for m in sent:
+        assert m is not None
+        box.acked(m)
+    rest = numbers(drain(box))
+    assert rest == sorted(rest)
+    assert rest[-1] == 13
+    assert not set(rest) & {0, 1, 2, 3}
+    assert box.depth == 0
+
+
+class Clocks:
+    """Both clocks of the system. Only the wall clock ever jumps."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, behind_s: float = 0) -> None:
+        self.wall, self.monotonic = time.time() - behind_s, time.monotonic()
+        monkeypatch.setattr(time, "time", lambda: self.wall)
+        monkeypatch.setattr(time, "monotonic", lambda: self.monotonic)
+
+    def go(self, days: float) -> None:
+        self.wall += days * 86400
+        self.monotonic += days * 86400
+
+    def jump(self, days: float) -> None:
+        self.wall += days * 86400
+
+
+def test_messages_that_are_too_old_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clocks = Clocks(monkeypatch)
+    box = opened(tmp_path)
+    box.add([message(1)], proven=False)
+    clocks.go(20)
+    box.add([message(2)], proven=False)
+    clocks.go(20)
+    box.maintain(time.monotonic())
+    assert box.dropped == {"too_old": 1}
+    assert numbers(drain(box)) == [2]
+
+
+def test_the_words_before_the_clock_was_set_are_not_a_month_old_afterwards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A board without a battery clock came out of a cupboard, heard people, then the time: what
+    it had heard a minute ago was dropped as too old. Its age counts by the minutes that passed."""
+    clocks = Clocks(monkeypatch, behind_s=40 * 86400)
+    box = opened(tmp_path)
+    box.add([message(1)], proven=False)
+    clocks.jump(40)
+    box.add([message(2)], proven=False)
+    clocks.go(1)
+    box.maintain(time.monotonic())
+    assert not +box.dropped
+    clocks.go(30)
+    box.maintain(time.monotonic())
+    assert box.dropped == {"too_old": 2}, "neither jumped ahead of the time"
+
+
+def test_what_an_earlier_run_left_gets_a_day_to_be_sent_whatever_its_age(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That run may have ended before it heard the time, so its words only look old."""
+    clocks = Clocks(monkeypatch, behind_s=40 * 86400)
+    box = opened(tmp_path)
+    box.add([message(1)], proven=False)
+    box.close()
+    clocks.jump(40)
+    box = opened(tmp_path)
+    clocks.go(0.5)
+    box.maintain(time.monotonic())
+    assert not +box.dropped
+    assert box.depth == 1
+    clocks.go(1)
+    box.maintain(time.monotonic())
+    assert box.dropped == {"too_old": 1}
+
+
+def test_memory_is_bounded_when_the_disk_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "spool").write_text("a file where the folder should be")
+    monkeypatch.setattr(outbox_module, "_MEMORY_LIMIT", 100)
+    box = opened(tmp_path)
+    for n in range(150):
+        box.add([message(n)], proven=False)
+    assert "cannot be used" in (box.disk_error or "")
+    assert box.dropped == {"memory_full": 50}
+    assert numbers(drain(box)) == list(range(50, 150))
+
+
+def test_a_disk_that_cannot_be_written_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(outbox_module, "_RETRY_DISK_S", 0)
+    blocked = tmp_path / "spool"
+    blocked.write_text("")
+    box = opened(tmp_path)
+    for n in range(10):
+        box.add([message(n)], proven=False)
+    assert caplog.text.count("cannot be used") == 1, "said once per episode"
+    blocked.unlink()
+    box.add([message(10)], proven=False)
+    assert box.disk_error is None
+    assert box.spooled == 11
+    assert numbers(drain(opened(tmp_path))) == list(range(11))
+
+
+def test_without_a_disk_the_journal_still_outlives_a_kill(tmp_path: Path) -> None:
+    (tmp_path / "spool").write_text("")
+    box = opened(tmp_path)
+    box.add([message(n) for n in range(5)], proven=False)
+    (tmp_path / "spool").unlink()
+    assert numbers(drain(opened(tmp_path))) == list(range(5))
+
+
+def test_a_full_disk_is_survived(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SQLite's own page limit stands for the full card: the same error at the same place."""
+    monkeypatch.setattr(outbox_module, "_RETRY_DISK_S", 0)
+    box = opened(tmp_path)
+    box.add([message(0)], proven=False)
+    db = box._spool._db
+    assert db is not None
+    db.execute("PRAGMA max_page_count=8")
+    box.add([message(n, size=4000) for n in range(1, 30)], proven=False)
+    assert "full" in (box.disk_error or "")
+    db.execute("PRAGMA max_page_count=100000")
+    box.add([message(30)], proven=False)
+    assert box.disk_error is None
+    assert numbers(drain(box)) == list(range(31))
+
+
+def test_a_damaged_spool_is_put_aside_and_a_new_one_made(tmp_path: Path) -> None:
+    (tmp_path / "spool").mkdir()
+    (tmp_path / "spool" / "spool.db").write_bytes(b"\x17 no database" * 500)
+    box = opened(tmp_path)
+    box.add([message(1)], proven=False)
+    assert numbers(drain(box)) == [1]
+    assert (tmp_path / "spool" / "spool.damaged").exists()
+
+
+def test_a_torn_spool_gives_back_what_is_whole(tmp_path: Path) -> None:
+    """The end of the write-ahead log is lost in a power cut: what was committed before stays."""
+    box = opened(tmp_path)
+    for n in range(20):
+        box.add([message(n)], proven=False)
+    copy = tmp_path / "copy"
+    shutil.copytree(tmp_path / "spool", copy / "spool")
+    log = copy / "spool" / "spool.db-wal"
+    whole = log.read_bytes()
+    log.write_bytes(whole[: len(whole) - 700])
+    found = numbers(drain(opened(copy)))
+    assert found == list(range(len(found)))
+    assert len(found) >= 18
+
+
+def test_the_spool_is_synced_and_private_and_the_journal_is_not_synced(tmp_path: Path) -> None:
+    """2 is FULL: a commit is on the disk when it returns, also in WAL mode (sqlite.org)."""
+    for durable, expected in ((True, 2), (False, 0)):
+        spool = Spool(tmp_path / f"{durable}" / "x.db", durable=durable)
+        spool.append([message(1)])
+        assert spool._db is not None
+        assert spool._db.execute("PRAGMA synchronous").fetchone() == (expected,)
+        assert spool._db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        assert (tmp_path / f"{durable}" / "x.db").stat().st_mode & 0o077 == 0
+        assert (tmp_path / f"{durable}").stat().st_mode & 0o077 == 0
+
+
+def test_a_spool_that_was_emptied_gives_its_space_back(tmp_path: Path) -> None:
+    box = opened(tmp_path)
+    box.add([message(n, size=10_000) for n in range(200)], proven=False)
+    drain(box)
+    box.maintain(time.monotonic())
+    box.close()
+    assert sum(f.stat().st_size for f in (tmp_path / "spool").iterdir()) < 100_000
+
+
+def test_a_run_without_trouble_leaves_no_file_behind(tmp_path: Path) -> None:
+    box = opened(tmp_path)
+    box.add([message(n) for n in range(100)], proven=True)
+    drain(box)
+    box.close()
+    assert not (tmp_path / "spool").exists()
+
+
+def test_two_daemons_do_not_take_each_others_messages(tmp_path: Path) -> None:
+    """Both find the same folder on the memory file system of their user."""
+    for box in ("a", "b"):
+        spool = SpoolSettings(tmp_path / box, journal_dir=tmp_path / "run")
+        outbox = Outbox(spool)
+        outbox.open()
+        outbox.add([message(1, box)], proven=True)
+    again = Outbox(SpoolSettings(tmp_path / "a", journal_dir=tmp_path / "run"))
+    again.open()
+    assert [m.key[0] for m in drain(again)] == ["a"]
+
+
+def test_two_spools_on_one_file_do_not_break_each_other(tmp_path: Path) -> None:
+    one = Spool(tmp_path / "x.db", durable=True)
+    two = Spool(tmp_path / "x.db", durable=True)
+    one.append([message(1)])
+    two.append([message(2)])
+    with sqlite3.connect(tmp_path / "x.db") as db:
+        assert db.execute("SELECT count(*) FROM messages").fetchone() == (2,)

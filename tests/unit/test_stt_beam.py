@@ -1,0 +1,247 @@
+"""Beam search, on a made-up language in which every text's probability is known."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import cast
+
+import numpy as np
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from edged.stt.beam import RESUME_WITHIN, Beam, Bounds, Line
+from edged.stt.moonshine.vocabulary import BOS, EOS
+from edged.stt.token_tree import Choice, Node, TokenTree
+
+LETTERS = (10, 11, 12)
+LONGEST = 4
+ALL = 1000  # rivals: more than there are texts
+
+
+@dataclass
+class Language:
+    """Probabilities of what follows each text, drawn from its seed; heard: 10 frames a token."""
+
+    seed: int
+
+    def choices(self, text: tuple[int, ...]) -> list[Choice]:
+        random = np.random.default_rng([self.seed, *text])
+        p = random.dirichlet(np.full(len(LETTERS) + 1, 0.5)) + 1e-6
+        pairs = zip((*LETTERS, EOS), p / p.sum(), strict=True)
+        return sorted((Choice(t, float(q)) for t, q in pairs), key=lambda choice: -choice.p)
+
+    def ends(self, text: Sequence[int]) -> bool:
+        """Whether the end is the likeliest behind the whole text, and behind no beginning."""
+        tops = [self.choices(tuple(text[:n]))[0].token for n in range(len(text) + 1)]
+        return EOS not in tops[:-1] and (tops[-1] == EOS or len(text) == LONGEST)
+
+    def score(self, text: Sequence[int]) -> float:
+        """Log probability of the text and of its end; one of LONGEST tokens needs no end."""
+        whole = (*text, EOS) if len(text) < LONGEST else tuple(text)
+        return sum(math.log(dict(self.choices(whole[:n]))[token]) for n, token in enumerate(whole))
+
+
+@dataclass
+class FakeTree:
+    """What TokenTree is for a search, with the language in the decoder's place."""
+
+    language: Language
+    runs: int = 0
+    texts: dict[int, tuple[int, ...]] = field(default_factory=dict)
+
+    @property
+    def loose(self) -> int:
+        return 0
+
+    def child(self, row: int | None, token: int) -> int | None:
+        before = () if row is None else self.texts[row]
+        text = () if token == BOS else (*before, token)
+        return next((r for r, known in self.texts.items() if known == text), None)
+
+    def node(self, row: int) -> Node:
+        text = self.texts[row]
+        return Node(0, len(text), (row,), 10 * (len(text) + 1), self.language.choices(text))
+
+    def read(self, chains: Sequence[tuple[int | None, Sequence[int]]]) -> None:
+        before_it = len(self.texts)
+        for row, tokens in chains:
+            for token in tokens:
+                known = self.child(row, token)
+                if known is None:
+                    known = len(self.texts)
+                    before = () if row is None else self.texts[row]
+                    self.texts[known] = () if token == BOS else (*before, token)
+                row = known
+        self.runs += len(self.texts) > before_it
+
+
+def searched(
+    language: Language,
+    drafts: Sequence[Sequence[int]] = ((),),
+    beam_width: int = ALL,
+    beam_threshold: float = math.inf,
+    bounds: Bounds | None = None,
+) -> tuple[Line, int]:
+    """The text found, and the runs it took."""
+    tree = FakeTree(language)
+    beam = Beam(cast(TokenTree, tree), bounds or Bounds(LONGEST), beam_width, beam_threshold)
+    return beam.search(Line(BOS, None, drafts[0]), drafts[1:]), tree.runs
+
+
+class Fork(Language):
+    """Every text begins with the first letter; then the second has `p`, the third the rest."""
+
+    def __init__(self, p: float) -> None:
+        self.p = p
+
+    def choices(self, text: tuple[int, ...]) -> list[Choice]:
+        if len(text) != 1:
+            return [Choice(LETTERS[0], 1.0)]
+        forked = [Choice(LETTERS[1], self.p), Choice(LETTERS[2], 1 - self.p)]
+        return sorted(forked, key=lambda choice: -choice.p)
+
+
+languages = st.integers(0, 2**32 - 1).map(Language)
+texts = st.lists(st.sampled_from(LETTERS), max_size=6)
+
+
+@settings(deadline=None, max_examples=40)
+@given(languages)
+def test_with_room_for_all_rivals_the_likeliest_of_all_texts_is_found(language: Language) -> None:
+    """Of those that end where their end is likelier than any token."""
+    every = itertools.chain.from_iterable(
+        itertools.product(LETTERS, repeat=n) for n in range(LONGEST + 1)
+    )
+    allowed = [text for text in every if language.ends(text)]
+    best = max(allowed, key=language.score)
+    found, _ = searched(language)
+    assert found.tokens == best
+    assert math.isclose(found.score, language.score(best))
+    assert (found.p_end is None) == (len(best) == LONGEST)
+
+
+@settings(deadline=None)
+@given(languages, st.integers(1, 4))
+def test_a_text_never_ends_where_going_on_is_likelier(language: Language, beam_width: int) -> None:
+    """Else every pause would do: behind it each token makes a text less likely, and half a
+    sentence would be the likelier one."""
+    assert language.ends(searched(language, beam_width=beam_width)[0].tokens)
+
+
+@settings(deadline=None)
+@given(languages)
+def test_without_rivals_each_token_is_the_likeliest_after_those_before_it(
+    language: Language,
+) -> None:
+    greedy: tuple[int, ...] = ()
+    while len(greedy) < LONGEST and (token := language.choices(greedy)[0].token) != EOS:
+        greedy = (*greedy, token)
+    assert searched(language, beam_width=1)[0].tokens == greedy
+    for beam_threshold in (0.0, 1e-9):
+        assert searched(language, beam_threshold=beam_threshold)[0].tokens == greedy
+
+
+@settings(deadline=None)
+@given(languages, st.lists(texts, min_size=1, max_size=4), st.integers(1, 4))
+def test_drafts_right_or_wrong_change_nothing(
+    language: Language, drafts: list[list[int]], beam_width: int
+) -> None:
+    alone, runs = searched(language, beam_width=beam_width)
+    helped, fewer = searched(language, drafts, beam_width)
+    assert (helped.tokens, helped.score) == (alone.tokens, alone.score)
+    assert fewer <= runs
+
+
+@settings(deadline=None)
+@given(languages, st.integers(1, 4))
+def test_what_was_weighed_is_weighed_again_in_one_run(language: Language, beam_width: int) -> None:
+    tree = FakeTree(language)
+    beam = Beam(cast(TokenTree, tree), Bounds(LONGEST), beam_width)
+    beam.search(Line(BOS, None))
+    again, runs = searched(language, [[], *beam.visited], beam_width, beam.beam_threshold)
+    assert runs == 1
+    assert again.score == beam.search(Line(BOS, None)).score
+
+
+@settings(deadline=None)
+@given(languages, st.integers(1, 4), st.integers(0, 50))
+def test_a_text_ends_with_the_first_token_behind_the_horizon(
+    language: Language, beam_width: int, horizon: int
+) -> None:
+    found, _ = searched(language, beam_width=beam_width, bounds=Bounds(LONGEST, horizon))
+    assert all(frame <= horizon for frame in found.heard[:-1])
+    if found.p_end is None and len(found.tokens) < LONGEST:
+        assert found.heard[-1] > horizon
+
+
+@settings(deadline=None)
+@given(languages, st.integers(1, 4), st.integers(1, 3))
+def test_a_search_has_no_more_runs_than_its_bound(
+    language: Language, beam_width: int, runs: int
+) -> None:
+    assert searched(language, beam_width=beam_width, bounds=Bounds(LONGEST, runs=runs))[1] <= runs
+
+
+@settings(deadline=None)
+@given(languages, st.integers(1, 4), st.integers(0, 4))
+def test_when_time_is_up_the_likeliest_text_goes_on_alone(
+    language: Language, beam_width: int, alone: int
+) -> None:
+    """At the end of a segment nothing may be left out, but a step has 80 ms: one had taken 168."""
+    hurried, runs = searched(language, beam_width=beam_width, bounds=Bounds(LONGEST, alone=alone))
+    assert runs <= alone + LONGEST + 1
+    assert hurried.p_end is not None or len(hurried.tokens) == LONGEST
+    if alone == 0:
+        assert hurried.tokens == searched(language, beam_width=1)[0].tokens
+
+
+@given(texts, st.sampled_from(LETTERS))
+def test_a_draft_goes_on_behind_the_token_or_as_if_one_had_been_exchanged(
+    draft: list[int], token: int
+) -> None:
+    beam = Beam(cast(TokenTree, FakeTree(Language(0))), Bounds(LONGEST))
+    resumed = list(beam._resumed(draft, token))
+    assert resumed == draft[len(draft) - len(resumed) :]
+    if token in draft[:RESUME_WITHIN]:
+        assert draft[len(draft) - len(resumed) - 1] == token
+    beam.resume = False
+    assert beam._resumed(draft, token) == (draft[1:] if draft[:1] == [token] else ())
+
+
+@given(st.floats(0.01, 0.99), st.integers(1, 3))
+def test_what_a_rival_that_is_left_has_otherwise_is_disputed(p: float, beam_width: int) -> None:
+    beam = Beam(cast(TokenTree, FakeTree(Fork(p))), Bounds(LONGEST), beam_width, beam_threshold=1.5)
+    found = beam.search(Line(BOS, None))
+    apart = abs(math.log(p / (1 - p)))
+    assume(abs(apart - 1.5) > 1e-6)
+    assert beam.undisputed == (1 if beam_width > 1 and apart < 1.5 else len(found.tokens))
+
+
+class Interrupted(Language):
+    """Behind the first letter the end has 0.4, and a long word, token by token, the rest."""
+
+    def __init__(self) -> None:
+        pass
+
+    def choices(self, text: tuple[int, ...]) -> list[Choice]:
+        if len(text) == 0:
+            return [Choice(LETTERS[0], 1.0)]
+        if len(text) == 1:
+            return [Choice(LETTERS[1], 0.5), Choice(EOS, 0.4), Choice(LETTERS[2], 0.1)]
+        return [Choice(LETTERS[2], 0.6), Choice(LETTERS[1], 0.4)]
+
+
+def test_an_end_in_front_of_the_horizon_is_one_more_token_unless_it_has_to_be_the_likeliest() -> (
+    None
+):
+    """Any text gets less likely as it grows, so that an early end beat all that was really said
+    behind a "Yeah.", for six seconds."""
+    bounds = Bounds(LONGEST, horizon=100)
+    early, _ = searched(Interrupted(), beam_width=3, bounds=bounds)
+    assert early.tokens == LETTERS[:1]
+    assert early.p_end == 0.4
+    going_on, _ = searched(Interrupted(), beam_width=3, bounds=replace(bounds, early=False))
+    assert len(going_on.tokens) == LONGEST

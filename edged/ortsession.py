@@ -1,7 +1,8 @@
-"""Opens ONNX Runtime sessions, all of them the same way."""
+"""ONNX Runtime sessions, all opened the same way, and the memory that their runs leave behind."""
 
 from __future__ import annotations
 
+import ctypes
 from functools import cache
 from pathlib import Path
 
@@ -11,41 +12,76 @@ import onnxruntime as ort  # isort: skip
 
 from edged.errors import ModelError
 
-RELEASE_MEMORY = ort.RunOptions()  # the arena is empty again when the run ends
+RELEASE_MEMORY = ort.RunOptions()
+"""Run options that empty the session's memory arena when the run ends."""
 RELEASE_MEMORY.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
 
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
+_MMAP_BYTES = 640 << 10  # blocks of this size are mapped, and unmapped when they are freed
+_TRIM_BYTES = 1 << 20  # free memory that may stay at the end of the heap
 
-def options(
+
+def open_session(
+    path: Path, threads: int, arena: bool = False, in_order: bool = False
+) -> ort.InferenceSession:
+    """Opens one model file on the CPU.
+
+    `threads`, `arena` and `in_order`: see `session_options`. Raises ModelError, which names the
+    file and the command that repairs it, if the file is missing or cannot be loaded.
+    """
+    if not path.is_file():
+        raise ModelError(f"{path} is missing. Run `edged models fetch` to repair it.")
+    try:
+        return ort.InferenceSession(
+            str(path),
+            sess_options=session_options(threads, arena=arena, in_order=in_order),
+            providers=["CPUExecutionProvider"],
+        )
+    except Exception as error:  # ONNX Runtime has a class of its own for each kind of broken file
+        text = str(error).strip()
+        reason = text.splitlines()[0][:200] if text else "no reason given"
+        raise ModelError(
+            f"{path} cannot be loaded by ONNX Runtime {ort.__version__} ({reason})."
+            " Run `edged models fetch` to repair a damaged file."
+        ) from error
+
+
+def session_options(
     threads: int, exact_int8: bool | None = None, arena: bool = False, in_order: bool = False
 ) -> ort.SessionOptions:
-    """For small graphs run every 80 ms on a board that should stay cool.
+    """Returns options for small graphs that run every 80 ms on a device without a fan.
 
-    `threads` (1 or 2) work on one node; they sleep between runs instead of spinning. No memory
-    arena and no memory pattern: shapes grow from run to run, and an arena keeps the largest ever.
-    exact_int8: products of uint8 and int8 are summed in 32 bits here; None: look. arena: have one
-    all the same, for runs that end with `GIVING_BACK`. in_order: run the nodes as the file has
-    them, not those last that nothing waits for, with all that they need kept until then.
+    threads: 1 or 2 threads work on one node; between runs they sleep instead of spinning.
+    exact_int8: whether this processor sums products of uint8 and int8 in 32 bits; None finds out.
+    arena: keep a memory arena, for runs that are made with `RELEASE_MEMORY`. By default there is
+        neither an arena nor a memory pattern: tensor shapes grow from run to run, and an arena
+        keeps the largest ever.
+    in_order: run the nodes in the order of the file. By default ONNX Runtime runs nodes that
+        nothing waits for last, and keeps their inputs until then.
     """
     exact_int8 = has_vnni() if exact_int8 is None else exact_int8
-    chosen = ort.SessionOptions()
-    chosen.intra_op_num_threads = threads
-    chosen.inter_op_num_threads = 1
-    chosen.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
-    chosen.enable_cpu_mem_arena = arena
-    chosen.enable_mem_pattern = False
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+    options.enable_cpu_mem_arena = arena
+    options.enable_mem_pattern = False
     if in_order:
-        chosen.execution_order = ort.ExecutionOrder.PRIORITY_BASED
-    chosen.log_severity_level = 3  # errors only: they come as exceptions too
-    chosen.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    # Without VNNI, x86 adds pairs of products with int8 weights in 16 bits, which clips. The slower
-    # products with uint8 weights do not; by this option ONNX Runtime turns the weights around.
-    chosen.add_session_config_entry("session.x64quantprecision", "0" if exact_int8 else "1")
-    return chosen
+        options.execution_order = ort.ExecutionOrder.PRIORITY_BASED
+    options.log_severity_level = 3  # errors only: they come as exceptions too
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # Without VNNI, x86 adds pairs of products with int8 weights in 16 bits, which saturates. The
+    # slower products with uint8 weights do not. This option makes ONNX Runtime convert the weights.
+    options.add_session_config_entry("session.x64quantprecision", "0" if exact_int8 else "1")
+    return options
 
 
 @cache
 def has_vnni() -> bool:
-    """Of x86 processors alone; others never clip and have no such option."""
+    """Whether this x86 processor has 8-bit dot products that do not saturate.
+
+    False on other architectures: they never saturate and have no such option.
+    """
     try:
         flags = set(Path("/proc/cpuinfo").read_text(encoding="ascii", errors="ignore").split())
     except OSError:
@@ -53,22 +89,28 @@ def has_vnni() -> bool:
     return not flags.isdisjoint({"avx512_vnni", "avx_vnni"})
 
 
-def open_session(
-    path: Path, threads: int, arena: bool = False, in_order: bool = False
-) -> ort.InferenceSession:
-    """`arena`, `in_order`: see `options`. Raises ModelError that names the file and the mending
-    command."""
-    if not path.is_file():
-        raise ModelError(f"{path} is missing: `edged models fetch` mends it")
+def limit_malloc_growth() -> None:
+    """Makes glibc return large blocks at once. Call it once, before the models are loaded.
+
+    A second pass over 15 s of speech needs tens of megabytes for an instant. glibc would keep them
+    for the next time, and raises its threshold for returning memory each time they are used.
+    """
+    if library := _glibc():
+        library.mallopt(_M_MMAP_THRESHOLD, _MMAP_BYTES)
+        library.mallopt(_M_TRIM_THRESHOLD, _TRIM_BYTES)
+
+
+def release_memory() -> None:
+    """Returns free memory to the system. Takes a few milliseconds: not for the 80 ms path."""
+    if library := _glibc():
+        library.malloc_trim(0)
+
+
+@cache
+def _glibc() -> ctypes.CDLL | None:
+    """None with another C library, which manages its memory without these calls."""
     try:
-        return ort.InferenceSession(
-            str(path),
-            sess_options=options(threads, arena=arena, in_order=in_order),
-            providers=["CPUExecutionProvider"],
-        )
-    except Exception as error:  # ONNX Runtime has a class of its own for each kind of broken file
-        said = str(error).strip().splitlines()[0][:200] if str(error).strip() else "no reason given"
-        raise ModelError(
-            f"{path} cannot be loaded by ONNX Runtime {ort.__version__} ({said}):"
-            " `edged models fetch` mends a damaged file"
-        ) from error
+        library = ctypes.CDLL("libc.so.6")
+        return library if hasattr(library, "malloc_trim") else None
+    except OSError:
+        return None

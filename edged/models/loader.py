@@ -11,8 +11,7 @@ from edged.errors import ModelError
 from edged.models import build
 from edged.models.catalogue import Entry, resources, shipped
 from edged.models.store import MEND, State, Store, default_models_dir
-from edged.ortmemory import limit_malloc_growth, release_memory
-from edged.ortsession import open_session
+from edged.ortsession import limit_malloc_growth, open_session, release_memory
 from edged.stt.moonshine.graphs import Graphs
 from edged.stt.moonshine.vocabulary import Vocabulary
 from edged.vad.inactivity import Weights

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from edged.ortmemory import release_memory
+from edged.ortsession import release_memory
 from edged.stt.commit import HeardWord, token_limit, without_loop, words_of
 from edged.stt.decoder import Decoder, Hypothesis
 from edged.stt.moonshine.frontend import KERNEL, STRIDE, conv1_frames, moments, normalisation

@@ -11,8 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edged import STEP_S
-from edged.ortmemory import release_memory
-from edged.ortsession import RELEASE_MEMORY
+from edged.ortsession import RELEASE_MEMORY, release_memory
 from edged.vad.log_mel import RATE, SAMPLES, log_mel
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from edged.models.loader import load
 from edged.models.samples import samples
 from edged.models.store import default_models_dir
 from edged.models.verify import MAY_BE_BEHIND, STATES_MAY_DIFFER
-from edged.ortsession import open_session, options
+from edged.ortsession import open_session, session_options
 from edged.stt.moonshine.graphs import HEAD_DIM, HEADS, PAST, WIDTH
 
 
@@ -167,7 +167,7 @@ def test_int8_weights_are_multiplied_exactly_on_this_machine(models: Path) -> No
     nothing = np.zeros((HEADS, 0, HEAD_DIM), np.float32)
     given = {"feat": 3 * random.standard_normal((40, WIDTH), np.float32)}
     given |= {"pos0": np.array(0), "kept": np.array([0]), **dict.fromkeys(PAST, nothing)}
-    never_clips = options(1, exact_int8=False)
+    never_clips = session_options(1, exact_int8=False)
     safe = ort.InferenceSession(str(path), never_clips, providers=["CPUExecutionProvider"])
     expected = safe.run(["out"], given)[0]
     assert np.allclose(open_session(path, 1).run(["out"], given)[0], expected, atol=1e-4)

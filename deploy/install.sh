@@ -170,7 +170,7 @@ as_edged() { setpriv --reuid edged --regid edged --init-groups env HOME=$DATA OR
 
 # ---- what systemd and people see
 
-files_of_release() { "$release/bin/python" -c 'from edged.resources import folder; print(folder())'; }
+files_of_release() { "$release/bin/python" -c 'from edged.resources import deploy_files; print(deploy_files())'; }
 
 settings() {
     local source

@@ -1,12 +1,12 @@
-"""edged: a microphone in, timed words out over MQTT, nothing leaves the house."""
+"""edged: real-time speech recognition on the device, published over MQTT."""
 
 import os
 
-# onnxruntime's Linux wheels call home unless this is set before the first import of it.
+# onnxruntime's Linux wheels send telemetry unless this is set before their first import.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
-SAMPLE_RATE = 24_000  # Hz, signed 16-bit mono: what every source delivers to a session
-STEP_SAMPLES = 1_920  # one step
-STEP_S = 0.08
+SAMPLE_RATE = 24_000  # Hz; every source delivers signed 16-bit mono at this rate
+STEP_SAMPLES = 1_920  # samples in one step
+STEP_S = 0.08  # seconds in one step

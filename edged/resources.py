@@ -1,18 +1,43 @@
-"""Where the files of `deploy/` are: in a checkout there, else in the installed package."""
+"""Locates the data files that come with edged.
+
+In a source checkout they are read from `models/` and `deploy/` beside the package; an installed
+edged has copies inside the package (pyproject.toml, force-include). No other module computes such
+a path.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-
-def folder() -> Path:
-    """Units, installer, fleet recipes, broker and Home Assistant files, the kiosk page."""
-    checkout = Path(__file__).parents[1] / "deploy"
-    if (checkout / "edged.service").is_file():
-        return checkout
-    return Path(__file__).parent / "deploy"
+_PACKAGE = Path(__file__).parent
 
 
-def kiosk() -> Path:
-    """The kiosk page's own files, to be served as they are."""
-    return folder() / "kiosk"
+def checkout() -> Path | None:
+    """The root of the source checkout that edged runs from; None for an installed edged."""
+    root = _PACKAGE.parent
+    is_checkout = (root / "models" / "catalogue.toml").is_file() and (
+        root / "pyproject.toml"
+    ).is_file()
+    return root if is_checkout else None
+
+
+def models_data() -> Path:
+    """The folder with the model catalogue, the small weights, the licences and the samples."""
+    root = checkout()
+    return root / "models" if root else _PACKAGE / "models" / "data"
+
+
+def sample_speech() -> Path:
+    """The folder with the sample recordings and their `samples.toml`."""
+    return models_data() / "samples"
+
+
+def deploy_files() -> Path:
+    """The folder with units, installer, fleet, broker and Home Assistant files."""
+    root = checkout()
+    return root / "deploy" if root else _PACKAGE / "deploy"
+
+
+def captions_page() -> Path:
+    """The folder with the files of the captions page, which the API server serves as they are."""
+    return deploy_files() / "kiosk"

@@ -13,7 +13,7 @@ from typing import Any
 
 from rich.console import Console
 
-from edged import logs
+from edged import logs, resources
 from edged.cli.listen import listen
 from edged.config.settings import Settings
 from edged.config.settings_manager import SettingsManager
@@ -21,7 +21,6 @@ from edged.config.startup import first_settings
 from edged.daemon.service import Daemon
 from edged.errors import EdgedError
 from edged.logs import log_event
-from edged.models.catalogue import resources
 from edged.mqtt.embedded_broker import EmbeddedBroker
 
 _log = logging.getLogger(__name__)
@@ -44,7 +43,7 @@ def run(
         message = "EDGED_MQTT_INSECURE is on: anybody on the way can read and change what is sent"
         log_event(_log, logging.WARNING, "mqtt-insecure", message)
     keeper = SettingsManager(loaded, env_file, flags, begin.state, begin.refused)
-    daemon = Daemon(keeper, resources() / "samples")
+    daemon = Daemon(keeper, resources.sample_speech())
     code = _run(daemon, captions, settings)
     if daemon.hangs:
         # All is said and saved. A thread inside the recogniser would be waited for, or would crash

@@ -11,6 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from edged import resources
 from edged.audio.playback import files_of, is_playback
 from edged.config.settings import Settings
 from edged.config.sources import SettingsError, load
@@ -28,7 +29,6 @@ from edged.doctor.machine_check import check_machine, check_permissions
 from edged.doctor.microphone_check import check_microphone
 from edged.doctor.recogniser_check import check_models, check_speed
 from edged.errors import EdgedError
-from edged.models.catalogue import resources
 from edged.mqtt.embedded_broker import EmbeddedBroker
 
 _MARK = {"ok": ("✓", "green"), "warn": ("!", "yellow"), "fail": ("✗", "red")}
@@ -102,7 +102,7 @@ def _broker_and_microphone(settings: Settings) -> Iterator[Finding]:
 def _playback(settings: Settings) -> Iterator[Finding]:
     device = settings.alsa_device
     try:
-        count = len(files_of(device, resources() / "samples"))
+        count = len(files_of(device, resources.sample_speech()))
     except EdgedError as problem:
         yield Finding("fail", "microphone", str(problem), "set EDGED_ALSA_DEVICE")
     else:

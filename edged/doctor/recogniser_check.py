@@ -7,7 +7,7 @@ import time
 from itertools import islice
 from pathlib import Path
 
-from edged import STEP_S
+from edged import STEP_S, resources
 from edged.audio.files import open_audio
 from edged.audio.source import Frame
 from edged.config.settings import Settings
@@ -15,7 +15,6 @@ from edged.doctor.finding import Finding
 from edged.engine.session import Session
 from edged.errors import EdgedError, ModelError
 from edged.events import Text
-from edged.models.catalogue import resources
 from edged.models.loader import Models, load
 from edged.options import Options
 
@@ -40,7 +39,7 @@ def check_models(settings: Settings) -> tuple[Models | None, list[Finding]]:
 
 def check_speed(models: Models, options: Options, clip: Path | None = None) -> list[Finding]:
     """Real-time factor of 5 s of speech: seconds of work per second of audio."""
-    clip = clip or resources() / "samples" / "mister-hale.flac"
+    clip = clip or resources.sample_speech() / "mister-hale.flac"
     try:
         with contextlib.closing(open_audio(str(clip))) as source:
             frames = list(islice(source.frames(), round(CLIP_S / STEP_S)))

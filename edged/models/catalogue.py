@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from edged import resources
 from edged.errors import ModelError
 
 KINDS = ("recogniser", "vad", "turn", "weights")
@@ -39,7 +40,7 @@ class File:
     crc32c: str | None  # base64 of the big-endian value, as its makers write it
     member: str | None  # path in the package's wheel
     url: str | None
-    local: str | None  # path in `resources()`
+    local: str | None  # file name in `resources.models_data()`
 
 
 @dataclass(frozen=True)
@@ -98,19 +99,10 @@ class Catalogue:
         return list(dict.fromkeys(needed + chosen))
 
 
-def resources() -> Path:
-    """The folder of catalogue, adapted weights and samples: in a checkout `models/`, else in the
-    installed package."""
-    checkout = Path(__file__).parents[2] / "models"
-    if (checkout / "catalogue.toml").is_file():
-        return checkout
-    return Path(__file__).parent / "data"
-
-
 @cache
 def shipped() -> Catalogue:
     """The catalogue that came with this edged."""
-    return read(resources() / "catalogue.toml")
+    return read(resources.models_data() / "catalogue.toml")
 
 
 def read(path: Path) -> Catalogue:

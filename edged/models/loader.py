@@ -7,9 +7,10 @@ from pathlib import Path
 
 import onnxruntime as ort
 
+from edged import resources
 from edged.errors import ModelError
 from edged.models import build
-from edged.models.catalogue import Entry, resources, shipped
+from edged.models.catalogue import Entry, shipped
 from edged.models.store import MEND, State, Store, default_models_dir
 from edged.ortsession import limit_malloc_growth, open_session, release_memory
 from edged.stt.moonshine.graphs import Graphs
@@ -67,7 +68,7 @@ def load(models_dir: Path | None = None, model: str = "tiny-en", threads: int = 
             open_session(turn_path, _SHORT_MODELS_THREADS, arena=True) if turn_path else None
         ),
         missing=() if turn_path else (turn.name,),
-        inactivity=Weights.load(resources() / "inactivity.json"),
+        inactivity=Weights.load(resources.models_data() / "inactivity.json"),
     )
     release_memory()  # the weights as they were in the files: packed copies have replaced them
     return models

@@ -6,8 +6,8 @@ import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
+from edged import resources
 from edged.errors import ModelError
-from edged.models.catalogue import resources
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Sample:
 
 def samples() -> list[Sample]:
     """All clips, shortest first. Raises ModelError if this edged is not whole."""
-    folder = resources() / "samples"
+    folder = resources.sample_speech()
     try:
         tables = tomllib.loads((folder / "samples.toml").read_text(encoding="utf-8"))["sample"]
     except (OSError, KeyError, tomllib.TOMLDecodeError) as error:

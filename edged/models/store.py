@@ -24,8 +24,9 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from edged import resources
 from edged.errors import ModelError
-from edged.models.catalogue import Entry, File, resources
+from edged.models.catalogue import Entry, File
 
 MEND = "`edged models fetch` mends it"
 SYSTEM_DIR = Path("/var/lib/edged/models")
@@ -46,8 +47,8 @@ def default_models_dir() -> Path:
     """EDGED_MODELS_DIR, else a checkout's models/built, else the system's, else the user's."""
     if chosen := os.environ.get("EDGED_MODELS_DIR"):
         return Path(chosen).expanduser()
-    if (resources().parent / "pyproject.toml").is_file():  # running from a source checkout
-        return resources() / "built"
+    if checkout := resources.checkout():
+        return checkout / "models" / "built"
     if os.path.isdir(SYSTEM_DIR):  # no, where this user may not look: the service's own models
         return SYSTEM_DIR
     data = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
@@ -62,7 +63,11 @@ class Store:
 
     def path(self, entry: Entry, file: File) -> Path:
         """Where a file is, or will be; shipped files stay where they were installed."""
-        return resources() / file.local if file.local else self.root / entry.name / file.name
+        return (
+            resources.models_data() / file.local
+            if file.local
+            else self.root / entry.name / file.name
+        )
 
     def graphs(self, entry: Entry) -> Path:
         return self.root / entry.name / "graphs"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from aiohttp import web
 
-from edged.resources import kiosk
+from edged import resources
 
 _HEADERS = {
     "Cache-Control": "no-cache",  # asked for again after an upgrade; the page keeps its own copy
@@ -23,7 +23,7 @@ _TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 
 def add_to(app: web.Application) -> None:
     """Serves the files that are there now, by their names, and nothing else."""
-    folder = kiosk()
+    folder = resources.captions_page()
     files = {file.name: file for file in folder.iterdir()} if folder.is_dir() else {}
 
     async def serve(request: web.Request) -> web.StreamResponse:

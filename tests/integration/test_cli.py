@@ -325,3 +325,11 @@ def read_until(terminal: int, words: bytes | None) -> bytes:
         except OSError:  # the other end is closed
             break
     return seen
+
+
+def test_the_package_runs_as_a_module() -> None:
+    """`python -m edged` ended with "No module named edged.__main__"."""
+    shown = subprocess.run(
+        [sys.executable, "-m", "edged", "--version"], capture_output=True, check=True, text=True
+    )
+    assert shown.stdout.startswith(f"edged {__version__}\n")

@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from edged import SAMPLE_RATE, STEP_S, STEP_SAMPLES
+from edged import SAMPLE_RATE, STEP_S, STEP_SAMPLES, resources
 from edged.bench.turn_material import load_audio
 from edged.engine.session import Session
 from edged.events import EndText, Event, Text, Turn
-from edged.models.catalogue import resources
 from edged.models.loader import Models, load
 from edged.options import Options
 from edged.stt.decoder import Decoder, Hypothesis
@@ -31,7 +30,7 @@ def models() -> Models:
 
 
 def clip(name: str) -> Audio:
-    return load_audio(resources() / "samples" / f"{name}.flac")
+    return load_audio(resources.sample_speech() / f"{name}.flac")
 
 
 def rest(seconds: float) -> Audio:

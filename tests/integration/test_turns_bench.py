@@ -10,7 +10,7 @@ import pytest
 import soundfile
 from typer.testing import CliRunner
 
-from edged import SAMPLE_RATE, STEP_S
+from edged import SAMPLE_RATE, STEP_S, resources
 from edged.bench.onsets import compared
 from edged.bench.sentences import punctuated, sentence_ends
 from edged.bench.turn_evidence import Heard, in_pause, listener, silence_s, truth
@@ -32,7 +32,6 @@ from edged.bench.turn_scores import (
 )
 from edged.cli.main import app
 from edged.errors import ConfigError
-from edged.models.catalogue import resources
 from edged.models.loader import load
 from edged.vad.text_evidence import Evidence
 
@@ -269,7 +268,7 @@ def test_the_bench_hears_where_speech_is_in_a_clip_without_labels() -> None:
     """`edged bench turns` ended with a type error in each run: the network's graph for sequences
     takes single precision alone, and it was fed the silence behind a clip in double."""
     clip = np.zeros(SAMPLE_RATE, np.int16)
-    said = load_audio(resources() / "samples" / "good-influence.flac")
+    said = load_audio(resources.sample_speech() / "good-influence.flac")
     spans = listener(load())(np.concatenate([clip, said, clip]))
     seconds = len(said) / SAMPLE_RATE
     assert 0.9 < spans[0][0] < 1.6

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edged import resources
 from edged.errors import ModelError
-from edged.models.catalogue import read, resources, shipped
+from edged.models.catalogue import read, shipped
 from edged.models.samples import samples
 from edged.models.store import SYSTEM_DIR, default_models_dir, sha256
 from tests.support.model_sources import catalogue, entry, file_lines
@@ -36,12 +37,12 @@ def test_shipped_files_are_the_ones_of_the_catalogue() -> None:
     local = [file for e in shipped().entries for file in e.files if file.local]
     assert local
     for file in local:
-        path = resources() / str(file.local)
+        path = resources.models_data() / str(file.local)
         assert (path.stat().st_size, sha256(path)) == (file.size, file.sha256)
 
 
 def test_every_sample_is_there_with_licence_and_source() -> None:
-    notes = (resources() / "samples" / "README.md").read_text()
+    notes = (resources.sample_speech() / "README.md").read_text()
     assert len(samples()) >= 3
     for sample in samples():
         assert sha256(sample.path) == sample.sha256
@@ -102,7 +103,7 @@ def test_the_models_directory_is_the_setting_else_this_checkouts(
     monkeypatch.setenv("EDGED_MODELS_DIR", str(tmp_path))
     assert default_models_dir() == tmp_path
     monkeypatch.delenv("EDGED_MODELS_DIR")
-    assert default_models_dir() == resources() / "built"
+    assert default_models_dir() == resources.models_data() / "built"
 
 
 def test_an_installed_edged_uses_the_systems_directory_else_the_users(
@@ -110,7 +111,7 @@ def test_an_installed_edged_uses_the_systems_directory_else_the_users(
 ) -> None:
     monkeypatch.delenv("EDGED_MODELS_DIR", raising=False)
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
-    monkeypatch.setattr("edged.models.store.resources", lambda: tmp_path / "site" / "data")
+    monkeypatch.setattr("edged.resources.checkout", lambda: None)
     monkeypatch.setattr("edged.models.store.SYSTEM_DIR", tmp_path / "var")
     assert default_models_dir() == tmp_path / "data" / "edged" / "models"
     (tmp_path / "var").mkdir()
@@ -125,7 +126,7 @@ def test_a_user_who_may_not_look_at_the_services_models_has_models_of_their_own(
     made `edged --version` and most commands "a bug in edged" for everybody but root."""
     monkeypatch.delenv("EDGED_MODELS_DIR", raising=False)
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
-    monkeypatch.setattr("edged.models.store.resources", lambda: Path("/nowhere/data"))
+    monkeypatch.setattr("edged.resources.checkout", lambda: None)
     monkeypatch.setattr("edged.models.store.SYSTEM_DIR", tmp_path / "var/models")
     (tmp_path / "var/models").mkdir(parents=True)
     with closed(tmp_path / "var"):
@@ -134,7 +135,8 @@ def test_a_user_who_may_not_look_at_the_services_models_has_models_of_their_own(
 
 def test_an_installed_edged_has_all_that_a_checkout_has() -> None:
     """The wheel carries files of models/ one by one, as `built/` must stay out of it."""
-    project = resources().parent
+    project = resources.checkout()
+    assert project is not None
     build = tomllib.loads((project / "pyproject.toml").read_text())["tool"]["hatch"]["build"]
     carried = build["targets"]["wheel"]["force-include"]
     local = {f"models/{file.local}" for e in shipped().entries for file in e.files if file.local}

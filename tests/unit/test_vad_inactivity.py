@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edged import resources
 from edged.errors import ModelError
-from edged.models.catalogue import resources
 from edged.vad.inactivity import FEATURES, Features, Inactivity, Weights
 from edged.vad.text_evidence import Evidence, TextEvidence, belief_of
 
-WEIGHTS = resources() / "inactivity.json"
+WEIGHTS = resources.models_data() / "inactivity.json"
 probability = st.floats(0, 1)
 seconds = st.floats(0, 1000)
 evidence = st.builds(

@@ -1,7 +1,8 @@
-"""Where log lines go: to the journal with fields under systemd, to stderr elsewhere.
+"""Log lines: journal entries with fields under systemd, plain lines on stderr elsewhere.
 
-Only changes of state are logged, each with a stable code that a script can search for:
-`journalctl EDGED_CODE=microphone-lost`.
+The daemon logs changes of state, once per episode. Every line has a stable code that scripts can
+search for, whatever its text: `journalctl -u edged EDGED_CODE=microphone-lost`. The codes are
+listed in `edged/log_codes.py`.
 """
 
 from __future__ import annotations
@@ -19,9 +20,13 @@ _PLAIN = "%(asctime)s %(levelname)-7s %(message)s"
 
 
 def setup(level: str = "info") -> None:
-    """Sends the records of all loggers to one place. May be called again to change the level."""
+    """Sends the records of all loggers to the journal or stderr.
+
+    May be called again to change the level. `level` (debug, info, warning, error) applies to
+    edged's own loggers; libraries log warnings and errors only.
+    """
     root = logging.getLogger()
-    root.setLevel(logging.WARNING)  # of libraries, only what went wrong
+    root.setLevel(logging.WARNING)
     logging.getLogger("edged").setLevel(level.upper())
     if any(getattr(handler, "of_edged", False) for handler in root.handlers):
         return
@@ -43,7 +48,7 @@ def _handler() -> logging.Handler:
 
 
 def to_journal() -> bool:
-    """True if stderr is the journal's own stream (systemd.exec(5), `$JOURNAL_STREAM`)."""
+    """Whether stderr is a stream of the journal (systemd.exec(5), `$JOURNAL_STREAM`)."""
     try:
         stat = os.fstat(sys.stderr.fileno())
     except (OSError, ValueError):
@@ -59,7 +64,36 @@ class _PriorityFormatter(logging.Formatter):
         return f"<{priority}>" + super().format(record).replace("\n", f"\n<{priority}>")
 
 
-def log_event(log: logging.Logger, level: int, code: str, message: str, **fields: object) -> None:
-    """One change of state. `code` and `fields` become journal fields (`EDGED_CODE=...`)."""
-    extra = {f"EDGED_{name.upper()}": value for name, value in fields.items()}
-    log.log(level, "%s", message, extra={"EDGED_CODE": code, **extra})
+def log_event(
+    logger: logging.Logger, level: int, code: str, message: str, **fields: object
+) -> None:
+    """Logs one change of state.
+
+    Args:
+        logger: the logger of the calling module.
+        level: of `logging`, the one that `edged/log_codes.py` gives for `code`.
+        code: a key of `edged.log_codes.CODES`, as a literal. Becomes the field EDGED_CODE.
+        message: what happened, where, and what to do. Not a format string.
+        fields: more journal fields; `samples=5` becomes EDGED_SAMPLES=5.
+    """
+    logger.log(level, "%s", message, extra=_extra(code, fields))
+
+
+def log_exception(
+    logger: logging.Logger,
+    code: str,
+    message: str,
+    error: BaseException | None = None,
+    **fields: object,
+) -> None:
+    """Logs an unexpected exception as an error with its traceback.
+
+    Args:
+        error: the exception; without it, the one that is being handled.
+        logger, code, message, fields: as for `log_event`.
+    """
+    logger.error("%s", message, exc_info=error or True, extra=_extra(code, fields))
+
+
+def _extra(code: str, fields: dict[str, object]) -> dict[str, object]:
+    return {"EDGED_CODE": code} | {f"EDGED_{name.upper()}": fields[name] for name in fields}

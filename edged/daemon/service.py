@@ -35,7 +35,7 @@ from edged.engine.background_worker import BackgroundWorker
 from edged.engine.engine_thread import End, Engine, Flush
 from edged.errors import EdgedError
 from edged.events import Error, Event, Turn
-from edged.logs import log_event
+from edged.logs import log_event, log_exception
 from edged.models import loader
 from edged.mqtt.commands import Command
 from edged.mqtt.embedded_broker import EmbeddedBroker
@@ -100,7 +100,7 @@ class Daemon:
             except queue.Empty:
                 pass
             except Exception:
-                _log.exception("a job of the daemon failed", extra={"EDGED_CODE": "job-failed"})
+                log_exception(_log, "job-failed", "a job of the main thread failed")
             self._look_safely()
         code = self._stop(self._stop_by)
         return EdgedError.exit_code if self._vigil.given_up else code
@@ -310,8 +310,7 @@ class Daemon:
             self._look_after(time.monotonic())
         except Exception:
             if not self._stumbled:
-                message = "looking after the daemon failed"
-                _log.exception(message, extra={"EDGED_CODE": "look-after-failed"})
+                log_exception(_log, "supervision-failed", "the supervision failed; it goes on")
             self._stumbled = True
         else:
             self._stumbled = False

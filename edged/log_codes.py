@@ -1,0 +1,124 @@
+"""The code of every log line (the journal's field EDGED_CODE), in alphabetical order.
+
+Codes are part of edged's interface: scripts and alerts search for them, so that a code keeps its
+meaning and the text beside it may change. `python -m edged.log_codes` prints the table of
+deploy/README.md; `tests/unit/test_log_codes.py` keeps both in step with the calls in the code.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class LogCode(NamedTuple):
+    """What one code says.
+
+    Attributes:
+        level: `info`, `warning`, `error` or `critical`; several of them, separated by a blank,
+            if it depends.
+        meaning: one sentence.
+        action: what the reader should do; empty if nothing.
+    """
+
+    level: str
+    meaning: str
+    action: str = ""
+
+
+# fmt: off
+CODES: dict[str, LogCode] = {
+    "api-closed": LogCode("warning",
+        "The API server cannot open its port; it tries again.",
+        "Free the port or choose another one in EDGED_LISTEN."),
+    "api-failed": LogCode("error",
+        "The API server failed for an unexpected reason; it starts again.",
+        "Report the traceback."),
+    "api-foreign": LogCode("warning",
+        "A request for another host name, or from a page of another origin, was refused.",
+        "If the page is yours, name its origin in EDGED_LISTEN_ORIGINS."),
+    "api-open": LogCode("info",
+        "The API server accepts connections."),
+    "api-request-failed": LogCode("error",
+        "A request failed for an unexpected reason; the client got status 500.",
+        "Report the traceback."),
+    "api-stream": LogCode("error",
+        "A stream of the API server failed in its worker thread.",
+        "Report the traceback."),
+    "api-stream-failed": LogCode("error",
+        "A stream of the API server failed for an unexpected reason.",
+        "Report the traceback."),
+    "audio-dropped": LogCode("warning",
+        "The recogniser was slower than the microphone; the oldest waiting audio was dropped.",
+        "Choose a smaller model, or give the device less other work."),
+    "engine-failed": LogCode("error",
+        "The recogniser failed and starts again after a pause.",
+        "Report the traceback."),
+    "engine-listener": LogCode("error",
+        "Events of the recogniser could not be handed on.",
+        "Report the traceback."),
+    "engine-stuck": LogCode("error",
+        "The recogniser did not finish in time when edged stopped; its last words may be missing."),
+    "given-up": LogCode("critical",
+        "A thread hangs and no systemd watchdog would end the process: edged exits with code 70.",
+        "Let a restart policy start edged again; report which thread it was."),
+    "heartbeat-back": LogCode("info",
+        "Every thread sends heartbeats again."),
+    "heartbeat-missing": LogCode("error",
+        "A thread sends no heartbeats. Unless it recovers, edged is restarted.",
+        "Report it if it happens again."),
+    "history-unwritable": LogCode("warning",
+        "The settings that were accepted cannot be kept for `edged config rollback`.",
+        "See why the folder cannot be written: disk full, or its owner."),
+    "job-failed": LogCode("error",
+        "A task of the daemon's main thread failed for an unexpected reason.",
+        "Report the traceback."),
+    "mqtt-insecure": LogCode("warning",
+        "EDGED_MQTT_INSECURE is on: the connection can be read and changed on its way.",
+        "Give the broker's certificate in EDGED_MQTT_CA_FILE instead."),
+    "mute-refused": LogCode("warning",
+        "A client of the API server asked to mute or unmute, which the settings do not allow."),
+    "muted-in-doubt": LogCode("warning",
+        "The file that says whether the microphone is muted is damaged: edged stays muted.",
+        "Send cmd/mute, or change the line EDGED_MUTE= of the settings file."),
+    "no-turn-model": LogCode("warning",
+        "The turn model is missing or too slow on this device; turns end by silence alone.",
+        "Run `edged models fetch` if it is missing."),
+    "ready": LogCode("info",
+        "edged has started."),
+    "recogniser-restarted": LogCode("info",
+        "The recogniser was restarted by cmd/restart."),
+    "settings-changed": LogCode("info",
+        "Other settings are in force; the message names them."),
+    "settings-note": LogCode("warning",
+        "A settings file or the environment holds something that has no effect."),
+    "settings-refused": LogCode("error",
+        "The settings files have mistakes; the previous settings stay in force.",
+        "Correct the line that the message names (`edged config check FILE`)."),
+    "state-damaged": LogCode("warning",
+        "The state file cannot be read; settings that were changed over MQTT are forgotten."),
+    "state-unwritable": LogCode("warning",
+        "Settings changed over MQTT cannot be saved; they are lost at the next restart.",
+        "See why the state folder cannot be written: disk full, or its owner."),
+    "state-written": LogCode("info",
+        "The state file can be written again."),
+    "stopped": LogCode("info",
+        "edged has stopped."),
+    "supervision-failed": LogCode("error",
+        "The daemon's supervision failed for an unexpected reason; it goes on.",
+        "Report the traceback."),
+}
+# fmt: on
+
+
+def markdown_table() -> str:
+    """The table as it stands in deploy/README.md, ending with a line break."""
+    rows = ["| code | level | meaning | what to do |", "|---|---|---|---|"]
+    rows += [
+        f"| `{code}` | {entry.level.replace(' ', ', ')} | {entry.meaning} | {entry.action} |"
+        for code, entry in CODES.items()
+    ]
+    return "\n".join(rows) + "\n"
+
+
+if __name__ == "__main__":
+    print(markdown_table(), end="")

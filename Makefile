@@ -14,7 +14,7 @@ export ORT_DISABLE_TELEMETRY := 1
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help run install uninstall deb test test-vm test-vm-unit test-installer test-deb \
-        test-arm64 test-homeassistant clients bench api-bench daemon-bench daemon-soak lint \
+        test-arm64 test-homeassistant clients bench bench-turns api-bench daemon-bench daemon-soak lint \
         format models setup clean distclean
 
 help: ## this list
@@ -43,6 +43,9 @@ test-vm test-vm-unit: $(VENV)/dev
 
 bench: models ## measure this machine: make bench ARGS="--delay 7,10,16"
 	@$(EDGED) bench $(ARGS)
+
+bench-turns: $(VENV)/run models ## measure the turn model: make bench-turns ARGS="--manifest FILE"
+	@$(PY) -m models.turn.bench_turns $(ARGS)
 
 api-bench: $(VENV)/dev models ## the door: 8 live streams, 2 h at 20 x, 50 000 hostile messages, Opus, memory
 	@$(PY) -m tests.bench.api_bench $(ARGS)

@@ -272,15 +272,12 @@ def bench(
     Each clip goes through a session of its own, frame by frame, as fast as it can.
 
     edged bench --manifest speech/manifest.jsonl --delay 7,10,16 --peer moonshine-voice
-
-    edged bench turns --manifest speech/manifest.jsonl
     """
     if what == "turns":
-        from edged.bench.turns import bench_turns
-
-        if manifest is None:
-            raise RequestError("`edged bench turns` needs --manifest: clips with `turns` or `text`")
-        raise typer.Exit(bench_turns(manifest, models_dir, model, as_json))
+        raise RequestError(
+            "the turn model is now measured from a source checkout: run"
+            ' `make bench-turns ARGS="--manifest FILE"` there'
+        )
     from edged.bench.bench import Plan
     from edged.bench.bench import bench as work
 

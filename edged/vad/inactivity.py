@@ -2,7 +2,7 @@
 
 Three logistic hazards over the same features: P(silent for 0.5 s), P(silent from 0.5 to 1.0 s,
 given that), P(silent from 1.0 to 2.0 s, given both). Their running product cannot rise with the
-horizon. The weights are fitted by `models/fit_inactivity.py`.
+horizon. The weights are fitted by `models/turn/fit.py`.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ class Weights:
 
     For the bench: fitted_on, the speakers the weights have seen; silence_only_2s, the baseline
     fitted on the same steps, and silence_only_told_2s, on those in pauses alone
-    (edged/bench/turn_scores.py).
+    (models/turn/scores.py).
     """
 
     hazards: NDArray[np.float64]

@@ -27,7 +27,7 @@ UNSURE = (0.1, 0.7)  # only a first answer in between is asked about again
 # speech. So questions are rationed: one every 12 s in the long run, three in a row after a
 # rest. On labelled speech 0.11 questions a second were left of 0.34 (asked twice in every pause),
 # and 0.08 are since what the words settle is not asked.
-# Every 6 s costs a quarter more, and no figure of the others in `edged bench turns` gains 0.03.
+# Every 6 s costs a quarter more, and no figure of the others in `make bench-turns` gains 0.03.
 EVERY_S = 12.0
 SAVED = 3.0
 MIN_SPEECH_S = 0.1

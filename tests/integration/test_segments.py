@@ -9,7 +9,6 @@ import pytest
 from numpy.typing import NDArray
 
 from edged import SAMPLE_RATE, STEP_S, STEP_SAMPLES, resources
-from edged.bench.turn_material import load_audio
 from edged.engine.session import Session
 from edged.events import EndText, Event, Text, Turn
 from edged.models.loader import Models, load
@@ -18,6 +17,7 @@ from edged.stt.decoder import Decoder, Hypothesis
 from edged.stt.recogniser import RATE
 from edged.stt.segment import PROMPT
 from edged.vad.gate import WINDOW_S
+from models.turn.material import load_audio
 
 Audio = NDArray[np.int16]
 Voice = Callable[[float], float]

@@ -12,14 +12,14 @@ import soxr
 from numpy.typing import NDArray
 
 from edged import SAMPLE_RATE, STEP_S, STEP_SAMPLES
-from edged.bench.turn_evidence import close, hear, judge
-from edged.bench.turn_material import Stream
 from edged.engine.session import Session
 from edged.events import Step, Turn
 from edged.models import loader
 from edged.models.loader import Models, load
 from edged.options import Options
 from edged.vad.endpoint import CAP, LATE, Endpoint
+from models.turn.evidence import close_turns, rescore, run_session
+from models.turn.material import LabelledStream
 
 SAMPLES = Path(__file__).parents[2] / "models" / "samples"
 Audio = NDArray[np.int16]
@@ -154,17 +154,17 @@ def test_a_board_that_is_too_slow_for_smart_turn_says_so_and_does_without(
     assert slow.missing == models.missing, "it is here, and that is not the trouble"
 
 
-def stream_of(said: Audio) -> Stream:
+def stream_of(said: Audio) -> LabelledStream:
     x = np.concatenate([rest(1), said, rest(2)])
     stop_s = 1 + len(said) / SAMPLE_RATE
     seconds = len(x) / SAMPLE_RATE
-    return Stream("x", ("s",), False, x, ((1.0, stop_s),), (), (stop_s,), seconds)
+    return LabelledStream("x", ("s",), False, x, ((1.0, stop_s),), (), (stop_s,), seconds)
 
 
 def test_smart_turn_is_not_asked_where_the_words_surely_end(models: Models) -> None:
     """A quarter of its questions, each of 0.06 CPU s, were behind a full stop that the recogniser
-    was sure of; without them no figure of `edged bench turns` is worse."""
-    heard = hear(models, stream_of(clip("good-influence")), Options())
+    was sure of; without them no figure of `make bench-turns` is worse."""
+    heard = run_session(models, stream_of(clip("good-influence")), Options())
     assert not heard.asked
     assert len(heard.closed_s) == 1
 
@@ -172,22 +172,24 @@ def test_smart_turn_is_not_asked_where_the_words_surely_end(models: Models) -> N
 def test_the_evidence_without_smart_turn_is_judged_as_a_session_without_it_does(
     models: Models,
 ) -> None:
-    """`edged bench turns` has a row for boards without Smart Turn, from the same sessions."""
+    """`make bench-turns` has a row for boards without Smart Turn, from the same sessions."""
     stream = stream_of(clip("good-influence")[: round(1.7 * SAMPLE_RATE)])  # it breaks off
-    heard = hear(models, stream, Options())
-    without = hear(replace(models, smart_turn=None), stream, Options())
+    heard = run_session(models, stream, Options())
+    without = run_session(replace(models, smart_turn=None), stream, Options())
     assert heard.asked
     assert not without.asked
     np.testing.assert_allclose(
-        judge(heard, models.inactivity, smart_turn=False).inactivity, without.inactivity, atol=1e-9
+        rescore(heard, models.inactivity, smart_turn=False).inactivity,
+        without.inactivity,
+        atol=1e-9,
     )
-    np.testing.assert_allclose(judge(heard, models.inactivity).inactivity, heard.inactivity)
+    np.testing.assert_allclose(rescore(heard, models.inactivity).inactivity, heard.inactivity)
 
 
 def test_turns_closed_from_the_evidence_are_those_of_the_session(models: Models) -> None:
     """The fit's cross-validation closes turns without a session."""
     x = np.concatenate([rest(1), clip("good-influence"), rest(3), clip("peaceful-night"), rest(3)])
-    stream = Stream("x", ("s",), False, x, (), (), (), len(x) / SAMPLE_RATE)
-    heard = hear(models, stream, Options())
+    stream = LabelledStream("x", ("s",), False, x, (), (), (), len(x) / SAMPLE_RATE)
+    heard = run_session(models, stream, Options())
     assert len(heard.closed_s) >= 2
-    assert close(heard, Endpoint()).closed_s == pytest.approx(heard.closed_s)
+    assert close_turns(heard, Endpoint()).closed_s == pytest.approx(heard.closed_s)

@@ -1,15 +1,13 @@
-"""Audio with known speech and known silence, for fitting and scoring the turn model.
+"""Makes labelled audio streams for fitting and scoring the turn model.
 
-Real: clips whose speaker turns were labelled by people, as they are. Synthetic: one speaker's
-sentences strung together with gaps of drawn length, and with some inside a sentence, where the
-speaker made a short pause anyway; gaps are filled with that clip's own room tone. Where sentences
-end is known from the text (edged/bench/sentences.py): read prose goes on behind a full stop after
-a second, and whoever waits for an answer there is not wrong. A clip without a text is taken for
-one sentence. A stream is one visit: one or a few turns, and then rest; most of what is said to a
-box is followed by nothing for long. The truth about a synthetic stream's pauses that were in the
-recording comes from word times where there are any, else from the voice detector, run over the
-clip.
-"""
+Real streams: recordings whose speaker turns were labelled by people, unchanged.
+
+Synthetic streams: sentences of one speaker, joined with silences of random length. Some sentences
+get an additional pause inside, at a place where the speaker made a short one. Silences are filled
+with noise that has the spectrum of the clip's own background. Sentence ends come from the text
+(sentences.py); a clip without a text counts as one sentence. A stream models one visit to the
+device: one or a few turns, then a long silence. The pauses that the recording itself has are known
+from word times where the manifest gives them, else from the voice detector."""
 
 from __future__ import annotations
 
@@ -27,39 +25,44 @@ from numpy.typing import NDArray
 
 from edged import SAMPLE_RATE
 from edged.audio.files import open_audio
-from edged.bench.sentences import (
+from edged.errors import ConfigError
+from models.turn.sentences import (
     BREAKS_OFF,
     TimedWord,
     has_several,
-    punctuated,
+    punctuated_texts,
     sentence_ends,
 )
-from edged.errors import ConfigError
 
 Audio: TypeAlias = NDArray[np.int16]
 Span: TypeAlias = tuple[float, float]
-Listen: TypeAlias = Callable[[Audio], list[Span]]
-Read: TypeAlias = Callable[[Audio], list[TimedWord]]
+FindSpeech: TypeAlias = Callable[[Audio], list[Span]]
+FindWords: TypeAlias = Callable[[Audio], list[TimedWord]]
 
-INNER_S = (0.3, 1.5)  # a pause of this length with one speaker on both sides is inside a turn
-END_S = 2.0  # a silence of this length ends a turn
-CLOSURE_S = 0.08  # a stop consonant is silent for as long: no place to think
-WORD_S = 0.25  # of speech at least on both sides of a thinking pause
-LABEL_GAP_S = 0.15  # words closer than this are one stretch of speech
-STRING_S = 5.0  # of clips in one synthetic stream, or a little more: one or a few turns, and then
-REST_S = 8.0  # of silence at its end: people say what they have to say, and leave
-MOST_S = 45.0  # of clips of one speaker: nobody's way of speaking should rule
+INNER_S = (0.3, 1.5)  # a pause of this length between words of one speaker lies inside a turn
+END_S = 2.0  # a silence of this length or more ends a turn
+CLOSURE_S = 0.08  # stop consonants are silent for up to this long: not a pause
+WORD_S = 0.25  # least speech on both sides of a lengthened pause
+LABEL_GAP_S = 0.15  # labelled words closer than this form one stretch of speech
+STREAM_SPEECH_S = 5.0  # a synthetic stream takes clips until it has this much
+REST_S = 8.0  # silence at the end of a synthetic stream
+SPEAKER_MAX_S = 45.0  # most audio taken of one speaker
 SPEECH_KINDS = ("read", "spontaneous", "command", "digits", "noisy", "speech")
-SYNC_MAPS = "sync map"  # labels without gaps between lines: of no use here
+SYNC_MAPS = "sync map"  # such labels have no gaps between lines and are not used
 
 
 @dataclass(frozen=True)
-class Stream:
-    """24 kHz audio with the truth about it. Times in seconds from its start.
+class LabelledStream:
+    """Audio (int16, 24 kHz) with labels. All times are seconds from its start.
 
-    speech: the union over all speakers. inner: pauses inside a turn, of a sentence as far as
-    sentences are known. ends: where a turn ends. known_s: nothing is known of who speaks after it.
-    between: pauses between two sentences of a turn. read: read aloud.
+    id, speakers: of the recordings it was made from.
+    real: labelled by people; otherwise synthetic.
+    speech: when anybody speaks (the union over all speakers).
+    inner: pauses inside a turn, and inside a sentence where sentence ends are known.
+    ends: where a turn ends.
+    known_s: the labels are valid up to this time.
+    between: pauses between two sentences of one turn.
+    read: read aloud.
     """
 
     id: str
@@ -75,9 +78,13 @@ class Stream:
 
 
 @dataclass(frozen=True)
-class _Clip:
-    """A sentence of a recording, or all of it. Times in seconds of `audio`, the whole recording;
-    of it, start_s to stop_s may be heard."""
+class _Sentence:
+    """One sentence of a recording.
+
+    audio: the whole recording; start_s to stop_s belong to this sentence (seconds of `audio`).
+    speech: when the speaker speaks, seconds of `audio`.
+    tone: amplitude spectrum of the background (`_room_tone`).
+    """
 
     id: str
     speaker: str
@@ -90,15 +97,17 @@ class _Clip:
 
 
 def read_streams(
-    manifest: Path, listen: Listen, read: Read = lambda audio: [], seed: int = 0
-) -> list[Stream]:
-    """All of a manifest: labelled conversations, and streams made from each speaker's clips.
+    manifest: Path, listen: FindSpeech, read: FindWords = lambda audio: [], seed: int = 0
+) -> list[LabelledStream]:
+    """Returns the labelled conversations of a manifest and the streams made from its other clips.
 
-    `listen` gives the speech in int16[n] at 24 kHz, `read` its words; where it gives none, a clip
-    is one sentence. Raises ConfigError, InputError.
+    listen: finds the speech in a clip without word times.
+    read: finds the words of a clip; a clip without any counts as one sentence.
+    seed: of the synthetic streams' silences.
+    Raises ConfigError for the manifest, InputError for a recording.
     """
     entries = _entries(manifest)
-    texts = punctuated()
+    texts = punctuated_texts()
     real = [_labelled(e, manifest.parent) for e in entries if _has_turns(e)]
     clips = [
         sentence
@@ -108,7 +117,7 @@ def read_streams(
             _clip(e, manifest.parent, listen), texts.get(e["id"]) or e.get("text") or "", read
         )
     ]
-    return real + list(_strung(clips, seed))
+    return real + list(_build_streams(clips, seed))
 
 
 def _entries(manifest: Path) -> list[dict[str, Any]]:
@@ -125,12 +134,12 @@ def _has_turns(entry: dict[str, Any]) -> bool:
 
 
 def load_audio(path: Path) -> Audio:
-    """int16[n], 24 kHz mono. Raises InputError."""
+    """Reads a recording as int16[n], 24 kHz mono. Raises InputError."""
     with closing(open_audio(str(path))) as source:
         return np.concatenate(list(source.frames()))
 
 
-def _labelled(entry: dict[str, Any], folder: Path) -> Stream:
+def _labelled(entry: dict[str, Any], folder: Path) -> LabelledStream:
     turns = sorted((float(t[1]), float(t[2]), str(t[0])) for t in entry["turns"])
     duration = float(entry["duration_s"])
     speech = _merge([(a, b) for a, b, _ in turns], 0.0)
@@ -143,7 +152,7 @@ def _labelled(entry: dict[str, Any], folder: Path) -> Stream:
             ends.append(start)
         elif INNER_S[0] <= stop - start <= INNER_S[1] and before & after:
             inner.append((start, stop))
-    return Stream(
+    return LabelledStream(
         str(entry["id"]),
         _speakers(entry),
         True,
@@ -156,7 +165,7 @@ def _labelled(entry: dict[str, Any], folder: Path) -> Stream:
 
 
 def _speakers(entry: dict[str, Any]) -> tuple[str, ...]:
-    """The clip's one speaker where it is named, else all names of its turns."""
+    """Returns the clip's speaker where the manifest names one, else all speakers of its turns."""
     if entry.get("speaker"):
         return (str(entry["speaker"]),)
     return tuple(sorted({str(turn[0]) for turn in entry["turns"]}))
@@ -172,7 +181,7 @@ def _merge(spans: Sequence[Span], gap_s: float) -> list[Span]:
     return merged
 
 
-def _clip(entry: dict[str, Any], folder: Path, listen: Listen) -> _Clip:
+def _clip(entry: dict[str, Any], folder: Path, listen: FindSpeech) -> _Sentence:
     audio = load_audio(folder / entry["file"])
     times = entry.get("word_times") or []
     words = [(float(a), float(b)) for word, a, b in times if word.strip()]
@@ -181,11 +190,11 @@ def _clip(entry: dict[str, Any], folder: Path, listen: Listen) -> _Clip:
     stop = len(audio) / SAMPLE_RATE
     read = entry.get("kind") == "read"
     tone = _room_tone(audio)
-    return _Clip(str(entry["id"]), str(speaker), audio, tuple(speech), tone, read, 0.0, stop)
+    return _Sentence(str(entry["id"]), str(speaker), audio, tuple(speech), tone, read, 0.0, stop)
 
 
-def _sentences(clip: _Clip, text: str, read: Read) -> list[_Clip]:
-    """The clip cut where it is silent between two sentences, without one that breaks off."""
+def _sentences(clip: _Sentence, text: str, read: FindWords) -> list[_Sentence]:
+    """Splits a clip at the silences between sentences and drops an unfinished last sentence."""
     gaps = [(a[1], b[0]) for a, b in pairwise(clip.speech)]
     sentences = []
     if gaps and has_several(text):
@@ -200,7 +209,7 @@ def _sentences(clip: _Clip, text: str, read: Read) -> list[_Clip]:
 
 
 def _room_tone(audio: Audio) -> NDArray[np.float32]:
-    """Amplitude spectrum of the clip's quietest tenth, float32[241]: of frames of 20 ms."""
+    """Returns the amplitude spectrum of the clip's quietest tenth (float32[241], 20 ms frames)."""
     size = SAMPLE_RATE // 50
     frames = audio[: len(audio) // size * size].reshape(-1, size).astype(np.float32)
     power = (frames**2).mean(1)
@@ -210,7 +219,7 @@ def _room_tone(audio: Audio) -> NDArray[np.float32]:
 
 
 def _silence(tone: NDArray[np.float32], seconds: float, rng: np.random.Generator) -> Audio:
-    """Noise with that spectrum: a pause as the clip's microphone and room would give it."""
+    """Returns noise with that spectrum, as the clip's microphone would record in a pause."""
     n = max(2, round(seconds * SAMPLE_RATE))
     spectrum = np.fft.rfft(rng.standard_normal(n))
     shape = np.interp(np.linspace(0, 1, len(spectrum)), np.linspace(0, 1, len(tone)), tone)
@@ -218,8 +227,8 @@ def _silence(tone: NDArray[np.float32], seconds: float, rng: np.random.Generator
     return np.clip(np.round(noise), -32768, 32767).astype(np.int16)
 
 
-class _Tape:
-    """A stream being strung together: audio and its truth grow side by side."""
+class _StreamBuilder:
+    """Appends audio to a stream and keeps its labels up to date."""
 
     def __init__(self, rng: np.random.Generator) -> None:
         self._rng = rng
@@ -237,20 +246,22 @@ class _Tape:
     def audio(self) -> Audio:
         return np.concatenate(self._parts)
 
-    def silence(self, clip: _Clip, seconds: float) -> None:
+    def add_silence(self, clip: _Sentence, seconds: float) -> None:
         self._add(_silence(clip.tone, seconds, self._rng))
 
-    def say(self, clip: _Clip, start_s: float, stop_s: float, goes_on: bool = False) -> None:
-        """The clip between two times, with the truth about it. goes_on: in its sentence."""
+    def add_speech(
+        self, clip: _Sentence, start_s: float, stop_s: float, same_sentence: bool = False
+    ) -> None:
+        """Appends part of a clip. same_sentence: it continues the sentence added before."""
         shift = self.seconds - start_s
         for a, b in clip.speech:
             if b > start_s and a < stop_s:
-                pauses = self.inner if goes_on else self.between
-                self._speak(max(a, start_s) + shift, min(b, stop_s) + shift, pauses)
-                goes_on = True
+                pauses = self.inner if same_sentence else self.between
+                self._label(max(a, start_s) + shift, min(b, stop_s) + shift, pauses)
+                same_sentence = True
         self._add(clip.audio[round(start_s * SAMPLE_RATE) : round(stop_s * SAMPLE_RATE)])
 
-    def _speak(self, start: float, stop: float, pauses: list[Span]) -> None:
+    def _label(self, start: float, stop: float, pauses: list[Span]) -> None:
         if self.speech:
             before = self.speech[-1][1]
             if start - before >= END_S:
@@ -264,59 +275,59 @@ class _Tape:
         self._samples += len(audio)
 
 
-def _strung(clips: Sequence[_Clip], seed: int) -> Iterator[Stream]:
-    """Streams of one speaker each."""
-    speakers: dict[str, list[_Clip]] = {}
+def _build_streams(clips: Sequence[_Sentence], seed: int) -> Iterator[LabelledStream]:
+    """Yields streams with one speaker each."""
+    speakers: dict[str, list[_Sentence]] = {}
     for clip in clips:
         own = speakers.setdefault(clip.speaker, [])
-        if clip.speech and sum(c.stop_s - c.start_s for c in own) < MOST_S:
+        if clip.speech and sum(c.stop_s - c.start_s for c in own) < SPEAKER_MAX_S:
             own.append(clip)
     for speaker, own in speakers.items():
         rng = np.random.default_rng([seed, zlib.crc32(speaker.encode())])
         left = list(own)
         while left:
             taken = [left.pop(0)]
-            while left and sum(c.stop_s - c.start_s for c in taken) < STRING_S:
+            while left and sum(c.stop_s - c.start_s for c in taken) < STREAM_SPEECH_S:
                 taken.append(left.pop(0))
-            yield _string(taken, rng)
+            yield _build_stream(taken, rng)
 
 
-def _string(clips: Sequence[_Clip], rng: np.random.Generator) -> Stream:
-    tape = _Tape(rng)
-    tape.silence(clips[0], min(0.5 + rng.exponential(3.0), 10.0))
+def _build_stream(clips: Sequence[_Sentence], rng: np.random.Generator) -> LabelledStream:
+    builder = _StreamBuilder(rng)
+    builder.add_silence(clips[0], min(0.5 + rng.exponential(3.0), 10.0))
     for clip in clips:
         start, stop = clip.speech[0][0], clip.speech[-1][1]
         start, stop = max(clip.start_s, start - 0.1), min(stop + 0.15, clip.stop_s)
-        cut = _cut(clip, rng)
-        goes_on = cut is not None and rng.random() < 0.6
-        if cut is not None and goes_on:
-            tape.say(clip, start, cut)
-            tape.silence(clip, rng.uniform(*INNER_S))
+        cut = _pause_to_lengthen(clip, rng)
+        lengthen = cut is not None and rng.random() < 0.6
+        if cut is not None and lengthen:
+            builder.add_speech(clip, start, cut)
+            builder.add_silence(clip, rng.uniform(*INNER_S))
             start = cut
-        tape.say(clip, start, stop, goes_on)
+        builder.add_speech(clip, start, stop, lengthen)
         if clip is clips[-1]:
-            tape.silence(clip, REST_S)
-        elif rng.random() < 0.15:  # the turn goes on behind a finished sentence
-            tape.silence(clip, rng.uniform(*INNER_S))
+            builder.add_silence(clip, REST_S)
+        elif rng.random() < 0.15:  # the turn continues after this sentence
+            builder.add_silence(clip, rng.uniform(*INNER_S))
         else:
-            tape.silence(clip, min(END_S + 0.2 + rng.exponential(4.0), 12.0))
-    tape.ends.append(tape.speech[-1][1])
-    return Stream(
+            builder.add_silence(clip, min(END_S + 0.2 + rng.exponential(4.0), 12.0))
+    builder.ends.append(builder.speech[-1][1])
+    return LabelledStream(
         "+".join(dict.fromkeys(clip.id for clip in (clips[0], clips[-1]))),
         (clips[0].speaker,),
         False,
-        tape.audio(),
-        tuple(tape.speech),
-        tuple(tape.inner),
-        tuple(tape.ends),
-        tape.seconds,
-        tuple(tape.between),
+        builder.audio(),
+        tuple(builder.speech),
+        tuple(builder.inner),
+        tuple(builder.ends),
+        builder.seconds,
+        tuple(builder.between),
         clips[0].read,
     )
 
 
-def _cut(clip: _Clip, rng: np.random.Generator) -> float | None:
-    """The middle of a short pause inside the clip: where a thinking pause can be put in."""
+def _pause_to_lengthen(clip: _Sentence, rng: np.random.Generator) -> float | None:
+    """Returns the middle of a random short pause inside the clip; None if it has none."""
     first, last = clip.speech[0][0] + WORD_S, clip.speech[-1][1] - WORD_S
     gaps = [
         (a[1] + b[0]) / 2

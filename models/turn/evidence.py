@@ -1,4 +1,4 @@
-"""Real sessions over labelled audio: the evidence and the truth of every step."""
+"""Runs sessions over labelled audio and collects evidence and labels for every step."""
 
 from __future__ import annotations
 
@@ -12,8 +12,6 @@ import soxr
 from numpy.typing import NDArray
 
 from edged import SAMPLE_RATE, STEP_S, STEP_SAMPLES
-from edged.bench.sentences import TimedWord
-from edged.bench.turn_material import Audio, Listen, Read, Span, Stream
 from edged.engine.session import Session
 from edged.events import HORIZONS_S, Turn
 from edged.models.loader import Models
@@ -24,30 +22,35 @@ from edged.vad.gate import WINDOW_S, Gate
 from edged.vad.inactivity import Inactivity, Weights
 from edged.vad.silero import RATE, Silero
 from edged.vad.text_evidence import Evidence
+from models.turn.material import Audio, FindSpeech, FindWords, LabelledStream, Span
+from models.turn.sentences import TimedWord
 
-# Silero's probability falls below its threshold this long after the voice has stopped: median
-# over 15 clips with hand-labelled ends. Its onset is off by 0.02 s: within a window.
+# Silero's probability falls below its threshold this long after the voice has stopped: median over
+# 15 clips with hand-labelled ends. Its onset is 0.02 s off, which is within one window.
 TAIL_S = 0.09
 
 Floats: TypeAlias = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Heard:
-    """What a session made of a stream: one item a step, but for `closed_s`.
+class SessionTrace:
+    """What a session computed for a stream.
 
-    closed_s: when each `turn` was given (stream time). asked: how often Smart Turn ran.
+    evidence: the turn detector's evidence, one item a step.
+    inactivity: float64[steps, 3], P(nobody speaks in the next 0.5, 1.0, 2.0 s).
+    closed_s: stream times at which a `turn` was given.
+    asked: how often Smart Turn ran.
     """
 
-    stream: Stream
+    stream: LabelledStream
     evidence: tuple[Evidence, ...]
     inactivity: Floats
     closed_s: tuple[float, ...]
     asked: int = 0
 
 
-def hear(models: Models, stream: Stream, options: Options) -> Heard:
-    """Pushes the whole stream through a session, at once and repeatably."""
+def run_session(models: Models, stream: LabelledStream, options: Options) -> SessionTrace:
+    """Pushes a stream through a new session, without real-time pacing; the result is repeatable."""
     session = Session(models, options)
     evidence, inactivity, closed = [], [], []
     for number, frame in enumerate(_frames(stream.audio)):
@@ -56,13 +59,15 @@ def hear(models: Models, stream: Stream, options: Options) -> Heard:
         assert session.judge.evidence is not None
         evidence.append(session.judge.evidence)
         inactivity.append(session.judge.inactivity)
-    return Heard(stream, tuple(evidence), np.array(inactivity), tuple(closed), session.judge.asked)
+    return SessionTrace(
+        stream, tuple(evidence), np.array(inactivity), tuple(closed), session.judge.asked
+    )
 
 
-def judge(one: Heard, weights: Weights, smart_turn: bool = True) -> Heard:
-    """The same evidence judged anew, by other weights or without what Smart Turn has said.
+def rescore(one: SessionTrace, weights: Weights, smart_turn: bool = True) -> SessionTrace:
+    """Computes the inactivity again, with other weights or without Smart Turn's answers.
 
-    The turns stay those of the session.
+    `closed_s` stays that of the session.
     """
     model = Inactivity(weights)
     evidence = one.evidence
@@ -71,10 +76,10 @@ def judge(one: Heard, weights: Weights, smart_turn: bool = True) -> Heard:
     return replace(one, evidence=evidence, inactivity=np.array([model.push(e) for e in evidence]))
 
 
-def close(one: Heard, endpoint: Endpoint) -> Heard:
-    """The turns that `endpoint` would close, by the evidence and the probabilities of `one`.
+def close_turns(one: SessionTrace, endpoint: Endpoint) -> SessionTrace:
+    """Replaces `closed_s` by the times at which `endpoint` would close turns.
 
-    A session's turns but for what opens one: here all that the clock takes for speech.
+    A session opens a turn when the voice gate opens; here any detected speech opens one.
     """
     closed, is_open = [], False
     for number, (e, p) in enumerate(zip(one.evidence, one.inactivity, strict=True), 1):
@@ -85,8 +90,8 @@ def close(one: Heard, endpoint: Endpoint) -> Heard:
     return replace(one, closed_s=tuple(closed))
 
 
-def silence_s(one: Heard) -> Floats:
-    """float64[steps]: since the last speech, or since the start where there was none."""
+def silence_s(one: SessionTrace) -> Floats:
+    """float64[steps]: seconds since the last speech, or since the start before any."""
     silence = [e.heard_s if e.silence_s is None else e.silence_s for e in one.evidence]
     return np.array(silence)
 
@@ -96,8 +101,8 @@ def _frames(audio: Audio) -> Iterator[Audio]:
         yield audio[start : start + STEP_SAMPLES]
 
 
-def truth(stream: Stream, steps: int) -> Floats:
-    """float64[steps, 3]: 1 if nobody speaks in the next 0.5, 1.0, 2.0 s, nan if unknown."""
+def inactivity_labels(stream: LabelledStream, steps: int) -> Floats:
+    """float64[steps, 3]: 1 if nobody speaks in the next 0.5, 1.0, 2.0 s, else 0; nan if unknown."""
     labels = np.full((steps, len(HORIZONS_S)), np.nan)
     for step in range(steps):
         now = (step + 1) * STEP_S
@@ -111,19 +116,19 @@ def truth(stream: Stream, steps: int) -> Floats:
 
 
 def next_speech_s(speech: Sequence[Span], now: float) -> float:
-    """When somebody next speaks: now, if somebody does; infinity, if nobody will."""
+    """Returns when somebody next speaks: `now` if somebody does, infinity if nobody will."""
     return next((max(start, now) for start, stop in speech if stop > now), math.inf)
 
 
-def in_pause(stream: Stream, steps: int) -> NDArray[np.bool_]:
-    """bool[steps]: nobody speaks at the step's end, and somebody has spoken before."""
+def in_pause(stream: LabelledStream, steps: int) -> NDArray[np.bool_]:
+    """bool[steps]: at the step's end nobody speaks, and somebody has spoken before."""
     first = stream.speech[0][0] if stream.speech else math.inf
     times = [(step + 1) * STEP_S for step in range(steps)]
     return np.array([t > first and next_speech_s(stream.speech, t) > t for t in times])
 
 
-def listener(models: Models) -> Listen:
-    """Finds the speech in a clip that nobody has labelled."""
+def speech_finder(models: Models) -> FindSpeech:
+    """Returns a function that finds the speech in a clip with the voice detector."""
 
     def listen(audio: Audio) -> list[Span]:
         x = soxr.resample(audio.astype(np.float32) / 32768, SAMPLE_RATE, RATE)
@@ -142,8 +147,8 @@ def listener(models: Models) -> Listen:
     return listen
 
 
-def reader(models: Models) -> Read:
-    """Finds the words of a clip, all of which it hears first."""
+def word_finder(models: Models) -> FindWords:
+    """Returns a function that recognises the words of a whole clip."""
 
     def read(audio: Audio) -> list[TimedWord]:
         x = soxr.resample(audio.astype(np.float32) / 32768, SAMPLE_RATE, RATE)

@@ -1,4 +1,4 @@
-"""What the turn model is fitted and judged with: material, truth and figures of merit."""
+"""What the turn model is fitted and scored with: streams, labels and figures of merit."""
 
 from __future__ import annotations
 
@@ -10,33 +10,32 @@ import pytest
 import soundfile
 from typer.testing import CliRunner
 
-from edged import SAMPLE_RATE, STEP_S, resources
-from edged.bench.onsets import compared
-from edged.bench.sentences import punctuated, sentence_ends
-from edged.bench.turn_evidence import Heard, in_pause, listener, silence_s, truth
-from edged.bench.turn_material import (
+from edged import SAMPLE_RATE, STEP_S
+from edged.cli.main import app
+from edged.errors import ConfigError
+from edged.vad.text_evidence import Evidence
+from models.turn import bench_turns
+from models.turn.evidence import SessionTrace, in_pause, inactivity_labels, silence_s
+from models.turn.first_words import count_first_words
+from models.turn.material import (
     END_S,
     INNER_S,
     REST_S,
-    Stream,
-    load_audio,
+    LabelledStream,
     read_streams,
 )
-from edged.bench.turn_scores import (
-    SilenceHazard,
+from models.turn.scores import (
+    SilenceBaseline,
     Steps,
     auc,
     brier,
     calibration_error,
     turn_ends,
 )
-from edged.cli.main import app
-from edged.errors import ConfigError
-from edged.models.loader import load
-from edged.vad.text_evidence import Evidence
+from models.turn.sentences import punctuated_texts, sentence_ends
 
 
-def stream(**more: object) -> Stream:
+def stream(**more: object) -> LabelledStream:
     """Speech at 1 to 2 s and 3 to 4 s of 7 s."""
     content: dict[str, object] = {
         "id": "x",
@@ -48,7 +47,7 @@ def stream(**more: object) -> Stream:
         "ends": (4.0,),
         "known_s": 7.0,
     }
-    return Stream(**(content | more))  # type: ignore[arg-type]
+    return LabelledStream(**(content | more))  # type: ignore[arg-type]
 
 
 def at(seconds: float) -> int:
@@ -56,9 +55,9 @@ def at(seconds: float) -> int:
     return round(seconds / STEP_S) - 1
 
 
-# ---- truth --------------------------------------------------------------------------------------
+# ---- labels
 def test_a_label_says_whether_anybody_speaks_in_the_time_that_follows_the_step() -> None:
-    labels = truth(stream(), 87)
+    labels = inactivity_labels(stream(), 87)
     assert labels[at(0.4)].tolist() == [1, 0, 0]
     assert labels[at(1.6)].tolist() == [0, 0, 0], "somebody speaks now"
     assert labels[at(2.08)].tolist() == [1, 0, 0]
@@ -66,10 +65,10 @@ def test_a_label_says_whether_anybody_speaks_in_the_time_that_follows_the_step()
 
 
 def test_a_future_behind_the_end_of_the_recording_is_unknown_and_never_silence() -> None:
-    labels = truth(stream(), 87)
+    labels = inactivity_labels(stream(), 87)
     assert np.isnan(labels[at(5.6), 2])
     assert labels[at(5.6), :2].tolist() == [1, 1]
-    talks_on = truth(stream(speech=((1.0, 2.0), (6.5, 7.0))), 87)
+    talks_on = inactivity_labels(stream(speech=((1.0, 2.0), (6.5, 7.0))), 87)
     assert talks_on[at(5.6), 2] == 0, "that somebody will speak is known before the end"
 
 
@@ -81,7 +80,7 @@ def test_a_pause_lies_between_what_is_spoken_and_not_before_the_first_word() -> 
     assert paused[at(5.6)]
 
 
-# ---- figures ------------------------------------------------------------------------------------
+# ---- figures
 def test_the_roc_area_is_the_share_of_pairs_in_the_right_order() -> None:
     p, y = np.array([0.1, 0.4, 0.35, 0.8]), np.array([0.0, 0, 1, 1])
     assert auc(p, y) == pytest.approx(0.75)
@@ -99,13 +98,13 @@ def test_calibration_error_is_the_mean_distance_of_what_is_said_from_what_is_see
 def test_the_baseline_is_the_share_of_each_duration() -> None:
     silence = np.array([0.05] * 4 + [0.95] * 4)
     y = np.array([0.0, 0, 0, 1, 1, 1, 1, 0])
-    hazard = SilenceHazard(silence, y, np.ones(8))
+    hazard = SilenceBaseline(silence, y, np.ones(8))
     assert hazard(np.array([0.02, 0.9])).tolist() == [0.25, 0.75]
-    assert SilenceHazard.of(hazard.shares)(np.array([0.9])).tolist() == [0.75]
+    assert SilenceBaseline.of(hazard.shares)(np.array([0.9])).tolist() == [0.75]
 
 
-def heard(*closed_s: float) -> Heard:
-    return Heard(stream(), (), np.zeros((0, 3)), closed_s)
+def heard(*closed_s: float) -> SessionTrace:
+    return SessionTrace(stream(), (), np.zeros((0, 3)), closed_s)
 
 
 @pytest.mark.parametrize(
@@ -129,22 +128,22 @@ def test_turns_are_late_missed_or_cut(
 def test_what_nobody_can_foresee_is_the_last_two_seconds_before_another_turn() -> None:
     evidence = tuple(Evidence((0.0,), n * STEP_S, n * STEP_S, 0.0) for n in range(1, 101))
     talk = stream(speech=((1.0, 2.0), (6.0, 6.5)), inner=(), ends=(2.0,), known_s=8.0)
-    steps = Steps.of([Heard(talk, evidence, np.zeros((100, 3)), ())])
+    steps = Steps.of([SessionTrace(talk, evidence, np.zeros((100, 3)), ())])
     times = (np.flatnonzero(steps.sudden) + 1) * STEP_S
     assert (times.min(), times.max()) == pytest.approx((4.08, 6.0))
     inside = stream()
-    steps = Steps.of([Heard(inside, evidence[:87], np.zeros((87, 3)), ())])
+    steps = Steps.of([SessionTrace(inside, evidence[:87], np.zeros((87, 3)), ())])
     assert not steps.sudden.any(), "a pause inside a turn can be told from its end"
 
 
 def test_silence_before_any_speech_counts_from_the_start_and_not_as_speech() -> None:
     """It counted as no silence at all: a room where nobody had spoken yet was "speaking"."""
     evidence = tuple(Evidence((0.0,), n * STEP_S, None, 0.0) for n in range(1, 4))
-    one = Heard(stream(), evidence, np.zeros((3, 3)), ())
+    one = SessionTrace(stream(), evidence, np.zeros((3, 3)), ())
     assert silence_s(one).tolist() == pytest.approx([STEP_S, 2 * STEP_S, 3 * STEP_S])
 
 
-# ---- material -----------------------------------------------------------------------------------
+# ---- material
 @pytest.fixture
 def manifest(tmp_path: Path) -> Path:
     """Two tones of one speaker, each with a gap inside, and a labelled conversation."""
@@ -227,7 +226,7 @@ def test_a_sentence_ends_in_the_gap_where_its_last_word_was_heard(
 
 
 def test_every_clip_with_punctuation_has_a_text_that_ends() -> None:
-    assert all(text[-1] in ".?!…" for text in punctuated().values())
+    assert all(text[-1] in ".?!…" for text in punctuated_texts().values())
 
 
 @pytest.mark.parametrize(
@@ -241,7 +240,7 @@ def test_every_clip_with_punctuation_has_a_text_that_ends() -> None:
 def test_first_words_are_whole_or_lost_or_heard_as_others(
     heard: str, expected: tuple[int, int]
 ) -> None:
-    assert compared(["Two boats left.", "Please call."], heard.split()) == expected
+    assert count_first_words(["Two boats left.", "Please call."], heard.split()) == expected
 
 
 def test_the_same_seed_gives_the_same_streams(manifest: Path) -> None:
@@ -256,20 +255,19 @@ def test_a_manifest_that_is_none_is_named(tmp_path: Path) -> None:
         read_streams(path, lambda audio: [])
 
 
-def test_the_command_without_a_manifest_says_what_it_needs() -> None:
-    """`edged bench turns` was documented and did not exist."""
-    result = CliRunner().invoke(app, ["bench", "turns"])
+def test_the_bench_without_a_manifest_is_a_wrong_command_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The measurement was documented and did not exist."""
+    monkeypatch.setattr("sys.argv", ["bench_turns"])
+    with pytest.raises(SystemExit) as ended:
+        bench_turns.main()
+    assert ended.value.code == 2
+    assert "--manifest" in capsys.readouterr().err
+
+
+def test_the_former_command_names_the_new_one() -> None:
+    result = CliRunner().invoke(app, ["bench", "turns", "--manifest", "m.jsonl"])
     assert result.exit_code == 2
-    assert "needs --manifest" in result.stderr
-
-
-# ---- listening ----------------------------------------------------------------------------------
-def test_the_bench_hears_where_speech_is_in_a_clip_without_labels() -> None:
-    """`edged bench turns` ended with a type error in each run: the network's graph for sequences
-    takes single precision alone, and it was fed the silence behind a clip in double."""
-    clip = np.zeros(SAMPLE_RATE, np.int16)
-    said = load_audio(resources.sample_speech() / "good-influence.flac")
-    spans = listener(load())(np.concatenate([clip, said, clip]))
-    seconds = len(said) / SAMPLE_RATE
-    assert 0.9 < spans[0][0] < 1.6
-    assert seconds + 0.4 < spans[-1][1] < seconds + 1.2
+    assert "make bench-turns" in result.stderr
+    assert result.stderr.count("\n") == 1

@@ -1,11 +1,13 @@
-"""`edged bench turns`: how far the turn model can be trusted, on labelled speech.
+"""Measures on labelled speech how reliable the turn model is.
 
-Speakers that the weights have seen are told from the others, and real conversations from
-strings of clips with known silences.
-"""
+    python -m models.turn.bench_turns --manifest MANIFEST [--json]     (or: make bench-turns)
+
+Speakers that the weights were fitted on are reported apart from the others, and real conversations
+apart from synthetic streams."""
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 import sys
@@ -21,41 +23,42 @@ from rich.progress import Progress
 from rich.table import Table
 
 from edged import SAMPLE_RATE, STEP_S
-from edged.bench import onsets
-from edged.bench.turn_evidence import Heard, hear, judge, listener, reader
-from edged.bench.turn_material import read_streams
-from edged.bench.turn_scores import (
-    SilenceHazard,
-    Steps,
-    auc,
-    brier,
-    calibration_error,
-    turn_ends,
-)
 from edged.engine.run_stats import percentile
+from edged.errors import EdgedError
 from edged.events import HORIZONS_S
 from edged.models.loader import Models, load
 from edged.options import Options
 from edged.vad.inactivity import Inactivity, Weights
 from edged.vad.silero import RATE, Silero
 from edged.vad.smart_turn import SmartTurn
+from models.turn import first_words
+from models.turn.evidence import SessionTrace, rescore, run_session, speech_finder, word_finder
+from models.turn.material import read_streams
+from models.turn.scores import (
+    SilenceBaseline,
+    Steps,
+    auc,
+    brier,
+    calibration_error,
+    turn_ends,
+)
 
 Figures: TypeAlias = dict[str, Any]
 
 NOTES = """\
-The bars are for speakers not fitted on; all columns but one are of those. real: recordings with
-labelled speaker turns, as they are. The rest is synthetic: recorded sentences strung together with
-silences of known length, some inside a sentence, in their own room tone. A pause between two
-sentences of a turn may well be its end, and is counted apart. The last 2 s before another turn
-count as a mistake of whoever holds a turn for over, though nobody can foresee the next one.
-silence duration alone: the best that can be told from it, fitted on the same steps as the model;
-told what is a pause: fitted on the pauses alone, as if it knew when Silero still hears speech."""
+The bars are for speakers not fitted on; all columns but one show those. real: recordings with
+labelled speaker turns, unchanged. The rest is synthetic: recorded sentences joined with silences of
+known length, some inside a sentence, filled with the clip's own background noise. A pause between
+two sentences of a turn may be its end and is counted apart. In the last 2 s before another turn a
+prediction that the turn is over counts as wrong, although nobody can foresee the next turn.
+silence duration alone: the best prediction from it, fitted on the same steps as the model.
+pauses known: the same, fitted on pauses alone, as if it knew when Silero still hears speech."""
 
 
 def bench_turns(
     manifest: Path, models_dir: Path | None = None, model: str = "tiny-en", as_json: bool = False
 ) -> int:
-    """Prints the table, or JSON. Returns the exit code.
+    """Measures and prints a table, or JSON. Returns the exit code.
 
     Raises ConfigError for the manifest, InputError for a clip, ModelError without models.
     """
@@ -65,14 +68,14 @@ def bench_turns(
         groups = measure(
             models, manifest, lambda done, of: bar.update(task, completed=done, total=of)
         )
-    first_words = onsets.measure(models, manifest)
+    onsets = first_words.measure(models, manifest)
     if as_json:
-        print(json.dumps(_plain({"groups": groups, "first_words": asdict(first_words)}), indent=2))
+        print(json.dumps(_plain({"groups": groups, "first_words": asdict(onsets)}), indent=2))
     else:
         show(groups, Console())
-        share = _of(first_words.whole, first_words.tried)
-        print(f"first words complete, plosives, utterances 200 ms apart: {share} (bar: 99 %),")
-        print(f"  the others heard as other words, but for {first_words.lost} that were lost")
+        share = _of(onsets.whole, onsets.tried)
+        print(f"first words complete (plosives, utterances 200 ms apart): {share}, bar 99 %;")
+        print(f"  {onsets.lost} were lost, the others recognised as other words")
         print(NOTES)
     return 0
 
@@ -80,44 +83,44 @@ def bench_turns(
 def measure(
     models: Models, manifest: Path, progress: Callable[[int, int], None] = lambda done, of: None
 ) -> dict[str, Figures]:
-    """Figures by group of streams, each stream through a real session."""
+    """Runs each stream through a session and returns the figures of each group of streams."""
     weights = models.inactivity
-    streams = read_streams(manifest, listener(models), reader(models))
-    heard = []
+    streams = read_streams(manifest, speech_finder(models), word_finder(models))
+    traces = []
     for number, stream in enumerate(streams, 1):
-        heard.append(hear(models, stream, Options()))
+        traces.append(run_session(models, stream, Options()))
         progress(number, len(streams))
     seen = set(weights.fitted_on)
-    groups: dict[str, list[Heard]] = {}
-    for one in heard:
+    groups: dict[str, list[SessionTrace]] = {}
+    for one in traces:
         fitted = bool(seen & set(one.stream.speakers))
         whose = "speakers fitted on" if fitted else "other speakers"
         groups.setdefault(f"all, {whose}", []).append(one)
         if not fitted:
             kind = "read aloud" if one.stream.read else "commands and talk"
             groups.setdefault("real" if one.stream.real else kind, []).append(one)
-    cost = Cost.measured(models, weights, heard)
+    cost = Cost.measured(models, weights, traces)
     return {name: figures(groups[name], weights, cost) for name in sorted(groups)}
 
 
-def figures(heard: Sequence[Heard], weights: Weights, cost: Cost) -> Figures:
-    """Everything that is asked of the turn model. nan: nothing to measure it on."""
-    steps = Steps.of(heard)
+def figures(traces: Sequence[SessionTrace], weights: Weights, cost: Cost) -> Figures:
+    """Computes all figures of a group; nan where it has no data for one."""
+    steps = Steps.of(traces)
     known = np.isfinite(steps.y)
     paused = steps.pause & known[:, 2]
     p, y, silence = steps.p[paused, 2], steps.y[paused, 2], steps.silence_s[paused]
     sudden = steps.sudden[paused]
-    timer = SilenceHazard.of(weights.silence_only_2s)(silence)
-    told = SilenceHazard.of(weights.silence_only_told_2s)(silence)
-    alone = Steps.of([judge(one, weights, smart_turn=False) for one in heard]).p[paused, 2]
-    ends = turn_ends(heard)
+    timer = SilenceBaseline.of(weights.silence_only_2s)(silence)
+    pause_timer = SilenceBaseline.of(weights.silence_only_told_2s)(silence)
+    alone = Steps.of([rescore(one, weights, smart_turn=False) for one in traces]).p[paused, 2]
+    ends = turn_ends(traces)
     return {
-        "streams": len(heard),
-        "audio_s": round(sum(one.stream.known_s for one in heard), 1),
+        "streams": len(traces),
+        "audio_s": round(sum(one.stream.known_s for one in traces), 1),
         "pause_steps": len(y),
         "brier_2s": brier(p, y),
         "brier_2s_silence_only": brier(timer, y),
-        "brier_2s_silence_only_told": brier(told, y),
+        "brier_2s_silence_only_told": brier(pause_timer, y),
         "brier_2s_without_smart_turn": brier(alone, y),
         "brier_gain": 1 - brier(p, y) / brier(timer, y) if len(y) else math.nan,
         "auc_2s": auc(p, y),
@@ -137,26 +140,30 @@ def figures(heard: Sequence[Heard], weights: Weights, cost: Cost) -> Figures:
         "pauses_between_cut": ends.cut_between,
         "short_turns": len(ends.short_s),
         "short_turn_s": percentile(ends.short_s, 50),
-        "questions_per_s": cost.questions_per_s(heard),
+        "questions_per_s": cost.questions_per_s(traces),
         "answer_cpu_s": cost.answer,
         "silero_cpu_s_per_audio_s": cost.silero,
-        "cpu_s_per_audio_s": cost.of(heard),
+        "cpu_s_per_audio_s": cost.of(traces),
     }
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """CPU seconds: of one answer of Smart Turn, of one step's features and hazards, and of
-    Silero per second of audio (which the recogniser's gate would need without a turn model)."""
+    """CPU seconds of each part.
+
+    answer: one run of Smart Turn.
+    step: one step's features and hazards.
+    silero: Silero, per second of audio (the voice gate needs it without a turn model too).
+    """
 
     answer: float
     step: float
     silero: float
 
     @classmethod
-    def measured(cls, models: Models, weights: Weights, heard: Sequence[Heard]) -> Cost:
-        """Each part alone, on one of the streams."""
-        one = heard[0]
+    def measured(cls, models: Models, weights: Weights, traces: Sequence[SessionTrace]) -> Cost:
+        """Measures each part alone, on one of the streams."""
+        one = traces[0]
         model = Inactivity(weights)
         step = _cpu(lambda: [model.push(e) for e in one.evidence]) / max(1, len(one.evidence))
         seconds = 10
@@ -169,15 +176,15 @@ class Cost:
             answer = _cpu(lambda: [smart_turn.probability(noise) for _ in range(3)]) / 3
         return cls(answer, step, silero)
 
-    def of(self, heard: Sequence[Heard]) -> float:
-        """Of all three, per second of audio."""
-        return self.questions_per_s(heard) * self.answer + self.step / STEP_S + self.silero
+    def of(self, traces: Sequence[SessionTrace]) -> float:
+        """Returns the cost of all three per second of audio."""
+        return self.questions_per_s(traces) * self.answer + self.step / STEP_S + self.silero
 
     @staticmethod
-    def questions_per_s(heard: Sequence[Heard]) -> float:
-        """How often Smart Turn was asked, per second of audio."""
-        audio_s = sum(len(one.stream.audio) for one in heard) / SAMPLE_RATE
-        return sum(one.asked for one in heard) / audio_s
+    def questions_per_s(traces: Sequence[SessionTrace]) -> float:
+        """Returns how often Smart Turn ran per second of audio."""
+        audio_s = sum(len(one.stream.audio) for one in traces) / SAMPLE_RATE
+        return sum(one.asked for one in traces) / audio_s
 
 
 def _cpu(work: Callable[[], object]) -> float:
@@ -187,8 +194,8 @@ def _cpu(work: Callable[[], object]) -> float:
 
 
 def show(groups: dict[str, Figures], console: Console) -> None:
-    """One column a group, the bar in the first."""
-    table = Table(title="turns: how far inactivity_prob and the end of a turn can be trusted")
+    """Prints one column a group; the first column is the bar."""
+    table = Table(title="Turn model: inactivity_prob and turn ends")
     table.add_column("")
     table.add_column("bar", justify="right")
     for name in groups:
@@ -199,7 +206,7 @@ def show(groups: dict[str, Figures], console: Console) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """JSON has no nan: what could not be measured is null."""
+    """Replaces nan by None, because JSON has no nan."""
     if isinstance(value, dict):
         return {name: _plain(part) for name, part in value.items()}
     if isinstance(value, list):
@@ -222,10 +229,10 @@ _ROWS: tuple[tuple[str, str, Callable[[Figures], str]], ...] = (
     ("Brier score at 2 s, in pauses", "", lambda f: _number(f["brier_2s"])),
     ("  of silence duration alone", "", lambda f: _number(f["brier_2s_silence_only"])),
     ("    lower by, %", ">= 15", lambda f: _number(100 * f["brier_gain"], 1)),
-    ("  the same, told what is a pause", "", lambda f: _number(f["brier_2s_silence_only_told"])),
+    ("  the same, pauses known", "", lambda f: _number(f["brier_2s_silence_only_told"])),
     ("  without Smart Turn", "", lambda f: _number(f["brier_2s_without_smart_turn"])),
-    ("area under ROC at 2 s, in pauses", ">= 0.80", lambda f: _number(f["auc_2s"])),
-    ("  but for the last 2 s before a turn", "", lambda f: _number(f["auc_2s_but_sudden"])),
+    ("area under the ROC curve at 2 s, in pauses", ">= 0.80", lambda f: _number(f["auc_2s"])),
+    ("  without the last 2 s before a turn", "", lambda f: _number(f["auc_2s_but_sudden"])),
     ("  of silence duration alone", "", lambda f: _number(f["auc_2s_silence_only"])),
     ("  without Smart Turn", "", lambda f: _number(f["auc_2s_without_smart_turn"])),
     (
@@ -252,6 +259,38 @@ _ROWS: tuple[tuple[str, str, Callable[[Figures], str]], ...] = (
     ),
     ("CPU s per audio s", "<= 0.02", lambda f: _number(f["cpu_s_per_audio_s"], 4)),
     ("  of which Silero", "", lambda f: _number(f["silero_cpu_s_per_audio_s"], 4)),
-    ("  questions to Smart Turn, 1/s", "", lambda f: _number(f["questions_per_s"])),
-    ("  one answer, CPU s", "", lambda f: _number(f["answer_cpu_s"])),
+    ("  runs of Smart Turn, 1/s", "", lambda f: _number(f["questions_per_s"])),
+    ("  one run, CPU s", "", lambda f: _number(f["answer_cpu_s"])),
 )
+
+
+def main() -> None:
+    """Command line. Errors are one line on stderr, with edged's exit codes (edged/errors.py)."""
+    parser = argparse.ArgumentParser(
+        prog="python -m models.turn.bench_turns",
+        description=("Measure the turn model on labelled speech."),
+    )
+    parser.add_argument(
+        "--manifest",
+        "-m",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="clips as JSON lines, with `turns` or `text`",
+    )
+    parser.add_argument("--models-dir", type=Path, metavar="DIR", help="where the models are")
+    parser.add_argument("--model", default="tiny-en", metavar="NAME", help="the recogniser")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    arguments = parser.parse_args()
+    try:
+        code = bench_turns(
+            arguments.manifest, arguments.models_dir, arguments.model, arguments.json
+        )
+    except EdgedError as error:
+        print(f"bench_turns: error: {error}", file=sys.stderr)
+        code = error.exit_code
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

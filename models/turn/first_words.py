@@ -1,10 +1,9 @@
-"""Is the first word of an utterance whole, when another ended 200 ms before?
+"""Measures whether the first word of an utterance is complete when another ended 200 ms before.
 
-Utterances whose first word begins with a plosive, the hardest onset to catch, are strung
-together 200 ms apart. A first word is whole if the string's `turn` has it, by sound ("too" is
-"two"); else it was heard as another word, or lost. Words that the recogniser gets wrong even with
-a long silence in front are left out: they say nothing of onsets.
-"""
+Utterances whose first word begins with a plosive, the hardest onset to detect, are joined with
+gaps of 200 ms. A first word is whole if the `turn` of the joined audio has it, by sound ("too" is
+"two"); otherwise it was recognised as another word, or lost. Words that the recogniser gets wrong
+after a long silence too are left out, because they say nothing about onsets."""
 
 from __future__ import annotations
 
@@ -17,32 +16,32 @@ import numpy as np
 from edged import SAMPLE_RATE, STEP_SAMPLES
 from edged.bench import wer
 from edged.bench.manifest import read_manifest
-from edged.bench.turn_evidence import listener
-from edged.bench.turn_material import Audio, Listen, load_audio
 from edged.engine.session import Session
 from edged.events import Event, Turn
 from edged.models.loader import Models
+from models.turn.evidence import speech_finder
+from models.turn.material import Audio, FindSpeech, load_audio
 
 PLOSIVES = tuple("bdgkpqt")
 SOFT_C = ("ce", "ci", "cy", "ch")
-APART_S = 0.2
-LONGEST_S = 6.0  # utterances of more are no commands
-IN_A_STRING = 4
+GAP_S = 0.2
+LONGEST_S = 6.0  # longer utterances are not commands
+GROUP_SIZE = 4  # utterances in one stream
 SAME_SOUND = {"two": "to", "too": "to", "four": "for", "by": "buy", "bye": "buy"}
 
 
 @dataclass(frozen=True, slots=True)
-class Onsets:
-    """`whole` of `tried` first words; `lost` were not heard as another word either."""
+class FirstWords:
+    """Of `tried` first words `whole` were right, and `lost` not even recognised as another word."""
 
     tried: int
     whole: int
     lost: int
 
 
-def measure(models: Models, manifest: Path) -> Onsets:
-    """Raises ConfigError, InputError."""
-    listen = listener(models)
+def measure(models: Models, manifest: Path) -> FirstWords:
+    """Measures on the clips of a manifest. Raises ConfigError, InputError."""
+    listen = speech_finder(models)
     utterances = []
     for clip in read_manifest(manifest):
         if clip.text is not None and begins_with_plosive(clip.text):
@@ -51,24 +50,24 @@ def measure(models: Models, manifest: Path) -> Onsets:
             if 0 < len(audio) < LONGEST_S * SAMPLE_RATE and _heard(models, [audio])[:1] == [first]:
                 utterances.append((clip, audio))
     tried = whole = lost = 0
-    for start in range(0, len(utterances) - 1, IN_A_STRING):
-        string = utterances[start : start + IN_A_STRING]
-        tried += len(string)
-        heard = _heard(models, [audio for _, audio in string])
-        there, gone = compared([clip.text or "" for clip, _ in string], heard)
-        whole, lost = whole + there, lost + gone
-    return Onsets(tried, whole, lost)
+    for start in range(0, len(utterances) - 1, GROUP_SIZE):
+        group = utterances[start : start + GROUP_SIZE]
+        tried += len(group)
+        heard = _heard(models, [audio for _, audio in group])
+        found, missing = count_first_words([clip.text or "" for clip, _ in group], heard)
+        whole, lost = whole + found, lost + missing
+    return FirstWords(tried, whole, lost)
 
 
 def begins_with_plosive(text: str) -> bool:
-    """By spelling: a hard c is one, too."""
+    """Whether the first word begins with a plosive, judged by spelling; a hard c counts."""
     word = (wer.words(text) or [""])[0]
     hard_c = word.startswith("c") and not word.startswith(SOFT_C)
     return (word.startswith(PLOSIVES) and not word.startswith("kn")) or hard_c
 
 
-def _trimmed(audio: Audio, listen: Listen) -> Audio:
-    """Without the silence around the speech."""
+def _trimmed(audio: Audio, listen: FindSpeech) -> Audio:
+    """Removes the silence around the speech."""
     spans = listen(audio)
     if not spans:
         return audio[:0]
@@ -77,9 +76,9 @@ def _trimmed(audio: Audio, listen: Listen) -> Audio:
 
 
 def _heard(models: Models, utterances: Sequence[Audio]) -> list[str]:
-    """The words of the turns of utterances APART_S apart, with silence around."""
+    """Returns the words of all turns of the utterances, joined with gaps of GAP_S."""
     rest = np.zeros(2 * SAMPLE_RATE, np.int16)
-    gap = np.zeros(round(APART_S * SAMPLE_RATE), np.int16)
+    gap = np.zeros(round(GAP_S * SAMPLE_RATE), np.int16)
     parts = [rest]
     for utterance in utterances:
         parts += [utterance, gap]
@@ -92,9 +91,8 @@ def _heard(models: Models, utterances: Sequence[Audio]) -> list[str]:
     return wer.words(" ".join(e.text for e in events if isinstance(e, Turn)))
 
 
-def compared(texts: Sequence[str], heard: Sequence[str]) -> tuple[int, int]:
-    """How many of the texts' first words are in their place among the words heard, and how many
-    have no word in their place."""
+def count_first_words(texts: Sequence[str], heard: Sequence[str]) -> tuple[int, int]:
+    """Returns how many of the texts' first words were recognised, and how many were lost."""
     said: list[str] = []
     firsts = set()
     for text in texts:

@@ -1,8 +1,8 @@
-"""Where sentences end in a clip: for a listener a turn may be over there, and only there.
+"""Finds where sentences end in a clip. A listener may take a turn for finished there only.
 
-The texts of LibriSpeech and of some others have no punctuation. sentences.tsv has it: set by
-hand, from the words alone, before any evidence of the turn model was seen. A clip that breaks off
-in its sentence has a text that ends with an ellipsis.
+The texts of LibriSpeech and of some other sets have no punctuation. sentences.tsv adds it: set by
+hand from the words alone, before any output of the turn model was seen. The text of a clip that
+stops in mid-sentence ends with an ellipsis.
 """
 
 from __future__ import annotations
@@ -17,28 +17,30 @@ from edged.bench import wer
 Span: TypeAlias = tuple[float, float]
 TimedWord: TypeAlias = tuple[str, float, float]  # a word, its start and its stop in seconds
 
-# Times of words are those of the recogniser, which hears the whole clip: off by this much.
+# Word times come from the recogniser, run on the whole clip, and are accurate to about this much.
 AROUND_S = 0.25
 BREAKS_OFF = "…"
 _END = re.compile(r"(?<=[.?!])\s+")
 
 
-def punctuated() -> dict[str, str]:
-    """Text with punctuation, by the clip's id."""
+def punctuated_texts() -> dict[str, str]:
+    """Returns {clip id: text with punctuation} of sentences.tsv."""
     lines = Path(__file__).with_name("sentences.tsv").read_text(encoding="utf-8").splitlines()
     return dict(line.split("\t") for line in lines)
 
 
 def has_several(text: str) -> bool:
-    """Sentences, as far as punctuation tells."""
+    """Whether the text has several sentences, judged by its punctuation."""
     return _END.search(text) is not None
 
 
 def sentence_ends(text: str, heard: Sequence[TimedWord], gaps: Sequence[Span]) -> list[bool]:
-    """Of each of the gaps between stretches of speech: does a sentence end there?
+    """Returns, for each gap between stretches of speech, whether a sentence ends in it.
 
-    text: what is said, with punctuation. heard: the words as a recogniser has them.
-    A sentence that is joined to the next one without a gap has no end here.
+    text: what is said, with punctuation.
+    heard: the recognised words with their times.
+    gaps: start and stop of each silence, seconds.
+    A sentence that is joined to the next one without a gap is not marked.
     """
     spoken = [(word, a, b) for text_, a, b in heard for word in wer.words(text_)]
     sentences = [wer.words(sentence) for sentence in _END.split(text)]

@@ -1,4 +1,4 @@
-"""Figures of merit of inactivity probabilities and of turn ends. Pure functions on arrays."""
+"""Scores inactivity probabilities and turn ends. Pure functions on arrays."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edged import STEP_S
-from edged.bench.turn_evidence import Heard, in_pause, next_speech_s, silence_s, truth
-from edged.bench.turn_material import Span, Stream
 from edged.vad.inactivity import WARM_UP_S
+from models.turn.evidence import SessionTrace, in_pause, inactivity_labels, next_speech_s, silence_s
+from models.turn.material import LabelledStream, Span
 
 Floats = NDArray[np.float64]
 
 _EDGES_S = (0.001, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0)
-SHORT_S = 1.0  # speech of a turn of a word or two
-EARLY_S = 0.3  # labels of speech ends reach further than the voice by up to this
+SHORT_S = 1.0  # a turn with less speech than this has a word or two
+EARLY_S = 0.3  # labelled speech ends are up to this late
 
 
 def brier(p: Floats, y: Floats) -> float:
-    """Mean squared error of probabilities against 0 and 1."""
+    """Returns the mean squared error of probabilities `p` against outcomes `y` (0 or 1)."""
     return float(np.mean((p - y) ** 2)) if len(y) else math.nan
 
 
 def calibration(p: Floats, y: Floats, bins: int = 10) -> list[tuple[float, float, int]]:
-    """Mean probability, observed share and count of each tenth of the scale that is in use."""
+    """Returns (mean probability, observed share, count) of each bin that is not empty."""
     place = np.minimum((p * bins).astype(int), bins - 1)
     return [
         (float(p[place == b].mean()), float(y[place == b].mean()), int((place == b).sum()))
@@ -38,13 +38,17 @@ def calibration(p: Floats, y: Floats, bins: int = 10) -> list[tuple[float, float
 
 
 def calibration_error(p: Floats, y: Floats) -> float:
-    """Expected calibration error over ten bins of equal width (Naeini et al., 2015)."""
+    """Returns the expected calibration error over ten equal bins (Naeini et al., 2015)."""
     curve = calibration(p, y)
-    return sum(n * abs(said - seen) for said, seen, n in curve) / len(y) if len(y) else math.nan
+    return (
+        sum(n * abs(predicted - seen) for predicted, seen, n in curve) / len(y)
+        if len(y)
+        else math.nan
+    )
 
 
 def auc(p: Floats, y: Floats) -> float:
-    """Area under the ROC curve: how often a 1 is given more than a 0; ties count half."""
+    """Returns the area under the ROC curve: how often a 1 gets more than a 0. Ties count half."""
     positives = int((y == 1).sum())
     negatives = len(y) - positives
     if not positives or not negatives:
@@ -55,11 +59,11 @@ def auc(p: Floats, y: Floats) -> float:
     return (rank_sum - positives * (positives + 1) / 2) / (positives * negatives)
 
 
-class SilenceHazard:
-    """The baseline: P(nobody speaks for 2 s) from how long it has been silent, and nothing else.
+class SilenceBaseline:
+    """A baseline: P(nobody speaks for 2 s) from the duration of the silence alone.
 
-    The observed share in each bin of silence duration, which no other function of the duration
-    beats on the data it was fitted on (but for the width of the bins).
+    It gives the observed share in each bin of silence duration. No other function of the duration
+    does better on the data it was fitted on, up to the width of the bins.
     """
 
     def __init__(self, silence_s: Floats, y: Floats, weight: Floats) -> None:
@@ -76,8 +80,8 @@ class SilenceHazard:
         )
 
     @classmethod
-    def of(cls, shares: Sequence[float]) -> SilenceHazard:
-        """From shares that were fitted before."""
+    def of(cls, shares: Sequence[float]) -> SilenceBaseline:
+        """Makes a baseline from shares that were fitted before."""
         hazard = cls.__new__(cls)
         hazard._shares = np.array(shares)
         return hazard
@@ -96,10 +100,13 @@ class SilenceHazard:
 
 @dataclass(frozen=True, slots=True)
 class Steps:
-    """Of some streams: p and y float64[n, 3], silence_s float64[n], pause bool[n].
+    """The steps of several streams, as arrays.
 
-    over: bool[n], the turn is over. sudden: and the next one begins within 2 s: nobody can foresee
-    that.
+    p, y: float64[n, 3], probabilities and labels of the three horizons.
+    silence_s: float64[n], duration of the silence so far.
+    pause: bool[n], in a pause.
+    over: bool[n], the turn is over.
+    sudden: bool[n], the turn is over and the next one begins within 2 s, which nobody can foresee.
     """
 
     p: Floats
@@ -110,23 +117,25 @@ class Steps:
     sudden: Floats
 
     @classmethod
-    def of(cls, heard: Sequence[Heard]) -> Steps:
-        """Steps with an opinion and a known future (that of 0.5 s at least)."""
-        p = np.concatenate([one.inactivity for one in heard])
-        y = np.concatenate([truth(one.stream, len(one.evidence)) for one in heard])
-        pause = np.concatenate([in_pause(one.stream, len(one.evidence)) for one in heard])
-        silence = np.concatenate([silence_s(one) for one in heard])
-        over = np.concatenate([_is_over(one.stream, len(one.evidence)) for one in heard])
+    def of(cls, traces: Sequence[SessionTrace]) -> Steps:
+        """Takes the steps that have a probability and a known label, of 0.5 s at least."""
+        p = np.concatenate([one.inactivity for one in traces])
+        y = np.concatenate([inactivity_labels(one.stream, len(one.evidence)) for one in traces])
+        pause = np.concatenate([in_pause(one.stream, len(one.evidence)) for one in traces])
+        silence = np.concatenate([silence_s(one) for one in traces])
+        over = np.concatenate([_is_over(one.stream, len(one.evidence)) for one in traces])
         opinion = [
-            e.silence_s is not None or e.heard_s >= WARM_UP_S for one in heard for e in one.evidence
+            e.silence_s is not None or e.heard_s >= WARM_UP_S
+            for one in traces
+            for e in one.evidence
         ]
         kept = np.isfinite(y[:, 0]) & np.array(opinion)
         sudden = over & (y[:, 2] == 0)
         return cls(p[kept], y[kept], silence[kept], pause[kept], over[kept], sudden[kept])
 
 
-def _is_over(stream: Stream, steps: int) -> NDArray[np.bool_]:
-    """bool[steps]: the step ends in the silence behind a turn."""
+def _is_over(stream: LabelledStream, steps: int) -> NDArray[np.bool_]:
+    """bool[steps]: the step ends in the silence after a turn."""
     times = (np.arange(steps) + 1) * STEP_S
     over = np.zeros(steps, bool)
     for end in stream.ends:
@@ -136,9 +145,14 @@ def _is_over(stream: Stream, steps: int) -> NDArray[np.bool_]:
 
 @dataclass(frozen=True, slots=True)
 class TurnEnds:
-    """delays_s: from a turn's end to its `turn`; short_s: of those with little speech. missed: ends
-    that none followed before the next speech. cut: pauses inside a turn in which one was given, of
-    `inner`; cut_between: of those between two sentences, `between`."""
+    """How labelled turn ends and pauses were treated.
+
+    delays_s: seconds from a turn's end to its `turn`.
+    missed: turn ends without a `turn` before the next speech.
+    cut, inner: pauses inside a turn in which a `turn` was given, and all such pauses.
+    short_s: the delays of turns with a word or two.
+    cut_between, between: as cut and inner, for pauses between two sentences of a turn.
+    """
 
     delays_s: tuple[float, ...]
     missed: int
@@ -149,12 +163,12 @@ class TurnEnds:
     between: int = 0
 
 
-def turn_ends(heard: Sequence[Heard]) -> TurnEnds:
-    """What became of the labelled turn ends and inner pauses."""
+def turn_ends(traces: Sequence[SessionTrace]) -> TurnEnds:
+    """Compares the given turns with the labelled turn ends and pauses."""
     delays: list[float] = []
     short: list[float] = []
     missed = 0
-    for one in heard:
+    for one in traces:
         stream = one.stream
         for before, end in pairwise((-math.inf, *stream.ends)):
             following = min(next_speech_s(stream.speech, end + 0.001), stream.known_s)
@@ -163,12 +177,12 @@ def turn_ends(heard: Sequence[Heard]) -> TurnEnds:
             missed += not given
             if sum(b - a for a, b in stream.speech if before < a < end) < SHORT_S:
                 short += delays[-1:] if given else []
-    inner = [_is_cut(one, pause) for one in heard for pause in one.stream.inner]
-    between = [_is_cut(one, pause) for one in heard for pause in one.stream.between]
+    inner = [_is_cut(one, pause) for one in traces for pause in one.stream.inner]
+    between = [_is_cut(one, pause) for one in traces for pause in one.stream.between]
     return TurnEnds(
         tuple(delays), missed, sum(inner), len(inner), tuple(short), sum(between), len(between)
     )
 
 
-def _is_cut(one: Heard, pause: Span) -> bool:
+def _is_cut(one: SessionTrace, pause: Span) -> bool:
     return any(pause[0] <= closed <= pause[1] for closed in one.closed_s)

@@ -1,0 +1,353 @@
+"""Fits the weights of the turn model (models/inactivity.json) and draws its calibration curves.
+
+    python -m models.turn.fit MANIFEST [--cache FILE] [--picture models/turn/calibration.png]
+
+MANIFEST lists labelled speech; material.py says which fields are used. Every stream goes through a
+session once, which takes about a sixth of its duration on one core; the evidence is kept in the
+cache file. Two thirds of the speakers are fitted on; `python -m models.turn.bench_turns` prints the
+figures of both parts. This program prints a cross-validation: every speaker is scored with weights
+that were fitted without it. --picture needs matplotlib."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import pickle
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edged import resources
+from edged.engine.run_stats import percentile
+from edged.events import HORIZONS_S
+from edged.models.loader import Models, load
+from edged.options import Options
+from edged.vad.endpoint import Endpoint
+from edged.vad.inactivity import FEATURES, HORIZONS, WARM_UP_S, Features, Weights, probabilities
+from edged.vad.text_evidence import Evidence
+from models.turn.evidence import (
+    SessionTrace,
+    close_turns,
+    in_pause,
+    inactivity_labels,
+    rescore,
+    run_session,
+    silence_s,
+    speech_finder,
+    word_finder,
+)
+from models.turn.material import LabelledStream, read_streams
+from models.turn.scores import (
+    SilenceBaseline,
+    Steps,
+    auc,
+    brier,
+    calibration,
+    calibration_error,
+    turn_ends,
+)
+
+Floats = NDArray[np.float64]
+
+# While evidence is collected, silence alone ends a turn, after 1.4 to 1.8 s. That is later than
+# almost all pauses inside a turn, so the model does not learn from its own decisions.
+COLLECTING = Options(turn_threshold=1.0, turn_silence_ms=800)
+RIDGE = 100.0  # ridge penalty, in steps of audio
+LEAST_SPREAD = 0.2  # least standard deviation: rare features are penalised more
+REAL_SHARE = 0.2  # share of real conversations in the weight of all steps
+FOLDS = 5
+# Features that can only raise or only lower the probability; another sign would be noise.
+SIGNS = {"turn": 1, "text_final": 1, "text_end": 1, "text_dangling": -1}
+_models: Models
+
+# A stream, and two baselines fitted without it: on all steps, and on pauses alone.
+Scored: TypeAlias = tuple[SessionTrace, SilenceBaseline, SilenceBaseline]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("manifest", type=Path)
+    parser.add_argument("--models-dir", type=Path)
+    parser.add_argument("--cache", type=Path, help="file that keeps the evidence between runs")
+    parser.add_argument("--jobs", type=int, default=1, help="number of processes that run sessions")
+    parser.add_argument("--out", type=Path, default=resources.models_data() / "inactivity.json")
+    parser.add_argument("--picture", type=Path)
+    arguments = parser.parse_args()
+    traces = collect(arguments.manifest, arguments.models_dir, arguments.cache, arguments.jobs)
+    fitted, unseen = split(traces)
+    cross_validate(traces)
+    hazards = fit(fitted)
+    write(arguments.out, hazards, fitted)
+    if arguments.picture:
+        draw(arguments.picture, hazards, fitted, unseen)
+    print(f"{len(fitted)} streams fitted, {len(unseen)} left to test: {arguments.out}")
+
+
+def collect(
+    manifest: Path, models_dir: Path | None, cache: Path | None, jobs: int
+) -> list[SessionTrace]:
+    """Returns the trace of every stream, from the cache if that exists."""
+    if cache and cache.exists():
+        return list(pickle.loads(cache.read_bytes()))
+    models = load(models_dir)
+    streams = read_streams(manifest, speech_finder(models), word_finder(models))
+    traces = []
+    with ProcessPoolExecutor(jobs, initializer=_load, initargs=(models_dir,)) as pool:
+        for number, one in enumerate(pool.map(_hear, streams), 1):
+            traces.append(one)
+            print(f"\r{number} of {len(streams)} streams", end="", file=sys.stderr, flush=True)
+    print(file=sys.stderr)
+    if cache:
+        cache.write_bytes(pickle.dumps(traces))
+    return traces
+
+
+def _load(models_dir: Path | None) -> None:
+    global _models  # one copy in each process: models cannot be pickled
+    _models = load(models_dir)
+
+
+def _hear(stream: LabelledStream) -> SessionTrace:
+    return run_session(_models, stream, COLLECTING)
+
+
+def split(traces: Sequence[SessionTrace]) -> tuple[list[SessionTrace], list[SessionTrace]]:
+    """Splits the traces into those to fit on and, every third group of speakers, those to test on.
+
+    Groups with the most real pauses, then with the most audio, come first, so that both parts get
+    some of each.
+    """
+    groups = speaker_groups(traces)
+    fitted = [one for i, group in enumerate(groups) if i % 3 != 2 for one in group]
+    return fitted, [one for group in groups[2::3] for one in group]
+
+
+def speaker_groups(traces: Sequence[SessionTrace]) -> list[list[SessionTrace]]:
+    """Groups the traces so that no speaker is in two groups."""
+    groups: list[tuple[set[str], list[SessionTrace]]] = []
+    for one in traces:
+        mine, streams = set(one.stream.speakers), [one]
+        apart = []
+        for speakers, others in groups:
+            if mine & speakers:
+                mine, streams = mine | speakers, others + streams
+            else:
+                apart.append((speakers, others))
+        groups = [*apart, (mine, streams)]
+    groups.sort(
+        key=lambda group: (
+            -_real_pauses(group[1]),
+            -sum(one.stream.known_s for one in group[1]),
+            min(group[0]),
+        )
+    )
+    return [streams for _, streams in groups]
+
+
+def _real_pauses(traces: Sequence[SessionTrace]) -> int:
+    real = [one for one in traces if one.stream.real]
+    return sum(int(in_pause(one.stream, len(one.evidence)).sum()) for one in real)
+
+
+def rows(
+    traces: Sequence[SessionTrace], turn: bool = True, text: bool = True
+) -> tuple[Floats, Floats, Floats]:
+    """Returns features [n, f], labels [n, 3] and weights [n] of all steps with a known label.
+
+    turn, text: whether to use the answers of Smart Turn and the recogniser's text evidence.
+    """
+    xs, ys, ws = [], [], []
+    steps = {
+        real: sum(len(h.evidence) for h in traces if h.stream.real == real)
+        for real in (True, False)
+    }
+    for one in traces:
+        features = Features()
+        x = np.array([features.push(_without(e, turn, text)) for e in one.evidence])
+        used = _used(one)
+        xs.append(x[used])
+        ys.append(inactivity_labels(one.stream, len(x))[used])
+        share = REAL_SHARE if one.stream.real else 1 - REAL_SHARE
+        ws.append(np.full(int(used.sum()), share / steps[one.stream.real]))
+    weight = np.concatenate(ws)
+    return np.concatenate(xs), np.concatenate(ys), weight / weight.mean()
+
+
+def _used(one: SessionTrace) -> NDArray[np.bool_]:
+    """bool[steps]: the model gives a probability and the next 0.5 s are known."""
+    late = np.array([e.heard_s >= WARM_UP_S for e in one.evidence])
+    return late & np.isfinite(inactivity_labels(one.stream, len(late))[:, 0])
+
+
+def _without(e: Evidence, turn: bool, text: bool) -> Evidence:
+    return replace(e, complete=e.complete if turn else None, belief=e.belief if text else None)
+
+
+def fit(traces: Sequence[SessionTrace]) -> Floats:
+    """Returns the fitted weights, float64[3, features].
+
+    The data are used four times, with and without Smart Turn and text evidence, so that the model
+    is calibrated without them too.
+    """
+    parts = [rows(traces, turn, text) for turn in (True, False) for text in (True, False)]
+    x, y, weight = (np.concatenate([part[i] for part in parts]) for i in range(3))
+    hazards = []
+    survived = np.ones(len(x), bool)
+    for column in range(HORIZONS):
+        known = survived & np.isfinite(y[:, column])
+        hazards.append(_signed(x[known], y[known, column], weight[known]))
+        survived = known & (y[:, column] == 1)
+    return np.array(hazards)
+
+
+def _signed(x: Floats, y: Floats, weight: Floats) -> Floats:
+    """Fits without the features whose weight gets the wrong sign (SIGNS)."""
+    used = list(range(len(FEATURES)))
+    while True:
+        w = np.zeros(len(FEATURES))
+        w[used] = logistic(x[:, used], y, weight)
+        wrong = [i for i, name in enumerate(FEATURES) if w[i] * SIGNS.get(name, 0) < 0]
+        if not wrong:
+            return w
+        used = [i for i in used if i not in wrong]
+
+
+def logistic(x: Floats, y: Floats, weight: Floats, rounds: int = 30) -> Floats:
+    """Ridge logistic regression by Newton's method; the bias has no penalty."""
+    scale = np.maximum(x.std(0), LEAST_SPREAD)
+    z = x / scale
+    penalty = RIDGE * np.eye(x.shape[1])
+    penalty[0, 0] = 1e-6
+    w = np.zeros(x.shape[1])
+    for _ in range(rounds):
+        p = 1 / (1 + np.exp(-z @ w))
+        gradient = z.T @ (weight * (p - y)) + penalty @ w
+        curvature = (z * (weight * p * (1 - p))[:, None]).T @ z + penalty
+        w -= np.linalg.solve(curvature, gradient)
+    return np.asarray(w / scale)
+
+
+def write(path: Path, hazards: Floats, fitted: Sequence[SessionTrace]) -> None:
+    """Writes the weights by name, the speakers fitted on, and the baselines on the same steps."""
+    content = {
+        "made_by": "models/turn/fit.py",
+        "horizons_s": HORIZONS_S,
+        "hazards": [
+            {name: round(float(w), 4) for name, w in zip(FEATURES, row, strict=True)}
+            for row in hazards
+        ],
+        "silence_only_2s": baseline(fitted).shares,
+        "silence_only_told_2s": baseline(fitted, pauses_only=True).shares,
+        "fitted_on": sorted({who for one in fitted for who in one.stream.speakers}),
+    }
+    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def baseline(traces: Sequence[SessionTrace], pauses_only: bool = False) -> SilenceBaseline:
+    """Fits the silence baseline on the same steps, with the same weight, as the model.
+
+    pauses_only: on steps in pauses alone, as if it knew when somebody speaks.
+    """
+    silence = np.concatenate([silence_s(one)[_used(one)] for one in traces])
+    paused = np.concatenate([in_pause(one.stream, len(one.evidence))[_used(one)] for one in traces])
+    _, y, weight = rows(traces)
+    known = np.isfinite(y[:, 2]) & (paused | (not pauses_only))
+    return SilenceBaseline(silence[known], y[known, 2], weight[known])
+
+
+def cross_validate(traces: Sequence[SessionTrace]) -> None:
+    """Prints the figures of all speakers, each scored with weights fitted without it."""
+    groups = speaker_groups(traces)
+    scored: list[Scored] = []
+    for fold in range(FOLDS):
+        fitted = [one for i, group in enumerate(groups) if i % FOLDS != fold for one in group]
+        hazards, timer, pause_timer = (
+            fit(fitted),
+            baseline(fitted),
+            baseline(fitted, pauses_only=True),
+        )
+        left_out = [one for group in groups[fold::FOLDS] for one in group]
+        scored += [(rescore(one, Weights(hazards)), timer, pause_timer) for one in left_out]
+    for name, chosen in (
+        ("real", [one for one in scored if one[0].stream.real]),
+        ("read aloud", [one for one in scored if one[0].stream.read]),
+        (
+            "commands and talk",
+            [one for one in scored if not (one[0].stream.read or one[0].stream.real)],
+        ),
+        ("all", scored),
+    ):
+        print(f"{name}: {_summary(chosen)}; {_ends([one for one, _, _ in chosen])}")
+
+
+def _ends(scored: Sequence[SessionTrace]) -> str:
+    ends = turn_ends([close_turns(one, Endpoint()) for one in scored])
+    median, late = (percentile(ends.delays_s, q) for q in (50, 90))
+    return (
+        f"turn end to `turn` {median:.2f} / {late:.2f} s in median / p90,"
+        f" {ends.missed} of {len(ends.delays_s) + ends.missed} ends missed,"
+        f" {ends.cut} of {ends.inner} inner pauses cut"
+        f" and {ends.cut_between} of {ends.between} between sentences,"
+        f" a word or two {percentile(ends.short_s, 50) or 0:.2f} s ({len(ends.short_s)})"
+    )
+
+
+def _summary(scored: Sequence[Scored]) -> str:
+    steps = Steps.of([one for one, _, _ in scored])
+    silence = [Steps.of([one]).silence_s for one, _, _ in scored]
+    timer = np.concatenate([hazard(s) for (_, hazard, _), s in zip(scored, silence, strict=True)])
+    known_pauses = np.concatenate(
+        [hazard(s) for (_, _, hazard), s in zip(scored, silence, strict=True)]
+    )
+    paused = steps.pause & np.isfinite(steps.y[:, 2])
+    p, y, sudden = steps.p[paused, 2], steps.y[paused, 2], steps.sudden[paused]
+    # An upper bound: a predictor that knows at once whether a pause is a turn's end. Of two
+    # silences after a turn the younger one is farther from the next speech.
+    ideal = steps.over[paused] - 1e-3 * steps.silence_s[paused]
+    errors = [
+        calibration_error(steps.p[known, column], steps.y[known, column])
+        for column, known in enumerate(np.isfinite(steps.y).T)
+    ]
+    return (
+        f"{len(y)} steps in pauses, Brier score at 2 s {brier(p, y):.3f}"
+        f" (silence alone {brier(timer[paused], y):.3f},"
+        f" pauses known {brier(known_pauses[paused], y):.3f}),"
+        f" ROC area {auc(p, y):.3f} ({auc(timer[paused], y):.3f}; without the last 2 s before a"
+        f" turn {auc(p[~sudden], y[~sudden]):.3f}; of an ideal predictor"
+        f" {auc(ideal, y):.3f}),"
+        f" calibration errors {', '.join(f'{e:.3f}' for e in errors)}"
+    )
+
+
+def draw(
+    path: Path, hazards: Floats, fitted: Sequence[SessionTrace], unseen: Sequence[SessionTrace]
+) -> None:
+    """Draws the calibration curves of the three horizons, for both parts of the speakers."""
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(1, HORIZONS, figsize=(11, 4), sharey=True)
+    for column, (axis, horizon) in enumerate(zip(axes, HORIZONS_S, strict=True)):
+        axis.plot([0, 1], [0, 1], color="0.8")
+        for name, traces in (("speakers fitted on", fitted), ("other speakers", unseen)):
+            x, y, _ = rows(traces)
+            known = np.isfinite(y[:, column])
+            p = probabilities(hazards, x[known])[:, column]
+            curve = calibration(p, y[known, column])
+            error = calibration_error(p, y[known, column])
+            predicted, seen = [c[0] for c in curve], [c[1] for c in curve]
+            axis.plot(predicted, seen, marker="o", label=f"{name}, ECE {error:.3f}")
+        axis.set(title=f"next {horizon} s", xlabel="inactivity_prob")
+        axis.legend(fontsize=8, loc="upper left")
+    axes[0].set_ylabel("share of steps after which nobody spoke")
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+
+
+if __name__ == "__main__":
+    main()

@@ -19,8 +19,7 @@ def test_every_name_that_a_recipe_imports_from_this_repository_exists(script: Pa
     imports = [
         node
         for node in ast.walk(ast.parse(script.read_text(encoding="utf-8")))
-        if isinstance(node, ast.ImportFrom)
-        and str(node.module).startswith(("edged", "models"))
+        if isinstance(node, ast.ImportFrom) and str(node.module).startswith(("edged", "models"))
     ]
     assert imports
     for node in imports:

@@ -15,6 +15,7 @@ from typing import TextIO
 from rich.console import Console
 
 from edged import STEP_S
+from edged.atomicfile import replacing
 from edged.audio.files import STDIN, open_audio, shown
 from edged.audio.pcm import RawFormat
 from edged.audio.source import Frame, Source
@@ -211,39 +212,46 @@ def _targets(files: Sequence[str], job: Job) -> list[Path | None]:
 
 @contextlib.contextmanager
 def _output(target: Path | None) -> Iterator[TextIO]:
-    """Standard output, or a file that appears under its name only when it is complete."""
+    """Standard output, or a file that appears under its name only when it is complete.
+
+    Of an input that turns out to be damaged, the result up to the damage is kept. Raises
+    ConfigError if the file cannot be written.
+    """
     if target is None:
         yield sys.stdout
         return
     if os.path.isdir(target):
         raise ConfigError(f"{target} cannot be written: it is a directory")
-    part = target.with_name(target.name + ".part")
+    raised: Exception | None = None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        out = part.open("w", encoding="utf-8")
+        with replacing(target) as new, _closing(new.open("w", encoding="utf-8")) as out:
+            try:
+                yield out
+            except InputError as error:
+                raised = error
+            except OSError as error:
+                raised = error
+                raise
     except OSError as problem:
+        if problem is raised:
+            raise
         raise not_written(str(target), problem) from problem
+    if raised is not None:
+        raise raised
+
+
+@contextlib.contextmanager
+def _closing(out: TextIO) -> Iterator[TextIO]:
+    """Closes a file. After an error, closing tries again to write what a full disk refused: that
+    second error does not replace the first."""
     try:
         yield out
-    except InputError:  # what stands before the damage is a result
-        _finish(out, part, target)
-        raise
     except BaseException:
-        with contextlib.suppress(OSError):  # closing writes again what a full disk did not take
+        with contextlib.suppress(OSError):
             out.close()
-        part.unlink(missing_ok=True)
         raise
-    _finish(out, part, target)
-
-
-def _finish(out: TextIO, part: Path, target: Path) -> None:
-    """Gives the file its name. Raises ConfigError, and leaves nothing, when that does not go."""
-    try:
-        out.close()
-        part.replace(target)
-    except OSError as problem:
-        part.unlink(missing_ok=True)
-        raise not_written(str(target), problem) from problem
+    out.close()
 
 
 def _tell_stats(source: Source, session: Session, stats: RunStats) -> None:

@@ -22,6 +22,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from edged.atomicfile import write_text
 from edged.config import envfile
 from edged.config.sources import SettingsFile, files_of, folder_of, load
 from edged.errors import ConfigError
@@ -110,7 +111,7 @@ class History:
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         path = self.folder / f"{number}-{_hash(files)}.json"
         taken = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-        replace_file(path, json.dumps({"taken": taken, "files": files}, indent=1) + "\n", 0o600)
+        write_text(path, json.dumps({"taken": taken, "files": files}, indent=1) + "\n", 0o600)
 
 
 def restore(kept: Kept, env_file: Path) -> list[Path]:
@@ -127,7 +128,7 @@ def restore(kept: Kept, env_file: Path) -> list[Path]:
             if _current(path) != text:
                 path.parent.mkdir(mode=0o755, exist_ok=True)
                 twin = path if path.exists() else env_file
-                _replace_like(path, text, twin)
+                write_text(path, text, 0o600, twin if twin.exists() else None)
                 changed.append(path)
         for path in files_of(env_file)[0][1:]:
             if path not in wanted:
@@ -144,7 +145,7 @@ def unpack(kept: Kept, folder: Path) -> Path:
     for name, text in kept.files.items():
         path = _place(env_file, name)
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        replace_file(path, text, 0o600)
+        write_text(path, text, 0o600)
     return env_file
 
 
@@ -181,25 +182,6 @@ def same_as_now(kept: Kept, env_file: Path) -> bool:
 def check_kept(kept: Kept, folder: Path) -> None:
     """Raises SettingsError if this version of edged would refuse the set."""
     load(unpack(kept, folder), surroundings=False)
-
-
-def replace_file(path: Path, text: str, mode: int) -> None:
-    """A new file, synced, then renamed over the old one: a power cut leaves one of the two."""
-    new = path.with_name(f".{path.name}.new")
-    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, mode)
-    with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(new, path)
-
-
-def _replace_like(path: Path, text: str, twin: Path) -> None:
-    like = twin.stat() if twin.exists() else None
-    replace_file(path, text, 0o600)
-    if like is not None:
-        os.chown(path, like.st_uid, like.st_gid)
-        os.chmod(path, stat.S_IMODE(like.st_mode))
 
 
 def _texts(env_file: Path, read: Iterable[SettingsFile]) -> dict[str, str] | None:

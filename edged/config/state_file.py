@@ -13,6 +13,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from edged.atomicfile import write_text
 from edged.config.sources import RuntimeOverride
 from edged.logs import log_event
 
@@ -57,7 +58,8 @@ class StateFile:
             },
         }
         try:
-            self._replace(json.dumps(stored, indent=1) + "\n")
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            write_text(self.path, json.dumps(stored, indent=1) + "\n", mode=0o600)
         except OSError as problem:
             told = bool(self.problem)
             self.problem = f"{self.path} cannot be written: {problem.strerror}"
@@ -76,18 +78,3 @@ class StateFile:
             kept.unlink(missing_ok=True)
             os.link(self.path, kept)  # a renamed one would be missing if the power goes now
         return self.write(remembered)
-
-    def _replace(self, text: str) -> None:
-        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        new = self.path.with_suffix(".new")
-        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(new, self.path)
-        folder = os.open(self.path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)

@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from edged import atomicfile
 from edged.errors import ModelError
 from edged.models.catalogue import Catalogue, Entry
-from edged.models.store import Store, plainly, sha256, sync
+from edged.models.store import Store, plainly, sha256
 from edged.stt.moonshine.build_version import BUILDER_VERSION, GRAPH_FILES
 
 STAMP = "built.json"
@@ -110,13 +111,13 @@ def _place(folder: Path) -> Iterator[Path]:
             fresh.mkdir(parents=True)
             yield fresh
             for path in fresh.iterdir():
-                sync(path)
-            sync(fresh)
+                atomicfile.flush(path)
+            atomicfile.flush(fresh)
             shutil.rmtree(old, ignore_errors=True)
             if folder.exists():
                 folder.rename(old)
             fresh.rename(folder)
-            sync(folder.parent)
+            atomicfile.flush_folder(folder.parent)
         finally:
             shutil.rmtree(fresh, ignore_errors=True)
             shutil.rmtree(old, ignore_errors=True)

@@ -24,7 +24,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from edged import resources
+from edged import atomicfile, resources
 from edged.errors import ModelError
 from edged.models.catalogue import Entry, File
 
@@ -120,17 +120,14 @@ class Store:
 
     @contextmanager
     def incoming(self, path: Path) -> Iterator[Path]:
-        """A temporary name beside `path`; it becomes `path` when the block ends well."""
-        part = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        """A temporary file beside `path`; it becomes `path` when the block ends without an error.
+
+        Raises DiskError.
+        """
         with plainly(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            try:
+            with atomicfile.replacing(path) as part:
                 yield part
-                sync(part)
-                part.replace(path)
-                sync(path.parent)
-            finally:
-                part.unlink(missing_ok=True)
 
     @contextmanager
     def lock(self, waiting: Callable[[str], None] = lambda _: None) -> Iterator[None]:
@@ -184,15 +181,6 @@ def is_it(path: Path, file: File, expected_sha256: str | None) -> bool:
     if expected_sha256:
         return sha256(path) == expected_sha256
     return file.crc32c is None or crc32c(path) == file.crc32c
-
-
-def sync(path: Path) -> None:
-    """To the disk: a file's bytes, or a directory's names."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 @contextmanager

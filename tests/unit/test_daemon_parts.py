@@ -347,7 +347,7 @@ def test_what_fails_while_it_looks_after_the_daemon_is_said_once_and_ends_nothin
     monkeypatch.setattr(daemon, "_stop", lambda by: 0)
     monkeypatch.setattr(daemon, "_look_after", look)
     assert daemon.run() == 0
-    said = [r for r in caplog.records if "looking after" in r.getMessage()]
+    said = [r for r in caplog.records if "supervision failed" in r.getMessage()]
     assert [str(r.exc_info[1]) for r in said if r.exc_info] == ["one", "three"]
 
 

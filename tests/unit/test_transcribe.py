@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import time
 from collections import Counter
 from pathlib import Path
@@ -184,23 +185,27 @@ def test_a_result_file_on_a_full_disk_is_said_and_not_left(clip: str, tmp_path: 
     """Closing the file writes again what the disk did not take: that second error, which nobody
     knew, took the place of the first."""
     (tmp_path / "out").mkdir()
-    (tmp_path / "out/clip.txt.part").symlink_to("/dev/full")
-    with pytest.raises(ConfigError, match="cannot be written: No space left on device"):
-        transcribe([clip], Job(output_dir=tmp_path / "out"))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1, before[1]))
+    try:
+        with pytest.raises(ConfigError, match="cannot be written: File too large"):
+            transcribe([clip], Job(output_dir=tmp_path / "out"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert not list((tmp_path / "out").iterdir())
 
 
 def test_a_result_that_would_be_a_directory_is_said_before_the_work(
     clip: str, tmp_path: Path
 ) -> None:
-    """It was met when all had been heard, as "a bug in edged", and the `.part` stayed."""
+    """It was met when all had been heard, as "a bug in edged", and the half-written file stayed."""
     (tmp_path / "out/clip.txt").mkdir(parents=True)
     with pytest.raises(ConfigError, match=r"clip\.txt cannot be written: it is a directory"):
         transcribe([clip], Job(output_dir=tmp_path / "out"))
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["clip.txt"]
 
 
-def test_a_name_that_is_taken_meanwhile_leaves_no_part(
+def test_a_name_that_is_taken_meanwhile_leaves_no_half_written_file(
     clip: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("edged.cli.transcribe.os.path.isdir", lambda _: False)

@@ -21,7 +21,7 @@ from typing import Any
 
 from edged import SAMPLE_RATE, STEP_S, STEP_SAMPLES
 from edged.audio import alsa_hang_guard, cards
-from edged.audio.convert import FORMATS
+from edged.audio.converter import FORMATS
 from edged.errors import DeviceError
 
 try:
@@ -65,13 +65,13 @@ class Microphone:
     """An open capture device. Used, and closed, by one thread only."""
 
     def __init__(
-        self, pcm: Any, name: str, realised: NegotiatedFormat, wake_fd: int | None = None
+        self, pcm: Any, name: str, negotiated: NegotiatedFormat, wake_fd: int | None = None
     ) -> None:
         """`wake_fd`: a descriptor that also ends a wait when it becomes readable."""
         self.name = name  # what ALSA knows it by
-        self.realised = realised
+        self.negotiated = negotiated
         self._pcm = pcm
-        self._frame_bytes = FORMATS[realised.format][0] * realised.channels
+        self._frame_bytes = FORMATS[negotiated.format][0] * negotiated.channels
         self._fds = pcm.polldescriptors()
         self._poll = select.poll()
         for fd, events in self._fds:
@@ -142,18 +142,18 @@ def open_microphone(device: str, wake_fd: int | None = None) -> Microphone:
             raise DeviceError(f"{device}: {HUNG}")
         alsa_hang_guard.close_left_open(name)
     try:
-        pcm, realised = _negotiate(name)
+        pcm, negotiated = _negotiate(name)
     except alsaaudio.ALSAAudioError as problem:
         reason = _reason(problem)
         if device == "default" and reason in MISSING and (card := _any_card()):
             return open_microphone(card, wake_fd)
         raise DeviceError(explain(device, reason)) from None
-    if realised.format not in FORMATS:
+    if negotiated.format not in FORMATS:
         pcm.close()
         raise DeviceError(
-            f"{device} gives {realised.format} samples only; edged reads {', '.join(FORMATS)}"
+            f"{device} gives {negotiated.format} samples only; edged reads {', '.join(FORMATS)}"
         )
-    return Microphone(pcm, name, realised, wake_fd)
+    return Microphone(pcm, name, negotiated, wake_fd)
 
 
 def _any_card() -> str | None:
@@ -231,7 +231,7 @@ def explain(device: str, reason: str) -> str:
     return f"{device} cannot be opened: {reason}"
 
 
-def explain_none() -> str:
+def no_microphone_message() -> str:
     """Why there is no microphone at all, with the remedy."""
     if _may_not_read():
         return explain("the microphone", "No such device")

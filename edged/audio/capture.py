@@ -22,7 +22,7 @@ from edged import SAMPLE_RATE
 from edged.audio import alsa_hang_guard
 from edged.audio.alsa import DEV_SND, Microphone, NegotiatedFormat, open_microphone
 from edged.audio.cards import names_card
-from edged.audio.convert import Converter
+from edged.audio.converter import Converter
 from edged.audio.level import Level
 from edged.audio.ring import Ring
 from edged.audio.stream_clock import StreamClock
@@ -47,7 +47,7 @@ ONLY_OVERRUNS = "it only overruns and no audio comes (for a USB microphone, try 
 STUMBLED = "an error in edged stopped the microphone (the log has it); it is tried again"
 
 
-class Mic(StrEnum):
+class MicrophoneState(StrEnum):
     """What the microphone is doing."""
 
     OPENING = "opening"
@@ -58,22 +58,22 @@ class Mic(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class MicState:
-    """`sentence` is for people, with the remedy if there is something to mend.
+class MicrophoneStatus:
+    """`message` is for people, with the remedy if there is something to mend.
 
-    `since` is Unix time; `realised` what the device gives, None unless it is open.
+    `since` is Unix time; `negotiated` what the device gives, None unless it is open.
     """
 
-    state: Mic
+    state: MicrophoneState
     device: str
-    sentence: str
+    message: str
     since: float
-    realised: NegotiatedFormat | None = None
+    negotiated: NegotiatedFormat | None = None
 
     @property
     def problem(self) -> bool:
         """Whether somebody should look after it."""
-        return self.state in (Mic.LOST, Mic.SILENT)
+        return self.state in (MicrophoneState.LOST, MicrophoneState.SILENT)
 
 
 class Capture:
@@ -84,13 +84,15 @@ class Capture:
         ring: Ring,
         device: str,
         gain_db: float,
-        on_state: Callable[[MicState], None],
+        on_state: Callable[[MicrophoneStatus], None],
     ) -> None:
         """Nothing is opened before `start`. `on_state` is called on the capture thread."""
         self.xruns = 0
         self.heartbeat = time.monotonic()
         """Monotonic time of the last proof of life: frames came, or the retry loop turned."""
-        self.state = MicState(Mic.OPENING, device, f"opening {device}", time.time())
+        self.state = MicrophoneStatus(
+            MicrophoneState.OPENING, device, f"opening {device}", time.time()
+        )
         self._ring = ring
         self._device = device  # what is wished for
         self._current = device  # what the thread is busy with
@@ -149,8 +151,8 @@ class Capture:
         self._wake()
 
     @property
-    def realised(self) -> NegotiatedFormat | None:
-        return self.state.realised
+    def negotiated(self) -> NegotiatedFormat | None:
+        return self.state.negotiated
 
     @property
     def level(self) -> Level | None:
@@ -169,7 +171,7 @@ class Capture:
             try:
                 self._turn()
             except Exception:  # a bug must not make the box deaf
-                if self.state.sentence != STUMBLED:
+                if self.state.message != STUMBLED:
                     log.exception("the capture thread stumbled")
                 self._lose(STUMBLED)
                 self._wait_to_retry(_sound_devices())
@@ -183,9 +185,13 @@ class Capture:
             return
         device, seen = self._device, _sound_devices()
         self._current = device
-        if not self._reported or self.state.state is Mic.MUTED or self.state.device != device:
+        if (
+            not self._reported
+            or self.state.state is MicrophoneState.MUTED
+            or self.state.device != device
+        ):
             self._lost_at, self._retry_s = None, RETRY_MIN_S
-            self._report(Mic.OPENING, f"opening {device}")
+            self._report(MicrophoneState.OPENING, f"opening {device}")
         try:
             microphone = open_microphone(device, self._wake_fd)
         except DeviceError as problem:
@@ -200,13 +206,15 @@ class Capture:
         finally:
             self._converter = None
             microphone.close()
-        if self.state.state is Mic.LOST:
+        if self.state.state is MicrophoneState.LOST:
             self._wait_to_retry(_sound_devices())
 
     def _listen(self, microphone: Microphone) -> None:
         """Reads until somebody asks for something else. Raises DeviceError when it is lost."""
-        realised = microphone.realised
-        converter = Converter(realised.rate, realised.channels, realised.format, self._gain_db)
+        negotiated = microphone.negotiated
+        converter = Converter(
+            negotiated.rate, negotiated.channels, negotiated.format, self._gain_db
+        )
         self._converter = converter
         opened_at = last = time.monotonic()
         broken = True  # what comes next does not follow what came before
@@ -249,16 +257,20 @@ class Capture:
             self._mark_lost(now, queued)
         self._clock.saw(now, self._position + queued)
         self._ring.write(converter.push(data))
-        realised = microphone.realised
+        negotiated = microphone.negotiated
         if converter.zeros < SILENT_S * converter.rate:
             self._lost_at = None
-            self._report(Mic.RUNNING, f"listening to {microphone.name} ({realised})", realised)
+            self._report(
+                MicrophoneState.RUNNING,
+                f"listening to {microphone.name} ({negotiated})",
+                negotiated,
+            )
         else:
             self._report(
-                Mic.SILENT,
+                MicrophoneState.SILENT,
                 f"{microphone.name} gives nothing but digital silence: look for a mute switch on "
                 "it, or a capture volume of zero (alsamixer)",
-                realised,
+                negotiated,
             )
 
     def _mark_lost(self, now: float, queued: float) -> None:
@@ -307,13 +319,13 @@ class Capture:
         self._ring.seal(True)
         self._lost_at = None
         hangs = alsa_hang_guard.anything_left_open()
-        self._report(Mic.MUTED, MUTED_HUNG if hangs else MUTED)
+        self._report(MicrophoneState.MUTED, MUTED_HUNG if hangs else MUTED)
         while self._muted and not self._stopping:
             self.heartbeat = time.monotonic()
             self._sleep(MUTED_TICK_S)
             if hangs and alsa_hang_guard.close_left_open(self._current):
                 hangs = False
-                self._report(Mic.MUTED, MUTED)
+                self._report(MicrophoneState.MUTED, MUTED)
 
     # -- small parts
 
@@ -332,22 +344,26 @@ class Capture:
         with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self._wake_fd)
 
-    def _lose(self, sentence: str) -> None:
+    def _lose(self, message: str) -> None:
         if self._lost_at is None:
             self._lost_at = time.monotonic()
-        self._report(Mic.LOST, sentence)
+        self._report(MicrophoneState.LOST, message)
 
-    def _report(self, state: Mic, sentence: str, realised: NegotiatedFormat | None = None) -> None:
+    def _report(
+        self, state: MicrophoneState, message: str, negotiated: NegotiatedFormat | None = None
+    ) -> None:
         """Tells of a change, once: to the log and to `on_state`."""
         old, device = self.state, self._current
         same = self._reported and (state, device) == (old.state, old.device)
-        if same and (sentence, realised) == (old.sentence, old.realised):
+        if same and (message, negotiated) == (old.message, old.negotiated):
             return
         self._reported = True
-        self.state = MicState(state, device, sentence, old.since if same else time.time(), realised)
+        self.state = MicrophoneStatus(
+            state, device, message, old.since if same else time.time(), negotiated
+        )
         # One warning an episode: the sentences after it only say more.
         worse = self.state.problem and not old.problem
-        log.log(logging.WARNING if worse else logging.INFO, "microphone: %s", sentence)
+        log.log(logging.WARNING if worse else logging.INFO, "microphone: %s", message)
         try:
             self._on_state(self.state)
         except Exception:

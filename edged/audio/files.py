@@ -32,7 +32,7 @@ LISTEN_S = 30.0  # how far ahead a file's level is looked at; speech at once end
 HEAD_BYTES = 16
 
 
-def shown(path: str) -> str:
+def display_name(path: str) -> str:
     """A file's name for people and JSON, who take text alone; a name may be any bytes."""
     return os.fsencode(path).decode("utf-8", "replace")
 
@@ -47,13 +47,14 @@ def open_audio(path: str, raw: RawFormat | None = None) -> Source:
         return _standard_input(raw or RawFormat())
     mode = _mode(path)
     if stat.S_ISDIR(mode):
-        raise InputError(f"{shown(path)} is a directory: name the audio files in it")
+        raise InputError(f"{display_name(path)} is a directory: name the audio files in it")
     if raw is not None:
         size = os.stat(path).st_size if stat.S_ISREG(mode) else None
-        return RawAudio(shown(path), _open(path), raw, size)
+        return RawAudio(display_name(path), _open(path), raw, size)
     if not stat.S_ISREG(mode):
         raise InputError(
-            f"{shown(path)} is not a regular file: say with --input-format what raw audio it gives"
+            f"{display_name(path)} is not a regular file: say with --input-format what raw audio "
+            "it gives"
         )
     return AudioFile(path)
 
@@ -63,7 +64,7 @@ class AudioFile:
 
     def __init__(self, path: str) -> None:
         """Raises InputError for a file that cannot be decoded."""
-        self.name = shown(path)
+        self.name = display_name(path)
         self._path = os.fsencode(path)  # libsndfile's binding takes no other text than UTF-8
         self.bad_samples = 0
         self._kind = kind = _recognise(path)
@@ -151,14 +152,18 @@ def _mode(path: str) -> int:
     try:
         return os.stat(path).st_mode
     except (OSError, ValueError) as problem:
-        raise InputError(f"{shown(path)} cannot be opened: {_strerror(problem)}") from problem
+        raise InputError(
+            f"{display_name(path)} cannot be opened: {_strerror(problem)}"
+        ) from problem
 
 
 def _open(path: str) -> BinaryIO:
     try:
         return open(path, "rb")
     except OSError as problem:
-        raise InputError(f"{shown(path)} cannot be opened: {_strerror(problem)}") from problem
+        raise InputError(
+            f"{display_name(path)} cannot be opened: {_strerror(problem)}"
+        ) from problem
 
 
 def _recognise(path: str) -> str:
@@ -166,7 +171,7 @@ def _recognise(path: str) -> str:
     with _open(path) as file:
         head = file.read(HEAD_BYTES)
     kind = _kind(head)
-    name = shown(path)
+    name = display_name(path)
     if not head:
         raise InputError(f"{name} is empty: zero bytes (accepted: {ACCEPTED})")
     if kind is None:

@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from edged.audio.capture import Capture, MicState
+from edged.audio.capture import Capture, MicrophoneStatus
+from edged.audio.file_capture import FileCapture, is_file_device
 from edged.audio.level import Level
-from edged.audio.playback import FileCapture, is_playback
 from edged.audio.ring import Ring
 
 
@@ -24,7 +24,7 @@ class MicrophoneManager:
         device: str,
         gain_db: float,
         muted: bool,
-        on_state: Callable[[MicState], None],
+        on_state: Callable[[MicrophoneStatus], None],
         samples_dir: Path | None = None,
     ) -> None:
         self.ring = Ring()
@@ -70,7 +70,7 @@ class MicrophoneManager:
 
     def use(self, device: str) -> None:
         """Another device. Nothing but the microphone is touched."""
-        other_kind = is_playback(device) != is_playback(self._device)
+        other_kind = is_file_device(device) != is_file_device(self._device)
         self._device = device
         if not other_kind:
             self._capture.reopen(device)
@@ -81,7 +81,7 @@ class MicrophoneManager:
         self.start()
 
     @property
-    def state(self) -> MicState:
+    def state(self) -> MicrophoneStatus:
         return self._capture.state
 
     @property
@@ -104,7 +104,7 @@ class MicrophoneManager:
             self._capture.mute(self._silenced)
 
     def _make(self) -> Capture | FileCapture:
-        if is_playback(self._device):
+        if is_file_device(self._device):
             return FileCapture(
                 self.ring, self._device, self._gain_db, self._on_state, self._samples_dir
             )

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float32]
 
 
-class History:
+class SampleHistory:
     """Keeps at least the last `capacity` samples of everything that was appended."""
 
     def __init__(self, capacity: int) -> None:

@@ -13,8 +13,8 @@ from typing import Any
 
 from rich.console import Console
 
-from edged.audio.devices import list_devices
-from edged.audio.playback import SAMPLE
+from edged.audio.capture_devices import list_devices
+from edged.audio.file_capture import SAMPLE
 from edged.config.sources import load
 from edged.errors import DeviceError
 from edged.mqtt.embedded_broker import PORT

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from edged.audio import alsa
-from edged.audio.devices import Device, list_devices
+from edged.audio.capture_devices import CaptureDevice, list_devices
 from edged.errors import DeviceError
 
 
@@ -23,7 +23,7 @@ def show_devices(console: Console, as_json: bool = False, current: str | None = 
         rows = [{**asdict(each), "current": _is_current(each, current)} for each in devices]
         console.print_json(json.dumps(rows))
     if not devices:
-        raise DeviceError(alsa.explain_none())
+        raise DeviceError(alsa.no_microphone_message())
     if as_json:
         return
     if not console.is_terminal:
@@ -35,7 +35,7 @@ def show_devices(console: Console, as_json: bool = False, current: str | None = 
     console.print("\nChoose one with EDGED_ALSA_DEVICE=name.", style="dim", highlight=False)
 
 
-def _table(devices: list[Device], current: str | None) -> Table:
+def _table(devices: list[CaptureDevice], current: str | None) -> Table:
     table = Table(box=None, header_style="bold", pad_edge=False)
     for title in ("name", "what it is", ""):
         table.add_column(title, overflow="fold")
@@ -46,7 +46,7 @@ def _table(devices: list[Device], current: str | None) -> Table:
     return table
 
 
-def _notes(device: Device, current: str | None) -> list[str]:
+def _notes(device: CaptureDevice, current: str | None) -> list[str]:
     notes = []
     if _is_current(device, current):
         notes.append("chosen")
@@ -59,5 +59,5 @@ def _notes(device: Device, current: str | None) -> list[str]:
     return notes
 
 
-def _is_current(device: Device, current: str | None) -> bool:
+def _is_current(device: CaptureDevice, current: str | None) -> bool:
     return current is not None and current.lower() in (device.name.lower(), device.usb)

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from edged import STEP_S
 from edged.atomicfile import replacing
-from edged.audio.files import STDIN, open_audio, shown
+from edged.audio.files import STDIN, display_name, open_audio
 from edged.audio.pcm import RawFormat
 from edged.audio.source import Frame, Source
 from edged.cli.stdout import not_written
@@ -103,10 +103,13 @@ def _one(
         source = open_audio(file, job.raw)
     except InputError as error:
         if job.form == "events" and target is None:
-            EventsWriter(sys.stdout, shown(file)).event(Error(str(error), CALLERS_FAULT))
+            EventsWriter(sys.stdout, display_name(file)).event(Error(str(error), CALLERS_FAULT))
         raise
     if titled:  # as head(1) tells files apart
-        put(sys.stdout, ("" if ready.request_id == "1" else "\n") + f"==> {shown(file)} <==\n")
+        put(
+            sys.stdout,
+            ("" if ready.request_id == "1" else "\n") + f"==> {display_name(file)} <==\n",
+        )
     stats = RunStats()
     with contextlib.ExitStack() as stack:
         stack.callback(source.close)
@@ -118,7 +121,7 @@ def _one(
         view = stack.enter_context(_view(source, target, job))
         sinks: list[Writer | View] = [view]
         if not _shows_text(job, target):
-            sinks.append(writer(job.form, out, shown(file), job.text_from))
+            sinks.append(writer(job.form, out, display_name(file), job.text_from))
         _deliver([ready], sinks)
         _stream(source, session, job.realtime, stats, sinks)
     if not stats.step_ms:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from edged import __version__
-from edged.audio.capture import Mic, MicState
+from edged.audio.capture import MicrophoneState, MicrophoneStatus
 from edged.config.report import effective, shown
 from edged.config.settings import Settings, mqtt_may_change
 from edged.config.sources import Loaded, SettingsFile
@@ -18,9 +18,9 @@ from edged.models.loader import Models
 _BOARD = Path("/proc/device-tree/model")
 
 
-def info(loaded: Loaded, mic: MicState, models: Models) -> dict[str, Any]:
-    """Version, model, board, realised audio and the settings in force, without secrets."""
-    realised = mic.realised
+def info(loaded: Loaded, mic: MicrophoneStatus, models: Models) -> dict[str, Any]:
+    """Version, model, board, negotiated audio and the settings in force, without secrets."""
+    negotiated = mic.negotiated
     return {
         "version": __version__,
         "device": loaded.settings.device,
@@ -34,13 +34,13 @@ def info(loaded: Loaded, mic: MicState, models: Models) -> dict[str, Any]:
         "board": board(),
         "python": platform.python_version(),
         "audio": None
-        if realised is None
+        if negotiated is None
         else {
-            "rate": realised.rate,
-            "channels": realised.channels,
-            "format": realised.format,
-            "period": realised.period,
-            "buffer": realised.buffer,
+            "rate": negotiated.rate,
+            "channels": negotiated.channels,
+            "format": negotiated.format,
+            "period": negotiated.period,
+            "buffer": negotiated.buffer,
         },
         "settings": effective(loaded.settings),
     }
@@ -54,19 +54,19 @@ def board() -> str:
         return platform.machine()
 
 
-def microphone(mic: MicState) -> dict[str, Any]:
+def microphone(mic: MicrophoneStatus) -> dict[str, Any]:
     return {
         "ok": not mic.problem,
         "state": str(mic.state),
         "device": mic.device,
-        "message": mic.sentence,
-        "format": None if mic.realised is None else str(mic.realised),
+        "message": mic.message,
+        "format": None if mic.negotiated is None else str(mic.negotiated),
     }
 
 
-def hears(mic: MicState) -> bool:
+def hears(mic: MicrophoneStatus) -> bool:
     """Whether sound reaches the recogniser."""
-    return mic.state in (Mic.RUNNING, Mic.SILENT)
+    return mic.state in (MicrophoneState.RUNNING, MicrophoneState.SILENT)
 
 
 def live_settings(settings: Settings) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edged import SAMPLE_RATE
-from edged.audio.capture import Mic, MicState
+from edged.audio.capture import MicrophoneState, MicrophoneStatus
 from edged.audio.microphone import MicrophoneManager
 from edged.config.settings import Settings
 from edged.config.settings_manager import SettingsManager
@@ -75,7 +75,7 @@ class Daemon:
             self._notifier, self._say_silence, lambda said: self._publisher.event(Error(said))
         )
         self._link = LinkState(False, Kind.CONNECTING, "not connected yet")
-        self._mic_before: Mic | None = None
+        self._mic_before: MicrophoneState | None = None
         self._embedded: EmbeddedBroker | None = None
         self._api_server: ApiServer | None = None
         self._ready = False
@@ -201,7 +201,7 @@ class Daemon:
 
     # -- what others tell, on their threads
 
-    def _on_mic(self, state: MicState) -> None:
+    def _on_mic(self, state: MicrophoneStatus) -> None:
         self._jobs.put(partial(self._say_state, state))
 
     def _on_link(self, state: LinkState) -> None:
@@ -264,7 +264,7 @@ class Daemon:
 
     # -- what is made of it, on the main thread
 
-    def _say_state(self, mic: MicState) -> None:
+    def _say_state(self, mic: MicrophoneStatus) -> None:
         """Tells of the microphone: `state/mic`, `listening`, an `error` when it was lost."""
         hears = device_info.hears(mic)
         self._tell("mic", device_info.microphone(mic))
@@ -273,7 +273,7 @@ class Daemon:
         if not hears:
             self._engine.submit(End())
         if mic.problem and mic.state is not self._mic_before:
-            self._publisher.event(Error(f"microphone: {mic.sentence}"))
+            self._publisher.event(Error(f"microphone: {mic.message}"))
         self._mic_before = mic.state
 
     def _say_listening(self) -> None:
@@ -325,11 +325,11 @@ class Daemon:
         self._watch(now)  # first: what fails below is no reason to be restarted
         mic = self._hearing.state
         self._notifier.status(self._sentence(mic))
-        tried = mic.state is not Mic.OPENING or now > self._mic_by
+        tried = mic.state is not MicrophoneState.OPENING or now > self._mic_by
         if tried and not self._ready:
             self._ready = True
             self._notifier.ready()
-            log_event(_log, logging.INFO, "ready", f"ready: {mic.sentence}")
+            log_event(_log, logging.INFO, "ready", f"ready: {mic.message}")
         if self._keeper.files.changed(now):
             self._control.reload_quietly()
         self._keeper.save_again(now)
@@ -337,11 +337,11 @@ class Daemon:
             self._next_health = now + self._keeper.settings.health_every_s
             self._publisher.state("health", self._health())
 
-    def _sentence(self, mic: MicState) -> str:
+    def _sentence(self, mic: MicrophoneStatus) -> str:
         broker = "broker ok" if self._link.connected else f"broker: {self._link.message}"
         parts = [
             self._vigil.sentence,
-            mic.sentence,
+            mic.message,
             broker,
             self._control.problem,
             self._keeper.unsaved,
@@ -353,7 +353,7 @@ class Daemon:
         """Why somebody should look after this box, for /healthz."""
         mic = self._hearing.state
         silent = [f"no sign of life from {name}" for name in self._vigil.heartbeats.stale()]
-        return silent + [mic.sentence] * mic.problem
+        return silent + [mic.message] * mic.problem
 
     def _health(self) -> dict[str, Any]:
         ring, level, stats = self._hearing.ring, self._hearing.level, self._publisher.stats()

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 from edged import resources
-from edged.audio.playback import files_of, is_playback
+from edged.audio.file_capture import device_files, is_file_device
 from edged.config.settings import Settings
 from edged.config.sources import SettingsError, load
 from edged.config.state_file import StateFile
@@ -86,7 +86,7 @@ def _broker_and_microphone(settings: Settings) -> Iterator[Finding]:
         yield from check_running(settings, seen)
     elif settings.mute:
         yield Finding("ok", "microphone", "not tried: it is muted (EDGED_MUTE or cmd/mute)")
-    elif is_playback(settings.alsa_device):
+    elif is_file_device(settings.alsa_device):
         yield from _playback(settings)
     else:
         yield from check_microphone(settings.alsa_device)
@@ -102,7 +102,7 @@ def _broker_and_microphone(settings: Settings) -> Iterator[Finding]:
 def _playback(settings: Settings) -> Iterator[Finding]:
     device = settings.alsa_device
     try:
-        count = len(files_of(device, resources.sample_speech()))
+        count = len(device_files(device, resources.sample_speech()))
     except EdgedError as problem:
         yield Finding("fail", "microphone", str(problem), "set EDGED_ALSA_DEVICE")
     else:

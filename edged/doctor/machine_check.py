@@ -9,7 +9,7 @@ import platform
 import sys
 from pathlib import Path
 
-from edged.audio.playback import is_playback
+from edged.audio.file_capture import is_file_device
 from edged.config.settings import Settings
 from edged.doctor.finding import Finding
 
@@ -76,7 +76,7 @@ def check_permissions(settings: Settings) -> list[Finding]:
 
 
 def _sound(settings: Settings) -> list[Finding]:
-    if is_playback(settings.alsa_device) or not _SND.is_dir():
+    if is_file_device(settings.alsa_device) or not _SND.is_dir():
         return []
     closed = [p for p in _SND.glob("pcm*c") if not os.access(p, os.R_OK | os.W_OK)]
     if not closed:

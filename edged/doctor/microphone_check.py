@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from edged.audio.alsa import Microphone, NegotiatedFormat, open_microphone
-from edged.audio.convert import Converter
+from edged.audio.converter import Converter
 from edged.audio.level import CLIPPING, to_db
 from edged.doctor.finding import Finding
 from edged.errors import DeviceError
@@ -50,7 +50,7 @@ def check_microphone(device: str, seconds: float = 3.0) -> list[Finding]:
         return [_unusable(f"{device} is lost while recording: {problem}")]
     finally:
         microphone.close()
-    return [_format(device, microphone.realised), *_judge(device, measured)]
+    return [_format(device, microphone.negotiated), *_judge(device, measured)]
 
 
 def _unusable(sentence: str) -> Finding:
@@ -64,8 +64,8 @@ def _unusable(sentence: str) -> Finding:
 
 def _record(microphone: Microphone, seconds: float) -> Measured | None:
     """None: nothing came at all."""
-    realised = microphone.realised
-    converter = Converter(realised.rate, realised.channels, realised.format)
+    negotiated = microphone.negotiated
+    converter = Converter(negotiated.rate, negotiated.channels, negotiated.format)
     heard: list[np.ndarray] = []
     frames = overruns = 0
     started: float | None = None
@@ -84,7 +84,7 @@ def _record(microphone: Microphone, seconds: float) -> Measured | None:
     if started is None:
         return None
     samples = np.concatenate([*heard, converter.flush()]) / 2.0**15
-    return _measure(samples, frames / realised.rate, now - started, overruns)
+    return _measure(samples, frames / negotiated.rate, now - started, overruns)
 
 
 def _measure(samples: np.ndarray, seconds: float, elapsed_s: float, overruns: int) -> Measured:
@@ -103,9 +103,9 @@ def _measure(samples: np.ndarray, seconds: float, elapsed_s: float, overruns: in
     )
 
 
-def _format(device: str, realised: NegotiatedFormat) -> Finding:
-    text = f"{device} gives {realised}"
-    if realised != NegotiatedFormat(period=realised.period, buffer=realised.buffer):
+def _format(device: str, negotiated: NegotiatedFormat) -> Finding:
+    text = f"{device} gives {negotiated}"
+    if negotiated != NegotiatedFormat(period=negotiated.period, buffer=negotiated.buffer):
         text += "; edged converts it to 24000 Hz, mono"
     return Finding("ok", WHAT, text)
 

@@ -15,7 +15,7 @@ import soxr
 from numpy.typing import NDArray
 
 from edged import SAMPLE_RATE, STEP_S, STEP_SAMPLES
-from edged.audio.sample_history import History
+from edged.audio.sample_history import SampleHistory
 from edged.engine.turns import InlineExecutor, Turns
 from edged.events import EndOfStream, EndText, Event, Flushed, Step, Text, Word
 from edged.models.loader import Models
@@ -55,7 +55,7 @@ class Session:
         self.options = options or Options()
         self._models = models
         self._resampler = soxr.ResampleStream(SAMPLE_RATE, RATE, 1, dtype="float32")
-        self._history = History(HISTORY_S * RATE)
+        self._history = SampleHistory(HISTORY_S * RATE)
         self._silero = Silero(models.silero)
         self._gate = Gate(self.options.vad_threshold)
         self._recogniser = Recogniser(models.graphs, models.vocabulary, self.options, tuning)

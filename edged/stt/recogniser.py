@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edged.audio.sample_history import History
+from edged.audio.sample_history import SampleHistory
 from edged.events import Word
 from edged.options import Options
 from edged.stt.commit import HeardWord
@@ -90,7 +90,7 @@ class Recogniser:
 
     def advance(
         self,
-        history: History,
+        history: SampleHistory,
         until: int,
         backlog: bool = False,
         pause: bool = False,
@@ -120,7 +120,9 @@ class Recogniser:
             self._again(history, until, max(segment.said_s, segment.overdue_s))
         return words
 
-    def finish(self, history: History, until: int, voice_uncertainty: float = 0.0) -> list[Word]:
+    def finish(
+        self, history: SampleHistory, until: int, voice_uncertainty: float = 0.0
+    ) -> list[Word]:
         """The segment ends at `until`: all its words."""
         segment = self._segment
         if segment is None:
@@ -141,7 +143,7 @@ class Recogniser:
             self.runs += self._segment.runs
             self._segment = None
 
-    def _push(self, segment: Segment, history: History, until: int) -> None:
+    def _push(self, segment: Segment, history: SampleHistory, until: int) -> None:
         if until > self._read:
             segment.push(history.read(self._read, until))
             self._read = until
@@ -153,7 +155,7 @@ class Recogniser:
             self.finished.append(Span(self._start, stop, tokens, segment.voice_uncertainty))
         self._segment = None
 
-    def _again(self, history: History, until: int, age_s: float) -> None:
+    def _again(self, history: SampleHistory, until: int, age_s: float) -> None:
         """Ends the segment where it was `age_s` old, and begins the next one there."""
         segment = self._segment
         assert segment is not None

@@ -210,7 +210,7 @@ def stereo(folder: Path, speech: Path) -> None:
             found[name] = words_of(ear)
             shapes[name] = ear.on("state/mic")[-1].json()["format"]
     for name, shape in shapes.items():
-        print(f"stereo: {name} realised {shape}")
+        print(f"stereo: {name} negotiated {shape}")
     # The third is the measure of the second: no two begin at the same sample.
     for other in ("48 kHz stereo", "24 kHz mono too"):
         _compare(other, found[other], "24 kHz mono", found["24 kHz mono"])

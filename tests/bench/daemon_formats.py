@@ -13,7 +13,7 @@ import soxr
 from numpy.typing import NDArray
 
 from edged import SAMPLE_RATE, STEP_S, STEP_SAMPLES
-from edged.audio.convert import FORMATS, Converter
+from edged.audio.converter import FORMATS, Converter
 from edged.audio.files import open_audio
 from edged.bench import wer
 from edged.bench.manifest import read_manifest

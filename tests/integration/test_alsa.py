@@ -47,9 +47,9 @@ def paced():
 def test_a_real_device_gives_24_khz_mono_with_half_a_second_of_buffer(paced):
     microphone = open_microphone(DEVICE)
     try:
-        assert str(microphone.realised) == "24000 Hz, mono, S16_LE"
-        assert microphone.realised.period == 1920
-        assert microphone.realised.buffer_s >= 0.5
+        assert str(microphone.negotiated) == "24000 Hz, mono, S16_LE"
+        assert microphone.negotiated.period == 1920
+        assert microphone.negotiated.buffer_s >= 0.5
     finally:
         microphone.close()
 
@@ -78,8 +78,8 @@ def test_libasound_keeps_quiet_on_stderr(paced, capfd):
 def test_what_the_device_lacks_is_read_back_not_believed(monkeypatch):
     FakeCard(rate=44_100, channels=2).install(monkeypatch)
     microphone = open_microphone("hw:CARD=x")
-    assert (microphone.realised.rate, microphone.realised.channels) == (44_100, 2)
-    assert microphone.realised.buffer_s >= 0.5  # asked for again at the rate it has
+    assert (microphone.negotiated.rate, microphone.negotiated.channels) == (44_100, 2)
+    assert microphone.negotiated.buffer_s >= 0.5  # asked for again at the rate it has
     microphone.close()
 
 
@@ -88,7 +88,7 @@ def test_eight_bits_are_not_taken_while_the_device_has_better(monkeypatch):
     FLOAT_LE asked of a card that had U8 and S32_LE became U8, and speech became noise."""
     card = FakeCard(formats=("U8", "S32_LE")).install(monkeypatch)
     microphone = open_microphone("hw:CARD=x")
-    assert microphone.realised.format == "S32_LE"
+    assert microphone.negotiated.format == "S32_LE"
     assert card.open_now == 1
     microphone.close()
 

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from edged.audio import capture as capture_module
-from edged.audio.capture import Capture, Mic, MicState
+from edged.audio.capture import Capture, MicrophoneState, MicrophoneStatus
 from edged.audio.ring import Gap, Ring
 from tests.support.alsa_paced import DEVICE, PacedMicrophone
 from tests.support.fake_alsa import FakeCard, ramp
@@ -29,16 +29,16 @@ class Rig:
 
     def __init__(self, device: str = DEVICE, gain_db: float = 0.0) -> None:
         self.ring = Ring()
-        self.told: list[MicState] = []
+        self.told: list[MicrophoneStatus] = []
         self.capture = Capture(self.ring, device, gain_db, self.told.append)
 
-    def start(self, until: Mic | None = Mic.RUNNING) -> Rig:
+    def start(self, until: MicrophoneState | None = MicrophoneState.RUNNING) -> Rig:
         self.capture.start()
         if until:
             self.wait_for(until)
         return self
 
-    def wait_for(self, state: Mic, seconds: float = 8.0) -> float:
+    def wait_for(self, state: MicrophoneState, seconds: float = 8.0) -> float:
         """Seconds until the state is this one."""
         return wait(lambda: self.capture.state.state is state, seconds, f"state {state}")
 
@@ -101,10 +101,10 @@ def test_stream_time_follows_the_clock_across_a_pull(paced, rig):
     paced.unplug()
     time.sleep(1.0)
     paced.plug()
-    hearing.wait_for(Mic.LOST)
-    hearing.wait_for(Mic.RUNNING)
+    hearing.wait_for(MicrophoneState.LOST)
+    hearing.wait_for(MicrophoneState.RUNNING)
     time.sleep(0.5)
-    first = next(told for told in hearing.told if told.state is Mic.RUNNING)
+    first = next(told for told in hearing.told if told.state is MicrophoneState.RUNNING)
     heard = 0
 
     def in_time() -> bool:
@@ -122,9 +122,9 @@ def test_twenty_pulls_and_returns_need_no_restart(paced, rig, monkeypatch):
     for _ in range(20):
         time.sleep(0.3)
         paced.unplug()
-        assert hearing.wait_for(Mic.LOST) < 2
+        assert hearing.wait_for(MicrophoneState.LOST) < 2
         paced.plug()
-        assert hearing.wait_for(Mic.RUNNING) < 3
+        assert hearing.wait_for(MicrophoneState.RUNNING) < 3
         before = hearing.capture.heartbeat
         wait(lambda before=before: hearing.capture.heartbeat > before, 1, "audio after the return")
     assert hearing.capture.alive
@@ -135,19 +135,19 @@ def test_twenty_pulls_and_returns_need_no_restart(paced, rig, monkeypatch):
 def test_a_microphone_missing_at_boot_is_told_and_heard_when_it_comes(paced, rig):
     paced.unplug()
     hearing = rig().start(until=None)
-    assert hearing.wait_for(Mic.LOST) < 2
-    assert "no such microphone now" in hearing.capture.state.sentence
+    assert hearing.wait_for(MicrophoneState.LOST) < 2
+    assert "no such microphone now" in hearing.capture.state.message
     time.sleep(1.0)
     paced.plug()
-    assert hearing.wait_for(Mic.RUNNING) < 3
+    assert hearing.wait_for(MicrophoneState.RUNNING) < 3
 
 
 def test_a_sound_server_that_dies_and_returns_is_heard_again(paced, rig):
     hearing = rig().start()
     paced.crash_server()
-    assert hearing.wait_for(Mic.LOST) < 2
+    assert hearing.wait_for(MicrophoneState.LOST) < 2
     paced.start_server()
-    assert hearing.wait_for(Mic.RUNNING) < 3
+    assert hearing.wait_for(MicrophoneState.RUNNING) < 3
 
 
 def test_a_sound_server_that_hangs_is_told_and_nobody_else_hangs_with_it(paced, rig):
@@ -166,11 +166,13 @@ def test_a_sound_server_that_hangs_is_told_and_nobody_else_hangs_with_it(paced, 
     other.start()
     try:
         paced.hang_server(True)
-        assert hearing.wait_for(Mic.LOST) < 2.5  # 1.5 without data, and what it had buffered
-        state = lambda: hearing.capture.state.sentence  # noqa: E731
+        assert (
+            hearing.wait_for(MicrophoneState.LOST) < 2.5
+        )  # 1.5 without data, and what it had buffered
+        state = lambda: hearing.capture.state.message  # noqa: E731
         wait(lambda: "does not answer: restart it" in state(), 8, "its reason")
         hearing.capture.mute(True)
-        assert hearing.wait_for(Mic.MUTED) < 2.5
+        assert hearing.wait_for(MicrophoneState.MUTED) < 2.5
         assert "when its sound server answers" in state()
     finally:
         paced.hang_server(False)
@@ -180,7 +182,7 @@ def test_a_sound_server_that_hangs_is_told_and_nobody_else_hangs_with_it(paced, 
     wait(lambda: state() == "muted: the microphone is closed", 4, "closed")
     assert listeners(paced) == ""
     hearing.capture.mute(False)
-    hearing.wait_for(Mic.RUNNING, 4)
+    hearing.wait_for(MicrophoneState.RUNNING, 4)
 
 
 def test_muted_the_device_is_closed_the_ring_wiped_and_nothing_runs(paced, rig):
@@ -189,7 +191,7 @@ def test_muted_the_device_is_closed_the_ring_wiped_and_nothing_runs(paced, rig):
     assert hearing.ring.depth > 0
     hearing.capture.mute(True)
     assert hearing.ring.depth == 0  # at once, whatever the thread does
-    hearing.wait_for(Mic.MUTED, 2)
+    hearing.wait_for(MicrophoneState.MUTED, 2)
     assert listeners(paced) == ""
     before = wakeups(hearing.capture)
     time.sleep(2.2)
@@ -198,15 +200,15 @@ def test_muted_the_device_is_closed_the_ring_wiped_and_nothing_runs(paced, rig):
     assert not hearing.ring._buffer.any()
     assert time.monotonic() - hearing.capture.heartbeat < 2
     hearing.capture.mute(False)
-    hearing.wait_for(Mic.RUNNING, 2)
+    hearing.wait_for(MicrophoneState.RUNNING, 2)
     wait(lambda: hearing.ring.depth > 0, 2, "audio after the mute")
 
 
 def test_muted_before_the_start_the_device_is_never_opened(paced, rig):
     hearing = rig()
     hearing.capture.mute(True)
-    hearing.start(until=Mic.MUTED)
-    assert [s.state for s in hearing.told] == [Mic.MUTED]
+    hearing.start(until=MicrophoneState.MUTED)
+    assert [s.state for s in hearing.told] == [MicrophoneState.MUTED]
     assert listeners(paced) == ""
 
 
@@ -223,10 +225,10 @@ def wakeups(capture: Capture) -> int:
 def test_its_complaints_are_logged_once_an_episode(paced, rig, caplog, capfd):
     caplog.set_level("INFO", "edged")
     paced.unplug()
-    hearing = rig().start(until=Mic.LOST)
+    hearing = rig().start(until=MicrophoneState.LOST)
     time.sleep(2.5)  # three attempts at least
     paced.plug()
-    hearing.wait_for(Mic.RUNNING)
+    hearing.wait_for(MicrophoneState.RUNNING)
     assert [r.levelname for r in caplog.records] == ["INFO", "WARNING", "INFO"]
     assert capfd.readouterr().err == ""
 
@@ -240,7 +242,7 @@ def test_a_44100_hz_stereo_32_bit_card_is_heard_as_it_sounds(monkeypatch, rig):
 
     FakeCard(44_100, 2, ("S32_LE",), sound=sine).install(monkeypatch)
     hearing = rig().start()
-    assert str(hearing.capture.realised) == "44100 Hz, stereo, S32_LE"
+    assert str(hearing.capture.negotiated) == "44100 Hz, stereo, S32_LE"
     time.sleep(0.8)
     heard = hearing.heard()[:9600][960:]
     spectrum = np.abs(np.fft.rfft(heard * np.hanning(len(heard))))
@@ -285,7 +287,10 @@ def test_being_late_ourselves_is_no_fault_of_the_device(monkeypatch, rig):
     hearing = rig().start()
     stall(hearing, card, 1.0)
     time.sleep(0.3)
-    assert [told.state for told in hearing.told] == [Mic.OPENING, Mic.RUNNING]
+    assert [told.state for told in hearing.told] == [
+        MicrophoneState.OPENING,
+        MicrophoneState.RUNNING,
+    ]
 
 
 def test_short_reads_lose_and_shift_nothing(monkeypatch, rig):
@@ -302,13 +307,13 @@ def test_a_card_pulled_in_the_middle_of_a_word_keeps_the_word_so_far(monkeypatch
     hearing = rig("plughw:CARD=Mic").start()
     time.sleep(0.4)
     card.problem = "No such device"
-    assert hearing.wait_for(Mic.LOST) < 2
+    assert hearing.wait_for(MicrophoneState.LOST) < 2
     assert card.open_now == 0
     heard = hearing.heard()
     assert len(heard) >= 1920
     np.testing.assert_array_equal(heard, np.arange(len(heard)) % 20_000 + 1)
     card.problem = None
-    assert hearing.wait_for(Mic.RUNNING) < 3
+    assert hearing.wait_for(MicrophoneState.RUNNING) < 3
 
 
 def test_a_card_that_runs_and_says_nothing_is_reported_and_opened_again(monkeypatch, rig):
@@ -316,10 +321,10 @@ def test_a_card_that_runs_and_says_nothing_is_reported_and_opened_again(monkeypa
     card = FakeCard().install(monkeypatch)
     hearing = rig().start()
     card.hanging = True
-    assert hearing.wait_for(Mic.LOST) < 2
-    assert "no data comes" in hearing.capture.state.sentence
+    assert hearing.wait_for(MicrophoneState.LOST) < 2
+    assert "no data comes" in hearing.capture.state.message
     card.hanging = False
-    assert hearing.wait_for(Mic.RUNNING) < 3
+    assert hearing.wait_for(MicrophoneState.RUNNING) < 3
     assert len(card.opened) >= 2
     assert card.open_now == 1
 
@@ -331,15 +336,15 @@ def test_a_card_that_only_overruns_is_reported_and_opened_again(monkeypatch, rig
     monkeypatch.setattr(capture_module, "START_S", 0.5)
     card = FakeCard().install(monkeypatch)
     card.overrunning = not heard_before
-    hearing = rig("mic").start(Mic.RUNNING if heard_before else None)
+    hearing = rig("mic").start(MicrophoneState.RUNNING if heard_before else None)
     card.overrunning = True
-    hearing.wait_for(Mic.LOST)
-    assert "only overruns" in hearing.capture.state.sentence
+    hearing.wait_for(MicrophoneState.LOST)
+    assert "only overruns" in hearing.capture.state.message
     wait(lambda: len(card.opened) > 2, 8, "another attempt")
     assert time.monotonic() - hearing.capture.heartbeat < 2
-    assert [told.state for told in hearing.told].count(Mic.LOST) == 1
+    assert [told.state for told in hearing.told].count(MicrophoneState.LOST) == 1
     card.overrunning = False
-    hearing.wait_for(Mic.RUNNING)
+    hearing.wait_for(MicrophoneState.RUNNING)
 
 
 def test_a_device_that_never_starts_is_told_once_however_often_it_is_tried(monkeypatch, rig):
@@ -347,9 +352,9 @@ def test_a_device_that_never_starts_is_told_once_however_often_it_is_tried(monke
     monkeypatch.setattr(capture_module, "START_S", 0.2)
     card = FakeCard().install(monkeypatch)
     card.hanging = True
-    hearing = rig().start(until=Mic.LOST)
+    hearing = rig().start(until=MicrophoneState.LOST)
     wait(lambda: len(card.opened) >= 3, 8, "third attempt")
-    assert [s.state for s in hearing.told] == [Mic.OPENING, Mic.LOST]
+    assert [s.state for s in hearing.told] == [MicrophoneState.OPENING, MicrophoneState.LOST]
 
 
 def test_the_return_of_a_card_is_noticed_however_long_the_wait_has_become(
@@ -358,36 +363,36 @@ def test_the_return_of_a_card_is_noticed_however_long_the_wait_has_become(
     monkeypatch.setattr(capture_module, "DEV_SND", tmp_path)
     card = FakeCard().install(monkeypatch)
     card.problem = "No such device"
-    hearing = rig("plughw:CARD=Mic").start(until=Mic.LOST)
+    hearing = rig("plughw:CARD=Mic").start(until=MicrophoneState.LOST)
     wait(lambda: hearing.capture._retry_s >= 4, 10, "longer wait")
     card.problem = None
     (tmp_path / "pcmC1D0c").touch()
-    assert hearing.wait_for(Mic.RUNNING) < 1.5
+    assert hearing.wait_for(MicrophoneState.RUNNING) < 1.5
 
 
 def test_busy_is_told_with_its_remedy(monkeypatch, rig):
     FakeCard().install(monkeypatch).problem = "Device or resource busy"
-    hearing = rig().start(until=Mic.LOST)
-    assert "in use by another program: stop it" in hearing.capture.state.sentence
+    hearing = rig().start(until=MicrophoneState.LOST)
+    assert "in use by another program: stop it" in hearing.capture.state.message
     assert hearing.capture.state.problem
 
 
 def test_a_card_number_is_refused_with_a_sentence_and_the_thread_lives(rig):
-    hearing = rig("hw:1,0").start(until=Mic.LOST)
-    assert "by number" in hearing.capture.state.sentence
+    hearing = rig("hw:1,0").start(until=MicrophoneState.LOST)
+    assert "by number" in hearing.capture.state.message
     assert hearing.capture.alive
 
 
 def test_digital_silence_is_a_warning_not_a_loop_of_reopening(monkeypatch, rig):
     monkeypatch.setattr(capture_module, "SILENT_S", 0.3)
     card = FakeCard(sound=lambda first, count: np.zeros(count, np.int16)).install(monkeypatch)
-    hearing = rig().start(until=Mic.SILENT)
-    assert "mute switch" in hearing.capture.state.sentence
+    hearing = rig().start(until=MicrophoneState.SILENT)
+    assert "mute switch" in hearing.capture.state.message
     time.sleep(0.5)
     assert len(card.opened) == 1
     assert hearing.ring.depth > 0  # it is still listened to
     card.sound = lambda first, count: np.ones(count, np.int16)
-    hearing.wait_for(Mic.RUNNING)
+    hearing.wait_for(MicrophoneState.RUNNING)
 
 
 def test_a_long_absence_is_a_pause_not_hours_of_steps(monkeypatch, rig):
@@ -395,10 +400,10 @@ def test_a_long_absence_is_a_pause_not_hours_of_steps(monkeypatch, rig):
     card = FakeCard().install(monkeypatch)
     hearing = rig().start()
     card.problem = "No such device"
-    hearing.wait_for(Mic.LOST)
+    hearing.wait_for(MicrophoneState.LOST)
     time.sleep(1.0)
     card.problem = None
-    hearing.wait_for(Mic.RUNNING)
+    hearing.wait_for(MicrophoneState.RUNNING)
     assert hearing.ring.gap_samples == 0.5 * RATE
     time.sleep(0.3)
     assert hearing.ring.gap_samples == 0.5 * RATE
@@ -420,7 +425,7 @@ def test_another_microphone_is_taken_without_a_restart(monkeypatch, rig):
     hearing = rig().start()
     hearing.capture.reopen("other")
     wait(lambda: hearing.capture.state.device == "other", 2, "other device")
-    hearing.wait_for(Mic.RUNNING, 2)
+    hearing.wait_for(MicrophoneState.RUNNING, 2)
     assert [pcm.device for pcm in card.opened] == [DEVICE, "other"]
     assert card.open_now == 1
 
@@ -446,7 +451,7 @@ def test_a_listener_that_fails_does_not_make_the_box_deaf(monkeypatch, rig):
     FakeCard().install(monkeypatch)
     hearing = rig()
 
-    def fail(_: MicState) -> None:
+    def fail(_: MicrophoneStatus) -> None:
         raise RuntimeError("the broker is on fire")
 
     hearing.capture._on_state = fail
@@ -459,15 +464,15 @@ def test_a_bug_in_the_thread_is_told_and_survived(monkeypatch, rig):
     hearing = rig()
     broken = hearing.ring.write
     hearing.ring.write = None  # type: ignore[method-assign]
-    hearing.start(until=Mic.LOST)
-    assert "an error in edged" in hearing.capture.state.sentence
+    hearing.start(until=MicrophoneState.LOST)
+    assert "an error in edged" in hearing.capture.state.message
     hearing.ring.write = broken  # type: ignore[method-assign]
-    hearing.wait_for(Mic.RUNNING, 4)
+    hearing.wait_for(MicrophoneState.RUNNING, 4)
 
 
 def test_the_heartbeat_beats_while_the_microphone_is_lost(monkeypatch, rig):
     FakeCard().install(monkeypatch).problem = "No such device"
-    hearing = rig("plughw:CARD=Mic").start(until=Mic.LOST)
+    hearing = rig("plughw:CARD=Mic").start(until=MicrophoneState.LOST)
     for _ in range(5):
         time.sleep(0.4)
         assert time.monotonic() - hearing.capture.heartbeat < 1.2

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from edged.audio.capture import Mic
+from edged.audio.capture import MicrophoneState
 from edged.daemon.control import Control
 from edged.daemon.service import Daemon
 from edged.mqtt.commands import Command
@@ -29,9 +29,9 @@ class Busy:
         self.daemon._publisher = self.parts  # type: ignore[assignment]
         self.daemon._engine = Parts()  # type: ignore[assignment]
         self.hearing.start()
-        self.waits_for(Mic.RUNNING)
+        self.waits_for(MicrophoneState.RUNNING)
 
-    def waits_for(self, state: Mic) -> None:
+    def waits_for(self, state: MicrophoneState) -> None:
         until(lambda: self.hearing.state.state is state, state.value)
 
     def does_its_jobs(self, most: int = 99) -> None:
@@ -58,7 +58,7 @@ def test_a_mute_does_not_wait_for_the_models_of_a_reload(busy: Busy, way: str) -
     else:
         payload = True if way == "mute" else {"mute": True}
         busy.daemon._on_command(Command(way, payload))
-    busy.waits_for(Mic.MUTED)
+    busy.waits_for(MicrophoneState.MUTED)
     assert busy.hearing.ring.depth == 0
     assert not busy.keeper.settings.mute  # which is the main thread's
     busy.does_its_jobs()
@@ -67,7 +67,7 @@ def test_a_mute_does_not_wait_for_the_models_of_a_reload(busy: Busy, way: str) -
     busy.daemon._on_command(Command("mute", False))
     assert busy.hearing._silenced
     busy.does_its_jobs()
-    busy.waits_for(Mic.RUNNING)
+    busy.waits_for(MicrophoneState.RUNNING)
 
 
 def test_an_unmute_that_waited_does_not_undo_the_mute_behind_it(busy: Busy) -> None:
@@ -83,10 +83,10 @@ def test_an_unmute_that_waited_does_not_undo_the_mute_behind_it(busy: Busy) -> N
 
 def test_a_mute_that_is_refused_is_taken_back(busy: Busy) -> None:
     busy.daemon._on_command(Command("config", {"mute": True, "temp": "hot"}))
-    busy.waits_for(Mic.MUTED)
+    busy.waits_for(MicrophoneState.MUTED)
     busy.does_its_jobs()
     assert busy.parts.replies[-1]["ok"] is False
-    busy.waits_for(Mic.RUNNING)
+    busy.waits_for(MicrophoneState.RUNNING)
 
 
 def test_a_pinned_microphone_is_not_muted_for_a_moment(tmp_path: Path, monkeypatch) -> None:

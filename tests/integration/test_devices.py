@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from edged.audio import alsa
-from edged.audio.devices import list_devices
+from edged.audio.capture_devices import list_devices
 from edged.cli import devices as devices_module
 from edged.cli.devices import show_devices
 from edged.doctor.microphone_check import check_microphone

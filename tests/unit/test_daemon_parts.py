@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from edged import logs
-from edged.audio.capture import Mic
+from edged.audio.capture import MicrophoneState
 from edged.audio.microphone import MicrophoneManager
 from edged.config.settings import Settings
 from edged.config.settings_manager import SettingsManager
@@ -355,7 +355,7 @@ def test_what_fails_while_it_looks_after_the_daemon_is_said_once_and_ends_nothin
 
 
 def test_a_file_is_heard_in_real_time_muted_and_swapped_for_another() -> None:
-    told: list[Mic] = []
+    told: list[MicrophoneState] = []
     hearing = MicrophoneManager(
         f"file:{SAMPLES}/mister-hale.flac", 0.0, False, lambda s: told.append(s.state)
     )
@@ -364,19 +364,19 @@ def test_a_file_is_heard_in_real_time_muted_and_swapped_for_another() -> None:
     until(lambda: hearing.ring.depth >= 5, "five steps")
     assert time.monotonic() - started > 5 * 0.08 - 0.02
     hearing.mute(True)
-    until(lambda: hearing.state.state is Mic.MUTED, "muted")
+    until(lambda: hearing.state.state is MicrophoneState.MUTED, "muted")
     assert hearing.ring.depth == 0
     time.sleep(0.2)
     assert hearing.ring.depth == 0
     hearing.mute(False)
     until(lambda: hearing.ring.depth >= 2, "it hears again")
     hearing.use("file:/nowhere.wav")
-    until(lambda: hearing.state.state is Mic.LOST, "not there")
+    until(lambda: hearing.state.state is MicrophoneState.LOST, "not there")
     assert hearing.state.sentence == "/nowhere.wav is not there"
     hearing.use("hw:CARD=Nowhere")
     until(lambda: hearing.state.device == "hw:CARD=Nowhere", "the other kind of microphone")
     hearing.stop()
-    assert told[:3] == [Mic.RUNNING, Mic.MUTED, Mic.RUNNING]
+    assert told[:3] == [MicrophoneState.RUNNING, MicrophoneState.MUTED, MicrophoneState.RUNNING]
 
 
 def test_loading_the_models_is_not_the_microphones_silence() -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edged.audio.convert import FORMATS, Converter
+from edged.audio.converter import FORMATS, Converter
 from edged.audio.level import FLOOR_DBFS, LevelMeter, from_db, to_db
 from edged.errors import DeviceError
 

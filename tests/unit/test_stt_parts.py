@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edged.audio.sample_history import History
+from edged.audio.sample_history import SampleHistory
 from edged.errors import ModelError
 from edged.export.topk import spoken
 from edged.stt.commit import (
@@ -73,7 +73,7 @@ def test_a_cache_keeps_the_positions_it_is_told_to(positions: list[int]) -> None
 def test_history_gives_the_place_that_was_asked_for(
     sizes: list[int], start: int, stop: int
 ) -> None:
-    history, total = History(100), 0
+    history, total = SampleHistory(100), 0
     for size in sizes:
         history.append(np.arange(total, total + size, dtype=np.float32))
         total += size

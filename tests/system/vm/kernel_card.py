@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edged.audio.capture import Capture, Mic
+from edged.audio.capture import Capture, MicrophoneState
 from edged.audio.cards import card_of, read_cards
 from edged.audio.ring import Gap, Ring
 
@@ -35,7 +35,7 @@ class Rig:
         self.capture = Capture(self.ring, device, 0.0, lambda state: None)
         self.capture.start()
 
-    def wait_for(self, state: Mic, seconds: float) -> float:
+    def wait_for(self, state: MicrophoneState, seconds: float) -> float:
         start = time.monotonic()
         while self.capture.state.state is not state:
             took = time.monotonic() - start
@@ -49,7 +49,7 @@ class Rig:
         return np.concatenate([np.zeros(0, np.int16), *parts])
 
     def __enter__(self) -> Rig:
-        self.wait_for(Mic.RUNNING, 5)
+        self.wait_for(MicrophoneState.RUNNING, 5)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -59,7 +59,7 @@ class Rig:
 
 def hears_the_tone(device: str, shape: str) -> None:
     with Rig(device) as rig:
-        assert str(rig.capture.realised) == shape, rig.capture.realised
+        assert str(rig.capture.negotiated) == shape, rig.capture.negotiated
         time.sleep(1.5)
         heard = rig.heard()[-19_200:].astype(float)
         peak = np.abs(np.fft.rfft(heard * np.hanning(len(heard)))).argmax()
@@ -99,10 +99,10 @@ def test_muted_the_kernel_says_closed() -> None:
     with Rig() as rig:
         assert "owner_pid" in status.read_text()
         rig.capture.mute(True)
-        rig.wait_for(Mic.MUTED, 2)
+        rig.wait_for(MicrophoneState.MUTED, 2)
         assert status.read_text().strip() == "closed"
         rig.capture.mute(False)
-        rig.wait_for(Mic.RUNNING, 5)
+        rig.wait_for(MicrophoneState.RUNNING, 5)
 
 
 def test_pulled_and_returned_it_hears_again() -> None:
@@ -110,21 +110,21 @@ def test_pulled_and_returned_it_hears_again() -> None:
         for _ in range(PULLS):
             time.sleep(1.5)
             (DRIVER / "unbind").write_text("snd_aloop.0")
-            lost = rig.wait_for(Mic.LOST, 2 * SLOW)
+            lost = rig.wait_for(MicrophoneState.LOST, 2 * SLOW)
             time.sleep(1.0)
             (DRIVER / "bind").write_text("snd_aloop.0")
             logging.info("bound again: %s", Path("/proc/asound/cards").read_text().strip())
-            back = rig.wait_for(Mic.RUNNING, 3 * SLOW)
+            back = rig.wait_for(MicrophoneState.RUNNING, 3 * SLOW)
             print(f"    lost told after {lost:.2f} s, heard again after {back:.2f} s")
 
 
 def test_missing_at_boot_then_plugged_in() -> None:
     (DRIVER / "unbind").write_text("snd_aloop.0")
     rig = Rig()
-    rig.wait_for(Mic.LOST, 2 * SLOW)
-    assert "no sound card is called Loopback" in rig.capture.state.sentence
+    rig.wait_for(MicrophoneState.LOST, 2 * SLOW)
+    assert "no sound card is called Loopback" in rig.capture.state.message
     (DRIVER / "bind").write_text("snd_aloop.0")
-    rig.wait_for(Mic.RUNNING, 3 * SLOW)
+    rig.wait_for(MicrophoneState.RUNNING, 3 * SLOW)
     rig.capture.stop(5)
 
 

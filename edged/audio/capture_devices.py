@@ -17,7 +17,7 @@ _SERVERS = {"pulse": "PulseAudio or PipeWire", "pipewire": "PipeWire"}
 
 
 @dataclass(frozen=True, slots=True)
-class Device:
+class CaptureDevice:
     """One thing that can be recorded from.
 
     `name` is what EDGED_ALSA_DEVICE takes; `usb` another name, which fits any port;
@@ -32,7 +32,7 @@ class Device:
     usb: str | None = None
 
 
-def list_devices(proc: Path | None = None) -> list[Device]:
+def list_devices(proc: Path | None = None) -> list[CaptureDevice]:
     """Cards first, in the kernel's order; then `default`; then what the ALSA configuration adds.
 
     Only `default` is opened, for a moment, to learn where it leads. Raises DeviceError if
@@ -42,7 +42,7 @@ def list_devices(proc: Path | None = None) -> list[Device]:
     cards = read_cards(proc) or []
     leads_to, description = _default(cards)
     found = [
-        Device(
+        CaptureDevice(
             card.device(each.number),
             f"{card.name}, {each.name}" if each.name not in card.name else card.name,
             card.index == leads_to and each.number == card.inputs[0].number,
@@ -52,7 +52,9 @@ def list_devices(proc: Path | None = None) -> list[Device]:
         for card in cards
         for each in card.inputs
     ]
-    found.append(Device("default", description, default=leads_to is None and bool(description)))
+    found.append(
+        CaptureDevice("default", description, default=leads_to is None and bool(description))
+    )
     return [each for each in found if each.description] + _configured(names)
 
 
@@ -71,11 +73,11 @@ def _default(cards: list[Card]) -> tuple[int | None, str]:
     return number, f"what ALSA chooses, now {card.name}"
 
 
-def _configured(names: list[str]) -> list[Device]:
+def _configured(names: list[str]) -> list[CaptureDevice]:
     """PCMs by the ALSA configuration: sound servers, and what the owner defined."""
     ours = {*_NOT_MICROPHONES, "default"}
     return [
-        Device(name, _SERVERS.get(name, "from the ALSA configuration"))
+        CaptureDevice(name, _SERVERS.get(name, "from the ALSA configuration"))
         for name in names
         if name not in ours and ":" not in name and _opens(name)
     ]

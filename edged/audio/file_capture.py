@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from edged import SAMPLE_RATE, STEP_S, STEP_SAMPLES
 from edged.audio.alsa import NegotiatedFormat
-from edged.audio.capture import Mic, MicState
+from edged.audio.capture import MicrophoneState, MicrophoneStatus
 from edged.audio.files import open_audio
 from edged.audio.level import Level, LevelMeter, from_db
 from edged.audio.ring import Ring
@@ -34,12 +34,12 @@ _SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3")
 _log = logging.getLogger(__name__)
 
 
-def is_playback(device: str) -> bool:
+def is_file_device(device: str) -> bool:
     """True if the device is a file rather than something of ALSA's."""
     return device == SAMPLE or device.startswith(FILE)
 
 
-def files_of(device: str, samples_dir: Path | None = None) -> list[Path]:
+def device_files(device: str, samples_dir: Path | None = None) -> list[Path]:
     """What `sample` or `file:PATH` plays. Raises InputError if there is nothing."""
     path = samples_dir if device == SAMPLE else Path(device.removeprefix(FILE))
     if path is None:
@@ -62,13 +62,15 @@ class FileCapture:
         ring: Ring,
         device: str,
         gain_db: float,
-        on_state: Callable[[MicState], None],
+        on_state: Callable[[MicrophoneStatus], None],
         samples_dir: Path | None = None,
     ) -> None:
         """Nothing is opened before `start`. `on_state` is called on the playing thread."""
         self.xruns = 0
         self.heartbeat = time.monotonic()
-        self.state = MicState(Mic.OPENING, device, f"opening {device}", time.time())
+        self.state = MicrophoneStatus(
+            MicrophoneState.OPENING, device, f"opening {device}", time.time()
+        )
         self._ring = ring
         self._device = device
         self._samples_dir = samples_dir
@@ -107,12 +109,12 @@ class FileCapture:
         self._wake.set()
 
     @property
-    def realised(self) -> NegotiatedFormat | None:
-        return self.state.realised
+    def negotiated(self) -> NegotiatedFormat | None:
+        return self.state.negotiated
 
     @property
     def level(self) -> Level | None:
-        return self._meter.level if self.state.state is Mic.RUNNING else None
+        return self._meter.level if self.state.state is MicrophoneState.RUNNING else None
 
     @property
     def alive(self) -> bool:
@@ -125,13 +127,13 @@ class FileCapture:
             self._reopen = False
             if self._muted:
                 self._ring.seal(True)
-                self._report(Mic.MUTED, "muted: the microphone is closed")
+                self._report(MicrophoneState.MUTED, "muted: the microphone is closed")
                 self._wake.wait(_TICK_S)
                 continue
             try:
-                self._play(files_of(self._device, self._samples_dir))
+                self._play(device_files(self._device, self._samples_dir))
             except EdgedError as problem:
-                self._report(Mic.LOST, str(problem))
+                self._report(MicrophoneState.LOST, str(problem))
                 self._wake.wait(_RETRY_S)
             except Exception:  # a bug must not make the box deaf
                 _log.exception("playing %s stumbled and goes on", self._device)
@@ -145,8 +147,8 @@ class FileCapture:
             for frame in self._frames(path):
                 if self._stopping or self._muted or self._reopen:
                     return
-                sentence = f"playing {self._device} as the microphone"
-                self._report(Mic.RUNNING, sentence, NegotiatedFormat())
+                message = f"playing {self._device} as the microphone"
+                self._report(MicrophoneState.RUNNING, message, NegotiatedFormat())
                 due += STEP_S
                 self._wait_until(due)
                 self.heartbeat = time.monotonic()
@@ -175,12 +177,14 @@ class FileCapture:
         )
         return louder
 
-    def _report(self, state: Mic, sentence: str, realised: NegotiatedFormat | None = None) -> None:
+    def _report(
+        self, state: MicrophoneState, message: str, negotiated: NegotiatedFormat | None = None
+    ) -> None:
         old = self.state
-        if (state, self._device, sentence) == (old.state, old.device, old.sentence):
+        if (state, self._device, message) == (old.state, old.device, old.message):
             return
         since = old.since if state is old.state else time.time()
-        self.state = MicState(state, self._device, sentence, since, realised)
+        self.state = MicrophoneStatus(state, self._device, message, since, negotiated)
         level = logging.WARNING if self.state.problem else logging.INFO
-        _log.log(level, "microphone: %s", sentence)
+        _log.log(level, "microphone: %s", message)
         self._on_state(self.state)

@@ -33,7 +33,7 @@ else
     echo "deb: there is no Python $python here: the box compiles, which takes it minutes" >&2
     exit 0
 fi
-find "$root/opt" -path '*/edged/__pycache__/cli.*.pyc' | grep -q . || {
+find "$root/opt" -path '*/edged/__pycache__/__init__.*.pyc' | grep -q . || {
     echo "deb: Python $python compiled nothing: $(tail -3 "$work/log")" >&2
     exit 1
 }

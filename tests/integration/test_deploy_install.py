@@ -21,7 +21,7 @@ FIT = {
     "apt-get": "exit 0",
     "dpkg-query": "exit 1",
     "df": "printf 'Filesystem 1M-blocks Used Available\\n/ 30000 1000 29000\\n'",
-    "python3": 'case $1 in -V) echo "Python 3.11.2" ;; esac',
+    "python3": 'case $2 in -V) echo "Python 3.11.2" ;; esac',
 }
 ROUTES = "Iface\tDestination\tGateway\tFlags\tRefCnt\tUse\tMetric\tMask\n"
 DEFAULT_ROUTE = "wlan0\t00000000\t0101A8C0\t0003\t0\t0\t600\t00000000\n"
@@ -73,7 +73,7 @@ def machine(tmp_path: Path) -> Machine:
 
 
 def test_a_fit_machine_is_told_so(machine: Machine) -> None:
-    assert machine.check() == (0, "edged: this machine is fit for edged")
+    assert machine.check() == (0, "edged: edged can be installed on this machine")
 
 
 @pytest.mark.parametrize(
@@ -85,18 +85,18 @@ def test_a_fit_machine_is_told_so(machine: Machine) -> None:
         (
             "getconf",
             'case $1 in LONG_BIT) echo 64 ;; *) echo "glibc 2.24" ;; esac',
-            "the C library here is glibc 2.24, edged needs 2.28 or newer",
+            "the C library is glibc 2.24, edged needs 2.28 or newer",
         ),
         (
             "getconf",
             "case $1 in LONG_BIT) echo 64 ;; *) exit 1 ;; esac",
-            "the C library here is glibc unknown",
+            "the C library is glibc unknown",
         ),
         ("dpkg-query", "echo installed", "edged is installed from its .deb"),
         (
             "python3",
-            'case $1 in -V) echo "Python 3.9.2" ;; *) exit 1 ;; esac',
-            "Python here is 3.9.2, edged needs 3.11 to 3.13",
+            'case $2 in -V) echo "Python 3.9.2" ;; *) exit 1 ;; esac',
+            "the Python here is 3.9.2, edged needs 3.11 to 3.13",
         ),
         ("df", "printf 'F\\n/ 3000 2500 500 83%% /\\n'", "only 500 MB are free below /opt"),
     ],
@@ -115,7 +115,7 @@ def test_what_will_not_do_is_said_in_one_sentence(
 def test_a_package_that_was_removed_is_not_in_the_way(machine: Machine, status: str) -> None:
     """`dpkg -s` succeeds for those too: who had removed the .deb was told to remove it first."""
     machine.programs["dpkg-query"] = f"echo {status}"
-    assert machine.check() == (0, "edged: this machine is fit for edged")
+    assert machine.check() == (0, "edged: edged can be installed on this machine")
 
 
 @pytest.mark.parametrize("program", ["systemctl", "apt-get"])

@@ -121,8 +121,7 @@ def listen(
     from edged.mqtt.embedded_broker import EmbeddedBroker
 
     settings = load(env_file, {"mqtt_url": mqtt_url}).settings
-    url = EmbeddedBroker().url if settings.mqtt_url == "embedded" else None
-    work(settings.broker(url), Console(), device, as_json)
+    work(settings.broker(EmbeddedBroker().address), Console(), device, as_json)
 
 
 def doctor(env_file: EnvFile = None, mqtt_url: BrokerUrl = None, as_json: Json = False) -> None:

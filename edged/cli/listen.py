@@ -20,7 +20,7 @@ from edged.cli.listen_view import Devices, JsonLines, PlainLines, TerminalView, 
 from edged.errors import PeerError
 from edged.mqtt.broker_settings import BrokerSettings
 from edged.mqtt.connect_errors import explain
-from edged.mqtt.link import tls_context
+from edged.mqtt.tls import tls_context
 
 KEEPALIVE_S = 30
 RETRY_S = (1, 15)
@@ -67,10 +67,10 @@ class Listener:
         if broker.username is not None:
             password = broker.password.get_secret_value() if broker.password else None
             client.username_pw_set(broker.username, password)
-        if broker.tls:
+        if broker.address.tls:
             client.tls_set_context(tls_context(broker))
             client.tls_insecure_set(broker.insecure)
-        host, port = broker.address
+        host, port = broker.address.host, broker.address.port
         self._view.note(f"connecting to {host}:{port}")
         wait_s: float = RETRY_S[0]
         while not stop.is_set():

@@ -57,8 +57,9 @@ def _run(daemon: Daemon, captions: bool, settings: Settings) -> int:
     if not captions:
         return daemon.run()
     stop = threading.Event()
-    url = EmbeddedBroker().url if settings.mqtt_url == "embedded" else settings.mqtt_url
-    watch = partial(listen, settings.broker(url), Console(), settings.device, stop=stop)
+    watch = partial(
+        listen, settings.broker(EmbeddedBroker().address), Console(), settings.device, stop=stop
+    )
     watcher = threading.Thread(target=_quietly, args=(watch,), name="captions", daemon=True)
     watcher.start()
     try:

@@ -13,11 +13,14 @@ from typing import TYPE_CHECKING, Any
 from pydantic import AfterValidator
 
 from edged.errors import ConfigError
-from edged.mqtt.broker_settings import address
+from edged.mqtt.broker_address import BrokerAddress
 from edged.mqtt.topics import check_base, check_device
 
 if TYPE_CHECKING:
     from edged.config.settings import Settings
+
+
+EMBEDDED = "embedded"  # the value of EDGED_MQTT_URL for the broker inside the daemon
 
 
 class ConflictError(ValueError):
@@ -66,14 +69,13 @@ def _topic_part(check: Callable[[str], str], allowed: str) -> AfterValidator:
 
 
 def _broker_url(value: str) -> str:
-    if value == "embedded":
+    if value == EMBEDDED:
         return value
     try:
-        address(value)
-    except ConfigError as problem:
-        rule = str(problem).removeprefix("EDGED_MQTT_URL ").partition(", not ")[0]
-        hint = "" if "password" in rule else ", or embedded"
-        raise ValueError(rule + hint) from None
+        BrokerAddress.parse(value)
+    except ValueError as error:
+        hint = "" if "://" in value or "@" in value else ", or be embedded"
+        raise ValueError(f"{error}{hint}") from None
     return value
 
 
@@ -95,7 +97,7 @@ LISTEN = AfterValidator(_listen)
 def conflicts(s: Settings) -> list[tuple[tuple[str, ...], str]]:
     """Pairs of the fields that do not go together and why; each field alone is right."""
     beyond = bool(s.listen) and not is_loopback(split_host_port(s.listen)[0])
-    tls = s.mqtt_url.startswith("mqtts:")
+    tls = s.broker_address is not None and s.broker_address.tls
     rules = (
         (
             bool(s.mqtt_cert_file) != bool(s.mqtt_key_file),

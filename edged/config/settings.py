@@ -17,7 +17,17 @@ from typing import Annotated, Any
 from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from edged.config.rules import BROKER_URL, DEVICE, LISTEN, TOPIC, ConflictError, conflicts, one_of
+from edged.config.rules import (
+    BROKER_URL,
+    DEVICE,
+    EMBEDDED,
+    LISTEN,
+    TOPIC,
+    ConflictError,
+    conflicts,
+    one_of,
+)
+from edged.mqtt.broker_address import BrokerAddress
 from edged.mqtt.broker_settings import BrokerSettings
 from edged.options import DELAYS, LANGUAGES, Options
 
@@ -256,10 +266,18 @@ class Settings(BaseSettings):
     def spool_path(self) -> Path:
         return self.spool_dir or self.state_dir / "spool"
 
-    def broker(self, url: str | None = None) -> BrokerSettings:
-        """What of this the publisher needs; `url` stands in for an embedded broker's."""
+    @property
+    def broker_address(self) -> BrokerAddress | None:
+        """Where the broker listens; None if it is the embedded one."""
+        return None if self.mqtt_url == EMBEDDED else BrokerAddress.parse(self.mqtt_url)
+
+    def broker(self, embedded: BrokerAddress | None = None) -> BrokerSettings:
+        """Returns what the publisher needs.
+
+        `embedded` is the address of the embedded broker, which only the daemon knows.
+        """
         return BrokerSettings(
-            url=url or self.mqtt_url,
+            address=self.broker_address or embedded or BrokerAddress(),
             base=self.mqtt_base,
             device=self.device,
             username=self.mqtt_username,
@@ -268,7 +286,7 @@ class Settings(BaseSettings):
             cert_file=self.mqtt_cert_file,
             key_file=self.mqtt_key_file,
             insecure=self.mqtt_insecure,
-            protocol=4 if self.mqtt_url == "embedded" else 5,  # amqtt never answers MQTT 5
+            protocol=4 if self.broker_address is None else 5,  # amqtt never answers MQTT 5
         )
 
     def options(self) -> Options:

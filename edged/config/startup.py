@@ -20,7 +20,7 @@ from edged.config.state_file import StateFile
 from edged.errors import ConfigError, EdgedError
 from edged.logs import log_event
 from edged.models import loader
-from edged.mqtt.link import tls_context
+from edged.mqtt.tls import tls_context
 
 _log = logging.getLogger(__name__)
 
@@ -82,5 +82,5 @@ def check_files(settings: Settings) -> None:
         except OSError as problem:
             text = f"EDGED_{name.upper()}: {path} cannot be read: {problem.strerror}"
             raise ConfigError(text) from None
-    if settings.mqtt_url.startswith("mqtts:"):
+    if settings.broker_address is not None and settings.broker_address.tls:
         tls_context(settings.broker())

@@ -25,6 +25,7 @@ from edged.errors import ConfigError, EdgedError
 from edged.logs import log_event
 from edged.models import loader
 from edged.models.loader import Models
+from edged.mqtt.broker_address import BrokerAddress
 from edged.mqtt.commands import Command
 from edged.mqtt.homeassistant import HomeAssistantSettings
 from edged.mqtt.publisher import Publisher
@@ -44,11 +45,11 @@ class Control:
         engine: Engine,
         publisher: Publisher,
         notifier: Notifier,
-        broker_url: Callable[[Settings], str],
+        embedded_address: Callable[[Settings], BrokerAddress | None],
         on_change: Callable[[], None],
         while_loading: Callable[[], None],
     ) -> None:
-        """`broker_url` gives the address behind `embedded`, starting that broker if need be.
+        """`embedded_address` starts the embedded broker if it is used, and gives its address.
         `on_change` is called when other settings are in force, `while_loading` each second while
         models are loaded: an EdgedError of it ends that."""
         self.problem = ""  # why the last reload changed nothing, for the status line
@@ -57,7 +58,7 @@ class Control:
         self._engine = engine
         self._publisher = publisher
         self._notifier = notifier
-        self._broker_url = broker_url
+        self._embedded_address = embedded_address
         self._on_change = on_change
         self._while_loading = while_loading
 
@@ -123,7 +124,7 @@ class Control:
         models = broker = None
         if Live.BROKER in classes:
             check_files(new)
-            broker = new.broker(self._broker_url(new))
+            broker = new.broker(self._embedded_address(new))
         if Live.RECOGNISER in classes:
             models = run_with_timeout(partial(_load, new), self._while_loading)
         options = new.options()

@@ -37,12 +37,12 @@ from edged.errors import EdgedError
 from edged.events import Error, Event, Turn
 from edged.logs import log_event, log_exception
 from edged.models import loader
+from edged.mqtt.broker_address import BrokerAddress
 from edged.mqtt.commands import Command
+from edged.mqtt.connection_status import ConnectionReport, ConnectionStatus
 from edged.mqtt.embedded_broker import EmbeddedBroker
-from edged.mqtt.link_events import Kind, LinkState
-from edged.mqtt.outbox import SpoolSettings
 from edged.mqtt.publisher import Publisher
-from edged.mqtt.spool import default_journal_dir
+from edged.mqtt.spool_settings import SpoolSettings, default_journal_dir
 from edged.server import factory
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class Daemon:
         self._vigil = Watchdog(
             self._notifier, self._say_silence, lambda said: self._publisher.event(Error(said))
         )
-        self._link = LinkState(False, Kind.CONNECTING, "not connected yet")
+        self._link = ConnectionReport(False, ConnectionStatus.CONNECTING, "not connected yet")
         self._mic_before: MicrophoneState | None = None
         self._embedded: EmbeddedBroker | None = None
         self._api_server: ApiServer | None = None
@@ -131,7 +131,10 @@ class Daemon:
             settings.spool_path, settings.spool_max_mb, journal_dir=default_journal_dir()
         )
         self._publisher = Publisher(
-            settings.broker(self._broker_url(settings)), spool, self._on_command, self._on_link
+            settings.broker(self._embedded_address(settings)),
+            spool,
+            self._on_command,
+            self._on_link,
         )
         self._control = Control(
             self._keeper,
@@ -139,7 +142,7 @@ class Daemon:
             self._engine,
             self._publisher,
             self._notifier,
-            self._broker_url,
+            self._embedded_address,
             self._say_info,
             self._while_loading,
         )
@@ -204,7 +207,7 @@ class Daemon:
     def _on_mic(self, state: MicrophoneStatus) -> None:
         self._jobs.put(partial(self._say_state, state))
 
-    def _on_link(self, state: LinkState) -> None:
+    def _on_link(self, state: ConnectionReport) -> None:
         self._link = state
         self._jobs.put(lambda: None)
 
@@ -388,12 +391,15 @@ class Daemon:
             "microphone_open": not self._hearing.state.problem,
         }
 
-    def _broker_url(self, settings: Settings) -> str:
-        """Raises PeerError if the broker inside the daemon cannot be had."""
-        if settings.mqtt_url != "embedded":
-            return settings.mqtt_url
+    def _embedded_address(self, settings: Settings) -> BrokerAddress | None:
+        """Returns the address of the embedded broker, which it starts; None if it is not used.
+
+        Raises PeerError if the broker cannot be started.
+        """
+        if settings.broker_address is not None:
+            return None
         if self._embedded is None:
             embedded = EmbeddedBroker()
             embedded.start()
             self._embedded = embedded
-        return self._embedded.url
+        return self._embedded.address

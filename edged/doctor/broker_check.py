@@ -21,7 +21,7 @@ from edged.errors import ConfigError
 from edged.mqtt.broker_settings import BrokerSettings
 from edged.mqtt.connect_errors import explain
 from edged.mqtt.homeassistant import discovery_topic
-from edged.mqtt.link import tls_context
+from edged.mqtt.tls import tls_context
 from edged.mqtt.topics import Topics
 
 WHAT = "broker"
@@ -74,7 +74,7 @@ def _visit(broker: BrokerSettings, topics: tuple[str, ...], protocol: int) -> Vi
         with _client(broker, protocol) as client:
             client.on_connect, client.on_publish = on_connect, on_publish
             client.on_message = on_message
-            host, port = broker.address
+            host, port = broker.address.host, broker.address.port
             client.connect(host, port, 30)
             client.loop_start()
             if not connected.wait(CONNECT_S):
@@ -105,7 +105,7 @@ def _client(broker: BrokerSettings, protocol: int) -> Iterator[Client]:
     if broker.username is not None:
         password = broker.password.get_secret_value() if broker.password else None
         client.username_pw_set(broker.username, password)
-    if broker.tls:
+    if broker.address.tls:
         client.tls_set_context(tls_context(broker))
         client.tls_insecure_set(broker.insecure)
     try:
@@ -136,7 +136,7 @@ def watched(settings: Settings) -> tuple[str, ...]:
 
 
 def check_broker(broker: BrokerSettings, seen: Visit) -> list[Finding]:
-    host, port = broker.address
+    host, port = broker.address.host, broker.address.port
     where = f"{host}:{port}"
     if seen.broken:
         remedy = "see that it runs and that EDGED_MQTT_URL is right (mqtts:// for TLS)"

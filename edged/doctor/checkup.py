@@ -78,8 +78,8 @@ def _all(env_file: Path | None, flags: Mapping[str, Any]) -> Iterator[Finding]:
 
 def _broker_and_microphone(settings: Settings) -> Iterator[Finding]:
     """The broker first: it tells whether a running daemon holds the microphone."""
-    embedded = settings.mqtt_url == "embedded"
-    broker = settings.broker(EmbeddedBroker().url if embedded else None)
+    embedded = settings.broker_address is None
+    broker = settings.broker(EmbeddedBroker().address if embedded else None)
     seen = visit(broker, watched(settings))
     running = daemon_is_running(settings, seen)
     if running:

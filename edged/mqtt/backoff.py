@@ -6,9 +6,15 @@ import random
 from collections.abc import Sequence
 
 from edged.mqtt.broker_settings import Timing
-from edged.mqtt.link_events import Kind
+from edged.mqtt.connection_status import ConnectionStatus
 
-_REFUSED = (Kind.AUTH, Kind.DUPLICATE, Kind.TLS, Kind.CONFIG, Kind.PROTOCOL)
+_REFUSED = (
+    ConnectionStatus.AUTH,
+    ConnectionStatus.DUPLICATE,
+    ConnectionStatus.TLS,
+    ConnectionStatus.CONFIG,
+    ConnectionStatus.PROTOCOL,
+)
 
 
 class Backoff:
@@ -25,7 +31,7 @@ class Backoff:
     def reset(self) -> None:
         self._tries = 0
 
-    def wait_s(self, kind: Kind) -> float:
+    def wait_s(self, kind: ConnectionStatus) -> float:
         refused = kind in _REFUSED
         if refused != self._refused:
             self._refused, self._tries = refused, 0

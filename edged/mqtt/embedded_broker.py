@@ -13,6 +13,7 @@ import threading
 from typing import Any
 
 from edged.errors import PeerError
+from edged.mqtt.broker_address import BrokerAddress
 
 _log = logging.getLogger(__name__)
 _START_S = 10.0
@@ -22,11 +23,11 @@ PORT = 1883
 class EmbeddedBroker:
     """One amqtt broker on a thread of its own. The constructor opens nothing.
 
-    Connect with `BrokerSettings(url=broker.url, protocol=4)`: to MQTT 5 it never answers.
+    Connect with `BrokerSettings(broker.address, protocol=4)`: to MQTT 5 it never answers.
     """
 
     def __init__(self, port: int = PORT, host: str = "127.0.0.1") -> None:
-        self.url = f"mqtt://{host}:{port}"
+        self.address = BrokerAddress(host, port)
         self._bind = f"{host}:{port}"
         self._stop: asyncio.Event | None = None
         self._running: asyncio.AbstractEventLoop | None = None
@@ -41,7 +42,7 @@ class EmbeddedBroker:
             raise PeerError(f"the embedded broker did not start within {_START_S:g} s")
         match self._failure:
             case None:
-                _log.info("embedded broker at %s", self.url)
+                _log.info("embedded broker at %s", self.address)
             case ImportError():
                 raise PeerError(
                     "EDGED_MQTT_URL=embedded needs the package amqtt, which a checkout has and an "

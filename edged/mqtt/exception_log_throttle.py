@@ -10,7 +10,7 @@ _log = logging.getLogger(__name__)
 _EPISODE_S = 600
 
 
-class Faults:
+class ExceptionLogThrottle:
     """Each kind of fault, by type and place, is logged once, and again after ten quiet minutes."""
 
     def __init__(self) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from edged.events import Event
 from edged.mqtt.link import Link
-from edged.mqtt.link_events import Incoming, Report
+from edged.mqtt.link_events import LinkEvent, Received
 
 _EVENTS = 4096  # minutes of speech, should the MQTT thread hang on a dying card
 _STEPS = 64
@@ -40,7 +40,7 @@ class Batch:
     """All that had come, by kind, each in its order."""
 
     orders: list[Callable[[], None]]
-    reports: list[tuple[Link, Report]]
+    reports: list[tuple[Link, LinkEvent]]
     events: list[Numbered | Answer]
     steps: list[Numbered]
     retained: dict[str, bytes]
@@ -53,7 +53,7 @@ class Inbox:
         self.dropped: Counter[str] = Counter()
         self._ready = threading.Condition()
         self._orders: list[Callable[[], None]] = []
-        self._reports: list[tuple[Link, Report]] = []
+        self._reports: list[tuple[Link, LinkEvent]] = []
         self._incoming = 0
         self._events: deque[Numbered | Answer] = deque()
         self._taken = 0  # events of the batch at work
@@ -66,9 +66,9 @@ class Inbox:
             self._orders.append(do)
             self._ready.notify()
 
-    def report(self, link: Link, report: Report) -> None:
+    def report(self, link: Link, report: LinkEvent) -> None:
         with self._ready:
-            if isinstance(report, Incoming):
+            if isinstance(report, Received):
                 if self._incoming >= _INCOMING:
                     self.dropped["commands"] += 1
                     return

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from edged.mqtt.backoff import PoisonMessageDetector
 from edged.mqtt.homeassistant import EVENT_TYPES
 from edged.mqtt.link import Link
-from edged.mqtt.link_events import Acked, Outgoing, Up
+from edged.mqtt.link_events import Acknowledged, Connected, Outgoing
 from edged.mqtt.outbox import Outbox
 from edged.mqtt.retained import Retained
 from edged.mqtt.spool import Message
@@ -80,19 +80,19 @@ class Window:
         """What the broker refuses at present, as a sentence."""
         return next(reversed(self._refused.values()), None)
 
-    def open(self, link: Link, up: Up) -> None:
+    def open(self, link: Link, up: Connected) -> None:
         self._link = link
         self._size = min(SIZE, up.receive_maximum)
         self._max_packet = min(OUR_MAX_PACKET, up.maximum_packet)
         self._refused.clear()
         self._retained.all_again()
 
-    def close(self, *, by_broker: bool) -> None:
+    def close(self, *, disconnected_by_peer: bool) -> None:
         """The link has ended: what was not answered comes again, but for a message it died of."""
         if self._link is not None:
             if self._link.dropped:
                 self.dropped["steps"] += self._link.dropped
-            if by_broker:
+            if disconnected_by_peer:
                 culprit = self.suspicion.hung_up([a.key for a in self._away.values()])
                 for away in [a for a in self._away.values() if a.key == culprit]:
                     self._give_up(away)
@@ -116,7 +116,7 @@ class Window:
         else:
             self._link.send(Outgoing(0, self.topics("step"), payload, 0, expiry_s=_STEP_EXPIRY_S))
 
-    def answered(self, answer: Acked) -> None:
+    def answered(self, answer: Acknowledged) -> None:
         away = self._away.pop(answer.token, None)
         if away is None:
             return

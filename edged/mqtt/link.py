@@ -3,7 +3,7 @@
 paho's own network thread, reconnection and queue are not used. Its thread dies silently on an
 exception, and its queue is resent in one burst after a reconnection, whatever the broker's Receive
 Maximum. A `Link` drives paho through its interface for external event loops, so that whatever
-happens ends in a `Down`, and the courier makes a new Link. Only the link's thread touches paho.
+whatever happens ends in a `Disconnected`, and the connection makes a new Link.
 """
 
 from __future__ import annotations
@@ -25,10 +25,18 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
-from edged.errors import ConfigError
 from edged.mqtt.broker_settings import BrokerSettings, Timing
 from edged.mqtt.connect_errors import explain
-from edged.mqtt.link_events import Acked, Down, Incoming, Kind, Outgoing, Report, Up
+from edged.mqtt.connection_status import ConnectionStatus
+from edged.mqtt.link_events import (
+    Acknowledged,
+    Connected,
+    Disconnected,
+    LinkEvent,
+    Outgoing,
+    Received,
+)
+from edged.mqtt.tls import tls_context
 from edged.mqtt.topics import Topics
 
 _OUR_MAX_PACKET = 64 * 1024  # what the broker may send us
@@ -42,8 +50,8 @@ _TAKEN_OVER = 142
 class Link:
     """A connection from its first packet to its last; used once. `report` is called on its thread.
 
-    `send` only queues: the caller keeps to the window that `Up` allows. QoS 0 is dropped, and
-    counted, while the socket is full.
+    `send` only queues: the caller keeps to the window that `Connected` allows. QoS 0 is dropped,
+    and counted, while the socket is full.
     """
 
     def __init__(
@@ -51,7 +59,7 @@ class Link:
         broker: BrokerSettings,
         protocol: int,
         subscriptions: tuple[str, ...],
-        report: Callable[[Link, Report], None],
+        report: Callable[[Link, LinkEvent], None],
         timing: Timing,
     ) -> None:
         self.dropped = 0
@@ -69,7 +77,7 @@ class Link:
         self._answered = False
         self._bad_version = False
         self._by_broker = False
-        self._why: tuple[Kind, str] | None = None
+        self._why: tuple[ConnectionStatus, str] | None = None
         self._last_error = ""
         self._wake: socket.socket | None = None
         self._thread = threading.Thread(target=self._run, name="edged-mqtt-link", daemon=True)
@@ -126,7 +134,7 @@ class Link:
             if client is not None:
                 _forget(client)
         silent = self._reached and not self._answered and not self._aborted
-        self._report(self, Down(kind, message, self._by_broker, silent, self._bad_version))
+        self._report(self, Disconnected(kind, message, self._by_broker, silent, self._bad_version))
 
     def _build(self) -> Client:
         broker = self._broker
@@ -147,7 +155,7 @@ class Link:
         if broker.username is not None:
             password = broker.password.get_secret_value() if broker.password else None
             client.username_pw_set(broker.username, password)
-        if broker.tls:
+        if broker.address.tls:
             client.tls_set_context(tls_context(broker))
             client.tls_insecure_set(broker.insecure)
         will = _properties(PacketTypes.WILLMESSAGE)
@@ -157,7 +165,7 @@ class Link:
         return client
 
     def _connect(self, client: Client) -> None:
-        host, port = self._broker.address
+        host, port = self._broker.address.host, self._broker.address.port
         if not self._v5:
             client.connect(host, port, self._timing.keepalive_s)
             return
@@ -191,7 +199,7 @@ class Link:
                 return
             if not said_goodbye and not self._out and not client.want_write():
                 said_goodbye = True
-                self._why = (Kind.STOPPED, "disconnected")
+                self._why = (ConnectionStatus.STOPPED, "disconnected")
                 client.disconnect()
 
     def _wait(self, client: Client, sock: Any, wake: socket.socket) -> tuple[bool, bool]:
@@ -249,16 +257,16 @@ class Link:
     ) -> None:
         self._answered = True
         if reason.is_failure:
-            host, port = self._broker.address
+            host, port = self._broker.address.host, self._broker.address.port
             self._bad_version = reason.value == _BAD_VERSION
-            kind = Kind.AUTH if reason.value in _AUTH else Kind.PROTOCOL
+            kind = ConnectionStatus.AUTH if reason.value in _AUTH else ConnectionStatus.PROTOCOL
             who = self._broker.username or "without a user name"
-            hint = f" (as {who})" if kind is Kind.AUTH else ""
+            hint = f" (as {who})" if kind is ConnectionStatus.AUTH else ""
             self._why = (kind, f"{host}:{port} refused us{hint}: {str(reason).lower()}")
             return
         self._up = True
         self._subscribe(client)
-        up = Up(
+        up = Connected(
             5 if self._v5 else 4,
             getattr(props, "ReceiveMaximum", 65535),
             getattr(props, "MaximumPacketSize", 268_435_455),
@@ -272,25 +280,25 @@ class Link:
         if flags.is_disconnect_packet_from_server and self._why is None:
             if reason.value == _TAKEN_OVER:
                 self._why = (
-                    Kind.DUPLICATE,
+                    ConnectionStatus.DUPLICATE,
                     f"another client connected as {self._broker.client_id}: "
                     "give each box its own EDGED_DEVICE",
                 )
             else:
-                self._why = (Kind.NETWORK, f"the broker hung up: {str(reason).lower()}")
+                self._why = (ConnectionStatus.NETWORK, f"the broker hung up: {str(reason).lower()}")
         elif str(reason) == "Keep alive timeout":
             self._by_broker = False
 
     def _on_publish(self, client: Client, _: Any, mid: int, reason: ReasonCode, props: Any) -> None:
         token = self._tokens.pop(mid, None)
         if token is not None:
-            self._report(self, Acked(token, reason.value, str(reason).lower()))
+            self._report(self, Acknowledged(token, reason.value, str(reason).lower()))
 
     def _on_message(self, client: Client, _: Any, message: MQTTMessage) -> None:
         props = message.properties
         self._report(
             self,
-            Incoming(
+            Received(
                 message.topic,
                 bytes(message.payload[:_KEEP]),
                 message.retain,
@@ -303,16 +311,19 @@ class Link:
         if "on socket" in text:  # the only place where paho tells why a socket failed
             self._last_error = text
 
-    def _lost(self) -> tuple[Kind, str]:
-        host, port = self._broker.address
+    def _lost(self) -> tuple[ConnectionStatus, str]:
+        host, port = self._broker.address.host, self._broker.address.port
         if self._aborted:
-            return Kind.NETWORK, f"{host}:{port} stopped answering"
-        if self._broker.tls and "alert" in self._last_error:
-            return Kind.TLS, f"{host}:{port} refused our TLS certificate: {self._last_error}"
+            return ConnectionStatus.NETWORK, f"{host}:{port} stopped answering"
+        if self._broker.address.tls and "alert" in self._last_error:
+            return (
+                ConnectionStatus.TLS,
+                f"{host}:{port} refused our TLS certificate: {self._last_error}",
+            )
         if not self._answered:
-            hint = "" if self._broker.tls else " (does it expect TLS, mqtts://?)"
-            return Kind.NETWORK, f"{host}:{port} hung up before it answered{hint}"
-        return Kind.NETWORK, f"the connection to {host}:{port} was lost"
+            hint = "" if self._broker.address.tls else " (does it expect TLS, mqtts://?)"
+            return ConnectionStatus.NETWORK, f"{host}:{port} hung up before it answered{hint}"
+        return ConnectionStatus.NETWORK, f"the connection to {host}:{port} was lost"
 
 
 def _at_once(_client: Client, _userdata: Any, sock: Any) -> None:
@@ -331,21 +342,3 @@ def _forget(client: Client) -> None:
     sock = client.socket()
     if sock is not None:
         sock.close()
-
-
-def tls_context(broker: BrokerSettings) -> ssl.SSLContext:
-    """TLS 1.2 or later, host name checked. Raises ConfigError for a file that cannot be used."""
-    reading: object = broker.ca_file
-    try:
-        context = ssl.create_default_context(cafile=broker.ca_file)
-        if broker.cert_file is not None:
-            reading = f"{broker.cert_file} with {broker.key_file}"
-            context.load_cert_chain(broker.cert_file, broker.key_file)
-    except (OSError, ValueError) as problem:
-        why = getattr(problem, "reason", None) or getattr(problem, "strerror", None) or problem
-        raise ConfigError(f"the certificate {reading} cannot be used: {why}") from None
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    if broker.insecure:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context

@@ -3,36 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Literal, TypeAlias
 
-
-class Kind(StrEnum):
-    """What the link is, or why it ended."""
-
-    CONNECTING = "connecting"
-    UP = "up"
-    NETWORK = "network"
-    AUTH = "auth"
-    TLS = "tls"
-    PROTOCOL = "protocol"
-    DUPLICATE = "duplicate"
-    CONFIG = "config"
-    STOPPED = "stopped"
-
-
-@dataclass(frozen=True, slots=True)
-class LinkState:
-    """For people: `message` is one sentence."""
-
-    connected: bool
-    kind: Kind
-    message: str
+from edged.mqtt.connection_status import ConnectionStatus
 
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """One publish. `token` comes back in `Acked` (QoS 1 only). `expiry_s` is MQTT 5's."""
+    """One publish. `token` comes back in `Acknowledged` (QoS 1 only). `expiry_s` is MQTT 5's."""
 
     token: int
     topic: str
@@ -49,7 +27,7 @@ class Outgoing:
 
 
 @dataclass(frozen=True, slots=True)
-class Up:
+class Connected:
     """The broker took us. Its limits are for us to keep."""
 
     protocol: int
@@ -58,7 +36,7 @@ class Up:
 
 
 @dataclass(frozen=True, slots=True)
-class Acked:
+class Acknowledged:
     """A QoS 1 publish was answered; `reason` of 128 and more is a refusal."""
 
     token: int
@@ -67,7 +45,7 @@ class Acked:
 
 
 @dataclass(frozen=True, slots=True)
-class Incoming:
+class Received:
     topic: str
     payload: bytes
     retained: bool
@@ -76,17 +54,17 @@ class Incoming:
 
 
 @dataclass(frozen=True, slots=True)
-class Down:
+class Disconnected:
     """The end of a link.
 
-    `by_broker`: it hung up on us. `silent`: it took our call and said nothing.
+    `disconnected_by_peer`: it hung up on us. `silent`: it took our call and said nothing.
     """
 
-    kind: Kind
+    status: ConnectionStatus
     message: str
-    by_broker: bool = False
+    disconnected_by_peer: bool = False
     silent: bool = False
     bad_version: bool = False
 
 
-Report: TypeAlias = Up | Acked | Incoming | Down
+LinkEvent: TypeAlias = Connected | Acknowledged | Received | Disconnected

@@ -20,10 +20,9 @@ import sqlite3
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from pathlib import Path
 
 from edged.mqtt.spool import Message, Spool
+from edged.mqtt.spool_settings import SpoolSettings
 
 _log = logging.getLogger(__name__)
 _MEMORY_BEFORE_DISK = 256  # a broker that is this far behind is not keeping up
@@ -38,21 +37,6 @@ _LONGEST_REST_S = 3600.0  # for a card that ruins each new spool
 _CALM_S = 600.0  # after such a rest, then damage is news again
 _READ_TRIES = 6  # then the spool is put aside: what is said now must not wait for ever
 _MARK = b', "delayed": true}'
-
-
-@dataclass(frozen=True, slots=True)
-class SpoolSettings:
-    """Where messages wait, and how many.
-
-    `dir` is on disk, `journal_dir` on a memory file system (None: a killed daemon may lose what
-    the broker had not acknowledged within the last second). What an earlier run left is kept for
-    a day whatever its age: it may have been stored with a wrong clock.
-    """
-
-    dir: Path
-    max_mb: float = 16
-    max_age_s: float = 30 * 86400
-    journal_dir: Path | None = None
 
 
 class Outbox:

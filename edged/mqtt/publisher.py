@@ -25,12 +25,14 @@ from edged.mqtt import commands, homeassistant
 from edged.mqtt.broker_settings import BrokerSettings, Timing
 from edged.mqtt.commands import Command
 from edged.mqtt.connection import Connection
-from edged.mqtt.exception_log_throttle import Faults
+from edged.mqtt.connection_status import ConnectionReport, ConnectionStatus
+from edged.mqtt.exception_log_throttle import ExceptionLogThrottle
 from edged.mqtt.homeassistant import HomeAssistantSettings
 from edged.mqtt.inbox import Answer, Batch, Inbox, Numbered
-from edged.mqtt.link_events import Incoming, Kind, LinkState
-from edged.mqtt.outbox import Outbox, SpoolSettings
+from edged.mqtt.link_events import Received
+from edged.mqtt.outbox import Outbox
 from edged.mqtt.spool import Message
+from edged.mqtt.spool_settings import SpoolSettings
 from edged.mqtt.topics import Topics
 
 _log = logging.getLogger(__name__)
@@ -57,7 +59,7 @@ class Stats:
 
     connected: bool = False
     auth_failed: bool = False
-    kind: Kind = Kind.CONNECTING
+    kind: ConnectionStatus = ConnectionStatus.CONNECTING
     last_error: str | None = None
     depth: int = 0
     spooled: int = 0
@@ -80,7 +82,7 @@ class Publisher:
         broker: BrokerSettings,
         spool: SpoolSettings,
         on_command: Callable[[Command], None],
-        on_state: Callable[[LinkState], None],
+        on_state: Callable[[ConnectionReport], None],
         timing: Timing = Timing(),  # noqa: B008  (frozen)
     ) -> None:
         self.session = uuid.uuid4().hex
@@ -110,7 +112,7 @@ class Publisher:
         self._damaged_told = 0
         self._replies = 0
         self._warned: set[str] = set()
-        self._faults = Faults()
+        self._faults = ExceptionLogThrottle()
         self._stats = Stats()
         self._last_error: str | None = None
         self._beat = time.monotonic()
@@ -291,7 +293,7 @@ class Publisher:
         last = homeassistant.transcript(turn, self.session, item.seq, item.ts, item.latency_ms)
         self._courier.retained.set("state/transcript", _encode(last))
 
-    def _command(self, name: str, message: Incoming) -> None:
+    def _command(self, name: str, message: Received) -> None:
         """Well-formed commands go to the daemon; all others are answered here, and do nothing."""
         asked = Command(name, None, message.response_topic, message.correlation)
         try:
@@ -315,7 +317,7 @@ class Publisher:
             _log.exception("a command failed")
             self.reply(asked, False, "this command failed inside edged: see its log")
 
-    def _told_state(self, state: LinkState) -> None:
+    def _told_state(self, state: ConnectionReport) -> None:
         try:
             self._on_state(state)
         except Exception:
@@ -330,7 +332,7 @@ class Publisher:
         busy = not self._courier.state.connected or self._outbox.waiting
         if not lost or busy or now < self._tell_at:
             return
-        self._tell_at = now + self._timing.announce_s
+        self._tell_at = now + self._timing.report_interval_s
         self._told.update(lost)
         parts = [f"{n} {_LOST[reason]}" for reason, n in lost.items()]
         sentence = f"messages were lost: {', '.join(parts)}"
@@ -352,7 +354,7 @@ class Publisher:
         else:
             return
         self._damaged_told = damaged
-        self._disk_tell_at = now + self._timing.announce_s
+        self._disk_tell_at = now + self._timing.report_interval_s
 
     def _losses(self) -> Counter[str]:
         """Those of many messages; single ones the courier tells itself."""
@@ -361,7 +363,11 @@ class Publisher:
 
     def _observe(self) -> None:
         state = self._courier.state
-        if state.kind not in (Kind.UP, Kind.CONNECTING, Kind.STOPPED):
+        if state.status not in (
+            ConnectionStatus.CONNECTED,
+            ConnectionStatus.CONNECTING,
+            ConnectionStatus.STOPPED,
+        ):
             self._last_error = state.message
         dropped = (
             self._outbox.dropped
@@ -371,8 +377,8 @@ class Publisher:
         )
         self._stats = Stats(
             connected=state.connected,
-            auth_failed=state.kind is Kind.AUTH and not state.connected,
-            kind=state.kind,
+            auth_failed=state.status is ConnectionStatus.AUTH and not state.connected,
+            kind=state.status,
             last_error=self._last_error,
             depth=self._outbox.depth,
             spooled=self._outbox.spooled,

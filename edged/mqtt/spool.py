@@ -58,20 +58,6 @@ class Message:
         return len(self.payload) + len((self.name + self.key).encode()) + _ROW_BYTES
 
 
-def default_journal_dir() -> Path | None:
-    """A private folder on a memory file system, if systemd, the login session or root has one.
-
-    The unit says `RuntimeDirectoryPreserve=restart`, or systemd would empty it in between.
-    """
-    given = os.environ.get("RUNTIME_DIRECTORY", "").split(":")[0]
-    if given:
-        return Path(given)
-    session = os.environ.get("XDG_RUNTIME_DIR")
-    if session:
-        return Path(session) / "edged"
-    return Path("/run/edged") if os.geteuid() == 0 else None
-
-
 class Spool:
     """A first-in first-out table in `path`. Opens nothing until it is used; one thread only.
 

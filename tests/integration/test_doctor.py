@@ -29,6 +29,7 @@ from edged.doctor.finding import Finding
 from edged.doctor.machine_check import check_machine, check_permissions
 from edged.doctor.recogniser_check import check_models, check_speed
 from edged.models.loader import load as load_models
+from edged.mqtt.broker_address import BrokerAddress
 from edged.mqtt.broker_settings import BrokerSettings
 from edged.mqtt.embedded_broker import EmbeddedBroker
 from edged.options import Options
@@ -130,7 +131,7 @@ def test_a_refused_login_and_a_refused_publish_are_told_apart(tmp_path: Path) ->
 
     with Mosquitto(tmp_path / "b", protected=True) as broker:
         kitchen = BrokerSettings(
-            f"mqtt://127.0.0.1:{broker.port}",
+            BrokerAddress("127.0.0.1", broker.port),
             device="kitchen",
             username="kitchen",
             password=SecretStr("secret-kitchen"),
@@ -154,7 +155,7 @@ def test_a_broker_that_knows_no_mqtt_5_is_asked_again_and_a_missing_one_is_said(
     `edged run` was connected to it."""
     monkeypatch.setattr("edged.doctor.broker_check.CONNECT_S", 1.0)
     port = free_port()
-    address = BrokerSettings(f"mqtt://127.0.0.1:{port}")
+    address = BrokerSettings(BrokerAddress("127.0.0.1", port))
     (missing,) = check_broker(address, visit(address, ("x",)))
     assert missing.sentence == f"no broker listens at 127.0.0.1:{port}"
     broker = EmbeddedBroker(port)

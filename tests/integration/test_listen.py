@@ -20,6 +20,7 @@ from rich.console import Console
 from edged.cli.listen import decoded, listen, split_topic
 from edged.cli.listen_view import Device, Devices, JsonLines, PlainLines, TerminalView, clean
 from edged.errors import PeerError
+from edged.mqtt.broker_address import BrokerAddress
 from edged.mqtt.broker_settings import BrokerSettings
 from tests.support.mosquitto import PASSWORDS, Ear, Mosquitto, certificates, until
 
@@ -59,7 +60,7 @@ def broker(tmp_path: Path) -> Iterator[Mosquitto]:
 
 
 def at(broker: Mosquitto) -> BrokerSettings:
-    return BrokerSettings(f"mqtt://127.0.0.1:{broker.port}")
+    return BrokerSettings(BrokerAddress("127.0.0.1", broker.port))
 
 
 def say(ear: Ear, device: str, name: str, value: Any, retain: bool = False) -> None:
@@ -137,7 +138,7 @@ def test_wrong_credentials_end_it_with_a_sentence(tmp_path: Path) -> None:
             listen(wrong, Console(file=io.StringIO()))
         assert "wrong" not in str(caught.value)
         right = BrokerSettings(
-            f"mqtts://localhost:{broker.tls_port}",
+            BrokerAddress("localhost", broker.tls_port, tls=True),
             username="hub",
             password=SecretStr(PASSWORDS["hub"]),
             ca_file=certificates() / "ca.crt",

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from edged.events import EndOfStream, Error, Flushed, Step, Text, Turn
-from edged.mqtt.outbox import SpoolSettings
+from edged.mqtt.spool_settings import SpoolSettings
 from tests.support.mosquitto import Ear, Mosquitto, until
 from tests.support.mqtt_publisher import IMPATIENT, Rig, assert_gapless, once, words
 
@@ -121,7 +121,7 @@ def test_a_frozen_broker_sends_everything_to_disk_then_the_link_is_given_up(
 
 def test_a_broker_that_answers_slowly_keeps_the_order(tmp_path: Path) -> None:
     """And gets nothing twice: what went to disk unanswered is not read back on the same link."""
-    patient = replace(IMPATIENT, dead_s=60)
+    patient = replace(IMPATIENT, keepalive_timeout_s=60)
     with Mosquitto(tmp_path) as broker, Ear(broker.port) as ear:
         with Rig(tmp_path, broker.port, timing=patient) as rig:
             rig.connected()
@@ -140,14 +140,15 @@ CHILD = """
 import sys, time
 from pathlib import Path
 from edged.events import Text
-from edged.mqtt.outbox import SpoolSettings
+from edged.mqtt.spool_settings import SpoolSettings
 from edged.mqtt.publisher import Publisher
+from edged.mqtt.broker_address import BrokerAddress
 from edged.mqtt.broker_settings import BrokerSettings
 from tests.support.mqtt_publisher import FAST
 
 port, folder = int(sys.argv[1]), Path(sys.argv[2])
 publisher = Publisher(
-    BrokerSettings(f"mqtt://127.0.0.1:{port}", device="kitchen"),
+    BrokerSettings(BrokerAddress("127.0.0.1", port), device="kitchen"),
     SpoolSettings(folder / "spool", journal_dir=folder / "journal"),
     lambda command: None, lambda state: None, FAST,
 )

@@ -10,9 +10,17 @@ import pytest
 from edged.mqtt.broker_settings import BrokerSettings, Timing
 from edged.mqtt.connection import Connection
 from edged.mqtt.homeassistant import HomeAssistantSettings
-from edged.mqtt.link_events import Acked, Down, Incoming, Kind, Outgoing, Up
-from edged.mqtt.outbox import Outbox, SpoolSettings
+from edged.mqtt.link_events import (
+    Acknowledged,
+    Connected,
+    ConnectionStatus,
+    Disconnected,
+    Outgoing,
+    Received,
+)
+from edged.mqtt.outbox import Outbox
 from edged.mqtt.spool import Message
+from edged.mqtt.spool_settings import SpoolSettings
 from tests.support.mosquitto import Ear, Mosquitto, until
 from tests.support.mqtt_publisher import Rig, words
 
@@ -56,10 +64,10 @@ class Hand:
     def up(self, now: float) -> DeafLink:
         self.link = DeafLink()
         self.courier._link = self.link  # type: ignore[assignment]
-        self.hear(Up(5, 20, 10**6), now)
+        self.hear(Connected(5, 20, 10**6), now)
         return self.link
 
-    def hear(self, report: Up | Acked | Incoming | Down, now: float) -> None:
+    def hear(self, report: Connected | Acknowledged | Received | Disconnected, now: float) -> None:
         self.courier.handle(self.link, report, now)  # type: ignore[arg-type]
 
 
@@ -72,9 +80,9 @@ def test_a_broker_that_goes_right_after_a_birth_does_not_keep_the_processor_busy
     hand = Hand(tmp_path)
     hand.courier.homeassistant(HomeAssistantSettings())
     hand.up(100)
-    hand.hear(Incoming("homeassistant/status", b"online", False, None, None), 101)
+    hand.hear(Received("homeassistant/status", b"online", False, None, None), 101)
     assert hand.courier._birth_at is not None
-    hand.hear(Down(Kind.NETWORK, "gone"), 101)
+    hand.hear(Disconnected(ConnectionStatus.NETWORK, "gone"), 101)
     hand.courier._retry_at = 130  # as after some failed tries
     assert hand.courier.due_s(110) > 0.4
 
@@ -90,7 +98,7 @@ def test_orders_that_waited_in_memory_are_not_live_when_the_broker_is_back(tmp_p
     hand.outbox.add([text(0)], proven=True)
     hand.courier.window.fill(100)
     assert link.on("event") == [b'{"seq": 0}'], "a live one is copied"
-    hand.hear(Down(Kind.NETWORK, "gone"), 101)  # text 0 was not answered
+    hand.hear(Disconnected(ConnectionStatus.NETWORK, "gone"), 101)  # text 0 was not answered
     for n in (1, 2):
         hand.outbox.add([text(n)], proven=False)
     link = hand.up(10_000)
@@ -184,7 +192,11 @@ def test_two_boxes_of_one_name_give_each_other_more_and_more_time(
     """Each came back after five seconds, threw the other out, and had the link for five seconds,
     which counted as a good connection: so it went on for ever. Mosquitto 2.0 tells nobody why."""
     hand = Hand(tmp_path)
-    evicted = Down(Kind.DUPLICATE if told else Kind.NETWORK, "evicted", by_broker=True)
+    evicted = Disconnected(
+        ConnectionStatus.DUPLICATE if told else ConnectionStatus.NETWORK,
+        "evicted",
+        disconnected_by_peer=True,
+    )
     now, waits = 100.0, [5.0]
     for _ in range(12):
         hand.up(now)
@@ -202,30 +214,36 @@ def test_a_bad_radio_link_is_not_taken_for_another_box_for_ever(tmp_path: Path) 
     """Three quick hang-ups look like a rival. Then each link that lasted less than five minutes
     counted as one more: the box waited a minute each time, and blamed another box for days."""
     hand = Hand(tmp_path)
-    hung_up = Down(Kind.NETWORK, "gone", by_broker=True)
+    hung_up = Disconnected(ConnectionStatus.NETWORK, "gone", disconnected_by_peer=True)
     now = 100.0
     kinds = []
     for life in (20, 20, 20, 200, 200):
         hand.up(now)
         hand.hear(hung_up, now + life)
-        kinds.append(hand.courier.state.kind)
+        kinds.append(hand.courier.state.status)
         now = hand.courier._retry_at
-    assert kinds == [Kind.NETWORK, Kind.NETWORK, Kind.DUPLICATE, Kind.NETWORK, Kind.NETWORK]
+    assert kinds == [
+        ConnectionStatus.NETWORK,
+        ConnectionStatus.NETWORK,
+        ConnectionStatus.DUPLICATE,
+        ConnectionStatus.NETWORK,
+        ConnectionStatus.NETWORK,
+    ]
     assert "hangs up" not in hand.courier.state.message
 
 
 def test_a_box_with_a_new_name_is_not_blamed_for_what_befell_the_old_one(tmp_path: Path) -> None:
     """The first quick hang-up under the new name was the fourth in the count."""
     hand = Hand(tmp_path)
-    hung_up = Down(Kind.NETWORK, "gone", by_broker=True)
+    hung_up = Disconnected(ConnectionStatus.NETWORK, "gone", disconnected_by_peer=True)
     for now in (100.0, 200.0, 300.0):
         hand.up(now)
         hand.hear(hung_up, now + 20)
-    assert hand.courier.state.kind is Kind.DUPLICATE
+    assert hand.courier.state.status is ConnectionStatus.DUPLICATE
     hand.courier.reconfigure(BrokerSettings(device="hall"))
     hand.up(400)
     hand.hear(hung_up, 420)
-    assert hand.courier.state.kind is Kind.NETWORK
+    assert hand.courier.state.status is ConnectionStatus.NETWORK
 
 
 def test_answers_that_the_broker_refuses_are_counted_and_no_more(tmp_path: Path) -> None:
@@ -239,7 +257,7 @@ def test_answers_that_the_broker_refuses_are_counted_and_no_more(tmp_path: Path)
     hand.courier.window.fill(100)
     for sent in link.sent:
         refused = 135 if sent.topic.startswith("denied/") else 0
-        hand.hear(Acked(sent.token, refused, "not authorized"), 100)
+        hand.hear(Acknowledged(sent.token, refused, "not authorized"), 100)
     assert hand.courier.window.dropped["refused"] == 5
     assert hand.said == []
-    assert hand.courier.state.kind is Kind.UP
+    assert hand.courier.state.status is ConnectionStatus.CONNECTED

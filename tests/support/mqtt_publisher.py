@@ -8,27 +8,28 @@ from pathlib import Path
 from typing import Any
 
 from edged.events import EndText, Text
+from edged.mqtt.broker_address import BrokerAddress
 from edged.mqtt.broker_settings import BrokerSettings, Timing
 from edged.mqtt.commands import Command
-from edged.mqtt.link_events import Kind, LinkState
-from edged.mqtt.outbox import SpoolSettings
+from edged.mqtt.connection_status import ConnectionReport, ConnectionStatus
 from edged.mqtt.publisher import Publisher
+from edged.mqtt.spool_settings import SpoolSettings
 from tests.support.mosquitto import until
 
 # Short where a test waits for it, long where a busy machine must not be taken for a dead broker.
 FAST = Timing(
     connect_s=5,
-    unproven_s=2,
-    dead_s=20,
+    ack_timeout_s=2,
+    keepalive_timeout_s=20,
     retry=(0.05, 0.2),
     retry_refused=(0.05, 0.2),
-    steady_s=0.5,
-    birth_s=0.1,
+    stable_after_s=0.5,
+    ha_birth_delay_s=0.1,
     will_delay_s=1,
-    announce_s=0,
+    report_interval_s=0,
 )
 
-IMPATIENT = replace(FAST, unproven_s=0.2, dead_s=3)
+IMPATIENT = replace(FAST, ack_timeout_s=0.2, keepalive_timeout_s=3)
 
 
 class Rig:
@@ -43,9 +44,9 @@ class Rig:
         answer: bool = True,
         **broker: Any,
     ) -> None:
-        asked = {"url": f"mqtt://127.0.0.1:{port}", "device": "kitchen"} | broker
+        asked = {"address": BrokerAddress("127.0.0.1", port), "device": "kitchen"} | broker
         self.broker = BrokerSettings(**asked)
-        self.states: list[LinkState] = []
+        self.states: list[ConnectionReport] = []
         self.commands: list[Command] = []
         self.full = False
         self.answer = answer
@@ -74,10 +75,10 @@ class Rig:
     def drained(self) -> None:
         until(lambda: self.publisher.stats().depth == 0, f"drained: {self.publisher.stats()}")
 
-    def was(self, kind: Kind) -> LinkState:
+    def was(self, kind: ConnectionStatus) -> ConnectionReport:
         """The first state of that kind, waited for."""
         found = until(
-            lambda: [s for s in list(self.states) if s.kind is kind], f"{kind}: {self.states}"
+            lambda: [s for s in list(self.states) if s.status is kind], f"{kind}: {self.states}"
         )
         return found[0]
 

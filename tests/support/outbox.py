@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edged.mqtt.outbox import Outbox, SpoolSettings
+from edged.mqtt.outbox import Outbox
 from edged.mqtt.spool import Message
+from edged.mqtt.spool_settings import SpoolSettings
 
 
 def message(n: int, session: str = "s", size: int = 2) -> Message:

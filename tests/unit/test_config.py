@@ -244,9 +244,9 @@ def test_every_problem_is_told_at_once_with_its_key_line_and_what_is_allowed(env
 @pytest.mark.parametrize(
     ("lines", "reason"),
     [
-        ("EDGED_MQTT_URL=http://x", "must be mqtt://host"),
+        ("EDGED_MQTT_URL=http://x", "must begin with mqtt:// or mqtts:// (TLS), not http://"),
         ("EDGED_MQTT_URL=mqtt://", "must be mqtt://host"),
-        ("EDGED_MQTT_URL=mqtt://x:99999", "must be mqtt://host"),
+        ("EDGED_MQTT_URL=mqtt://x:99999", "must have a port from 1 to 65535"),
         ("EDGED_MQTT_PASSWORD=a", "needs an EDGED_MQTT_USERNAME"),
         ("EDGED_MQTT_BASE=a/+/b", "topic levels"),
         ("EDGED_HOMEASSISTANT_PREFIX=/x", "topic levels"),

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from edged.mqtt import outbox as outbox_module
-from edged.mqtt.outbox import Outbox, SpoolSettings
+from edged.mqtt.outbox import Outbox
 from edged.mqtt.spool import Message, Spool
+from edged.mqtt.spool_settings import SpoolSettings
 from tests.support.outbox import drain, message, numbers, opened
 
 

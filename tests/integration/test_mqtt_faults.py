@@ -9,11 +9,11 @@ import pytest
 
 from edged.mqtt.broker_settings import BrokerSettings, Timing
 from edged.mqtt.connection import Connection
+from edged.mqtt.connection_status import ConnectionStatus
 from edged.mqtt.homeassistant import HomeAssistantSettings
 from edged.mqtt.link_events import (
     Acknowledged,
     Connected,
-    ConnectionStatus,
     Disconnected,
     Outgoing,
     Received,

@@ -20,7 +20,7 @@ from edged.config.startup import check_files
 from edged.daemon import device_info
 from edged.daemon.run_with_timeout import EndingError, run_with_timeout
 from edged.daemon.systemd import Notifier
-from edged.engine.engine_thread import Configure, Engine, Restart
+from edged.engine.engine_thread import ConfigureCommand, Engine, RestartCommand
 from edged.errors import ConfigError, EdgedError
 from edged.logs import log_event
 from edged.models import loader
@@ -129,7 +129,7 @@ class Control:
             models = run_with_timeout(partial(_load, new), self._while_loading)
         options = new.options()
         wanted = models is not None or options != self._keeper.settings.options()
-        if wanted and not self._engine.submit(Configure(options, models)):
+        if wanted and not self._engine.submit(ConfigureCommand(options, models)):
             raise ConfigError(BUSY)
         if broker is not None:
             self._publisher.reconfigure(broker)
@@ -155,7 +155,7 @@ class Control:
             case "reload":
                 return self.reload()
             case "restart":
-                if not self._engine.submit(Restart()):
+                if not self._engine.submit(RestartCommand()):
                     raise ConfigError(BUSY)
                 log_event(
                     _log, logging.INFO, "recogniser-restarted", "the recogniser was restarted"

@@ -32,7 +32,7 @@ from edged.daemon.start_timeout import while_it_gets_on
 from edged.daemon.systemd import Notifier
 from edged.daemon.watchdog import Watchdog
 from edged.engine.background_worker import BackgroundWorker
-from edged.engine.engine_thread import End, Engine, Flush
+from edged.engine.engine_thread import EndCommand, Engine, FlushCommand
 from edged.errors import EdgedError
 from edged.events import Error, Event, Turn
 from edged.logs import log_event, log_exception
@@ -68,7 +68,7 @@ class Daemon:
         self.hangs = False
         """Work is left behind that would keep the process from ending."""
         self._jobs: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        self._beside = BackgroundWorker()
+        self._background = BackgroundWorker("second-pass")
         self._stop_by: float | None = None
         self._notifier = Notifier()
         self._vigil = Watchdog(
@@ -125,7 +125,7 @@ class Daemon:
             settings.options(),
             self._on_events,
             self._on_speaking,
-            self._beside,
+            self._background,
         )
         spool = SpoolSettings(
             settings.spool_path, settings.spool_max_mb, journal_dir=default_journal_dir()
@@ -159,7 +159,7 @@ class Daemon:
         watch("capture", self._hearing.heartbeat_age_s)
         watch("engine", lambda: time.monotonic() - self._engine.heartbeat)
         watch("mqtt", self._publisher.heartbeat_age_s)
-        watch("second pass", lambda: self._beside.age_s, SECOND_PASS_S)
+        watch("second pass", lambda: self._background.age_s, SECOND_PASS_S)
 
     def _make_api_server(self, settings: Settings) -> ApiServer:
         """Raises ConfigError if its packages or its certificate are missing."""
@@ -190,7 +190,7 @@ class Daemon:
             self._api_server.stop(max(0.1, by - time.monotonic()))
         if self._embedded is not None:
             self._embedded.stop()
-        self.hangs |= not self._beside.idle or has_orphaned_work()
+        self.hangs |= not self._background.idle or has_orphaned_work()
         log_event(_log, logging.INFO, "stopped", "stopped")
         return 0
 
@@ -241,7 +241,7 @@ class Daemon:
         """On the MQTT thread. Raises queue.Full, which the publisher answers with "busy"."""
         if command.name == "flush":
             done = partial(self._publisher.reply, command, True, flush_id=command.payload)
-            if not self._engine.submit(Flush(command.payload, done)):
+            if not self._engine.submit(FlushCommand(command.payload, done)):
                 raise queue.Full
         elif self._jobs.qsize() >= MAX_COMMANDS:
             raise queue.Full
@@ -274,7 +274,7 @@ class Daemon:
         self._say_listening()
         self._say_info()
         if not hears:
-            self._engine.submit(End())
+            self._engine.submit(EndCommand())
         if mic.problem and mic.state is not self._mic_before:
             self._publisher.event(Error(f"microphone: {mic.message}"))
         self._mic_before = mic.state

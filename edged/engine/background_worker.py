@@ -1,7 +1,8 @@
-"""One thread for what is too long for a step of 80 ms: the second pass and the turn model."""
+"""Executors for work that takes longer than a step of 80 ms."""
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 import time
@@ -10,57 +11,121 @@ from concurrent.futures import Executor, Future
 from functools import partial
 from typing import Any
 
-WAITING = 32  # jobs of up to 1 MB of audio each; there are two or three a turn
+MAX_WAITING = 32  # jobs of up to 1 MB of audio each; one turn has two or three
+
+
+class InlineExecutor(Executor):
+    """Runs each job in the caller before `submit` returns, which makes a run repeatable."""
+
+    def submit(self, fn, /, *args, **kwargs):  # type: ignore[no-untyped-def]
+        future: Future[Any] = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+
+class ConditionalExecutor(Executor):
+    """Runs a job inline while a condition holds, and on another executor otherwise."""
+
+    def __init__(self, executor: Executor, inline: Callable[[], bool]) -> None:
+        """inline: asked at each job."""
+        self._executor = executor
+        self._inline = inline
+        self._inline_executor = InlineExecutor()
+
+    def submit(self, fn, /, *args, **kwargs):  # type: ignore[no-untyped-def]
+        executor = self._inline_executor if self._inline() else self._executor
+        return executor.submit(fn, *args, **kwargs)
 
 
 class BackgroundWorker(Executor):
-    """In order, one at a time. Unlike a ThreadPoolExecutor it is bounded, and a job that hangs
-    does not keep the process from ending."""
+    """One daemon thread that runs jobs in order, one at a time.
 
-    def __init__(self, waiting: int = WAITING) -> None:
-        self._jobs: queue.Queue[Callable[[], None]] = queue.Queue(waiting)
-        self._thread = threading.Thread(target=self._run, name="beside", daemon=True)
-        self._starting = threading.Lock()
-        self._began: float | None = None  # the job that is being done
+    Unlike a ThreadPoolExecutor it is bounded, and a job that hangs does not keep the process from
+    ending. The thread starts with the first job.
+    """
+
+    def __init__(
+        self,
+        name: str = "background",
+        max_waiting: int = MAX_WAITING,
+        initializer: Callable[[], None] | None = None,
+    ) -> None:
+        """name: of the thread. max_waiting: most jobs that wait. initializer: called first on the
+        thread."""
+        self._jobs: queue.Queue[Callable[[], None] | None] = queue.Queue(max_waiting)
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._initializer = initializer
+        self._start_lock = threading.Lock()
+        self._job_started_at: float | None = None
+        self._closed = False
 
     def submit(self, fn, /, *args, **kwargs):  # type: ignore[no-untyped-def]
-        """If too many jobs wait, one of them hangs: the future has failed then, for whoever asked
-        goes on without it."""
+        """Queues a job.
+
+        Returns a failed future instead of raising if the queue is full (a job in front hangs) or
+        the worker was shut down, so that the caller's own work goes on.
+        """
         future: Future[Any] = Future()
-        try:
-            self._jobs.put_nowait(partial(_do, future, partial(fn, *args, **kwargs)))
-        except queue.Full:
-            future.set_exception(RuntimeError("the work beside the steps is stuck"))
+        if self._closed:
+            future.set_exception(RuntimeError("the background worker was shut down"))
             return future
-        with self._starting:
+        try:
+            self._jobs.put_nowait(partial(_run_job, future, partial(fn, *args, **kwargs)))
+        except queue.Full:
+            future.set_exception(RuntimeError("the background worker is stuck: its queue is full"))
+            return future
+        with self._start_lock:
             if self._thread.ident is None:
                 self._thread.start()
         return future
 
+    def shutdown(self, wait: bool = False, *, cancel_futures: bool = False) -> None:
+        """Accepts no more jobs and ends the thread after those that wait.
+
+        `wait` and `cancel_futures` are part of the Executor interface and have no effect: the
+        thread is a daemon thread, and nobody waits for it.
+        """
+        self._closed = True
+        with contextlib.suppress(queue.Full):  # it hangs, and ends with the process
+            self._jobs.put_nowait(None)
+
     @property
     def idle(self) -> bool:
-        """Nothing is being done, and nothing waits."""
+        """Whether no job is running or waiting."""
         return self._jobs.unfinished_tasks == 0
 
     @property
+    def waiting(self) -> int:
+        """Jobs that wait, without the one that runs."""
+        return self._jobs.qsize()
+
+    @property
     def age_s(self) -> float:
-        """For how long the job that is being done has been; 0 if there is none."""
-        began = self._began
-        return 0.0 if began is None else time.monotonic() - began
+        """Seconds since the running job started; 0 if none runs."""
+        started_at = self._job_started_at
+        return 0.0 if started_at is None else time.monotonic() - started_at
 
     def _run(self) -> None:
+        if self._initializer is not None:
+            self._initializer()
         while True:
-            work = self._jobs.get()
-            self._began = time.monotonic()
-            work()
-            self._began = None
+            job = self._jobs.get()
+            if job is None:
+                self._jobs.task_done()
+                return
+            self._job_started_at = time.monotonic()
+            job()
+            self._job_started_at = None
             self._jobs.task_done()
 
 
-def _do(future: Future[Any], work: Callable[[], Any]) -> None:
+def _run_job(future: Future[Any], work: Callable[[], Any]) -> None:
     if not future.set_running_or_notify_cancel():
         return
     try:
         future.set_result(work())
-    except BaseException as problem:
-        future.set_exception(problem)
+    except BaseException as error:
+        future.set_exception(error)

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+_MEMORY_S = 30.0  # seconds of audio after which an old value has lost most of its weight
+
 
 class RealtimeFactor:
-    """The engine's real-time factor: work done per second of audio, over the last minute or so."""
+    """Seconds of work per second of audio, averaged over about the last minute of audio.
 
-    _MEMORY_S = 30.0  # of audio, in which an old value loses most of its weight
+    rtf: the mean; None before the first value.
+    """
 
     def __init__(self) -> None:
         self.rtf: float | None = None
 
-    def worked(self, seconds: float, audio_s: float) -> None:
+    def add(self, work_s: float, audio_s: float) -> None:
+        """Adds work of `work_s` seconds that was done for `audio_s` seconds of audio."""
         if audio_s <= 0:
             return
-        weight = min(1.0, audio_s / self._MEMORY_S)
-        old = seconds / audio_s if self.rtf is None else self.rtf
-        self.rtf = old + weight * (seconds / audio_s - old)
+        weight = min(1.0, audio_s / _MEMORY_S)
+        old = work_s / audio_s if self.rtf is None else self.rtf
+        self.rtf = old + weight * (work_s / audio_s - old)

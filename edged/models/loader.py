@@ -16,7 +16,7 @@ from edged.ortsession import limit_malloc_growth, open_session, release_memory
 from edged.stt.moonshine.graphs import Graphs
 from edged.stt.moonshine.vocabulary import Vocabulary
 from edged.vad.inactivity import Weights
-from edged.vad.smart_turn import SLOWEST_S, SmartTurn
+from edged.vad.smart_turn import MAX_RUN_S, SmartTurn
 
 _SHORT_MODELS_THREADS = 1  # Silero and Smart Turn: too small to gain from a second thread
 
@@ -77,7 +77,7 @@ def load(models_dir: Path | None = None, model: str = "tiny-en", threads: int = 
 def for_this_machine(models: Models) -> Models:
     """Measures Smart Turn (twice its run time) and does without it where its answers would come
     too late."""
-    if models.smart_turn is None or SmartTurn(models.smart_turn).run_time_s() <= SLOWEST_S:
+    if models.smart_turn is None or SmartTurn(models.smart_turn).run_time_s() <= MAX_RUN_S:
         return models
     return replace(models, smart_turn=None, too_slow=(shipped().of_kind("turn").name,))
 

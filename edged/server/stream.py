@@ -11,14 +11,14 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, Future
-from typing import Any, Protocol, TypeAlias
+from concurrent.futures import Executor
+from typing import Protocol, TypeAlias
 
 from edged import STEP_S
 from edged.audio.source import Frame
 from edged.audio.stream_decoders import Decoder
+from edged.engine.background_worker import ConditionalExecutor
 from edged.engine.session import Session
-from edged.engine.turns import InlineExecutor
 from edged.errors import RequestError
 from edged.events import EndOfStream, Error, Event
 from edged.server.gradium_messages import Audio, End, Flush
@@ -64,7 +64,7 @@ class Stream:
         decoder: Decoder,
         client: Client,
         wake: Callable[[Stream], None],
-        beside: Executor,
+        executor: Executor,
         metrics: Metrics,
         whole: bool = False,
     ) -> None:
@@ -75,7 +75,7 @@ class Stream:
         self._decoder = decoder
         self._client = client
         self._wake = wake
-        self._beside = _Beside(beside, self._is_file)
+        self._executor = ConditionalExecutor(executor, self._is_file)
         self._metrics = metrics
         self._session: Session | None = None
         self._lock = threading.Lock()
@@ -151,7 +151,7 @@ class Stream:
         if not self._next:
             return False
         if self._session is None:
-            self._session = self._make_session(self._beside)
+            self._session = self._make_session(self._executor)
         item, came_at = self._next.popleft()
         match item:
             case Flush(flush_id):
@@ -238,17 +238,3 @@ class Stream:
     def _close(self) -> None:
         self.done = True
         self._session = None
-
-
-class _Beside(Executor):
-    """Where long work (second pass, Smart Turn) goes: aside while somebody speaks live, at once
-    for a file, whose text is then the same at each run and the same as `edged transcribe` gives."""
-
-    def __init__(self, aside: Executor, is_file: Callable[[], bool]) -> None:
-        self._aside = aside
-        self._inline = InlineExecutor()
-        self._is_file = is_file
-
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        to = self._inline if self._is_file() else self._aside
-        return to.submit(fn, *args, **kwargs)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from functools import partial
 
 from edged.audio.stream_decoders import decoder
+from edged.engine.background_worker import MAX_WAITING, BackgroundWorker
 from edged.engine.session import Session
 from edged.errors import RequestError
 from edged.models.loader import Models
@@ -47,14 +48,16 @@ class Streams:
         self._open: set[Stream] = set()
         threads = max(1, min(max_streams, os.cpu_count() or 1))
         self._crew = WorkerPool(threads, source.give_way)
-        self._beside = ThreadPoolExecutor(1, "api-beside", initializer=be_nice)  # can wait
+        self._background = BackgroundWorker(
+            "api-background", MAX_WAITING * max_streams, initializer=be_nice
+        )
 
     def start(self) -> None:
         self._crew.start()
 
     def stop(self) -> None:
         self._crew.stop()
-        self._beside.shutdown(wait=False, cancel_futures=True)
+        self._background.shutdown()
 
     @property
     def count(self) -> int:
@@ -93,7 +96,9 @@ class Streams:
                 f"all {self.max_streams} streams of this box are in use (EDGED_MAX_STREAMS)"
             )
         make = partial(_session, self._source.models(), options)
-        stream = Stream(make, audio, client, self._crew.wake, self._beside, self._metrics, whole)
+        stream = Stream(
+            make, audio, client, self._crew.wake, self._background, self._metrics, whole
+        )
         self._open.add(stream)
         self._metrics.sessions.labels(kind).inc()
         return stream, options
@@ -107,5 +112,5 @@ class Streams:
         self._open.discard(stream)
 
 
-def _session(models: Models, options: Options, beside: Executor) -> Session:
-    return Session(models, options, beside)
+def _session(models: Models, options: Options, executor: Executor) -> Session:
+    return Session(models, options, executor)

@@ -4,51 +4,56 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-# How long to wait, in units of the silence setting (see models/README.md):
-SOON = 0.7  # where the model is sure
-LATE = 1.6  # where it stays unsure
-CAP = 2.6  # where it expects more: nobody waits longer, however sure it is of that
-# Where the wait begins to shrink and where it is shortest, of the way from the threshold to 1;
-# what is unsure, of that to 0.
-SURER = 0.4
-SURE = 0.6
-UNSURE = 0.5
+# How much silence closes a turn, in units of the setting `turn_silence_ms` (README.md).
+SHORTEST_WAIT = 0.7  # where the turn model is sure of the end
+UNSURE_WAIT = 1.6  # where it is unsure
+LONGEST_WAIT = 2.6  # where it expects more speech; nobody waits longer
+# The wait shrinks between these two points of the way from the threshold to 1.
+SHRINKS_FROM, SHRINKS_TO = 0.4, 0.6
+EXPECTS_MORE = 0.5  # below this share of the threshold the model expects more speech
 
 
 @dataclass(slots=True)
 class Endpoint:
-    """The surer it is that nobody speaks for 2 s, the less silence closes a turn.
+    """Closes a turn after a silence that is the shorter, the surer the turn model is of the end.
 
-    Above `threshold` (from SURER to SURE of the way to 1) the wait shrinks from LATE to SOON times
-    `silence_s`; below and shortly above it, the model is unsure, and LATE bounds the wait; far
-    below, CAP does. Nothing closes before SOON: words have gaps, too.
+    threshold: P(nobody speaks for 2 s) above which the end is likely.
+    silence_s: the setting that scales all waits.
+
+    From `SHRINKS_FROM` to `SHRINKS_TO` of the way from `threshold` to 1, the wait shrinks from
+    UNSURE_WAIT to SHORTEST_WAIT. Around the threshold it is UNSURE_WAIT, and far below it
+    LONGEST_WAIT. Nothing closes before SHORTEST_WAIT, because words have gaps, too.
     """
 
     threshold: float = 0.5
     silence_s: float = 0.7
 
     def wait_s(self, p_silent: float) -> float:
-        """Silence that closes a turn at this P(nobody speaks for 2 s)."""
-        if p_silent <= UNSURE * self.threshold:
-            return CAP * self.silence_s
+        """Seconds of silence that close a turn at this P(nobody speaks for 2 s)."""
+        if p_silent <= EXPECTS_MORE * self.threshold:
+            return LONGEST_WAIT * self.silence_s
         above = (p_silent - self.threshold) / (1 - self.threshold) if self.threshold < 1 else 0.0
-        sure = min(max((above - SURER) / (SURE - SURER), 0.0), 1.0)
-        return (LATE - (LATE - SOON) * sure) * self.silence_s
+        sureness = min(max((above - SHRINKS_FROM) / (SHRINKS_TO - SHRINKS_FROM), 0.0), 1.0)
+        return (UNSURE_WAIT - (UNSURE_WAIT - SHORTEST_WAIT) * sureness) * self.silence_s
 
     def is_over(
         self,
         p_silent: float,
         silence_s: float | None,
         unfinished: bool = False,
-        answer: bool = False,
+        short_answer: bool = False,
     ) -> bool:
-        """silence_s: since the last speech, None before any. unfinished: what was said surely
-        calls for more, so the speaker may think as long as CAP allows. answer: a word or two that
-        are complete, so SOON is enough if the model finds an end likely at all."""
+        """Tells whether the open turn should be closed now.
+
+        silence_s: seconds since the last speech, None before any.
+        unfinished: the words surely call for more, so the speaker may think for LONGEST_WAIT.
+        short_answer: a word or two that are complete in themselves, so SHORTEST_WAIT is enough
+            as soon as an end is likely.
+        """
         if silence_s is None:
             return False
         if unfinished:
-            return silence_s >= CAP * self.silence_s
-        if answer and p_silent > self.threshold:
-            return silence_s >= SOON * self.silence_s
+            return silence_s >= LONGEST_WAIT * self.silence_s
+        if short_answer and p_silent > self.threshold:
+            return silence_s >= SHORTEST_WAIT * self.silence_s
         return silence_s >= self.wait_s(p_silent)

@@ -1,8 +1,8 @@
 """P(nobody speaks in the next 0.5, 1.0, 2.0 s): calibrated, from all evidence of a step.
 
-Three logistic hazards over the same features: P(silent for 0.5 s), P(silent from 0.5 to 1.0 s,
-given that), P(silent from 1.0 to 2.0 s, given both). Their running product cannot rise with the
-horizon. The weights are fitted by `models/turn/fit.py`.
+The model is three logistic hazards over the same features: P(silent for 0.5 s), P(silent from 0.5
+to 1.0 s, given that), P(silent from 1.0 to 2.0 s, given both). Their running product cannot rise
+with the horizon. `models/turn/fit.py` fits the weights.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from edged.errors import ModelError
 from edged.vad.text_evidence import Evidence
 
 HORIZONS = 3
-WARM_UP_S = 1.0  # silence at the very start is no evidence before this much was heard
+WARM_UP_S = 1.0  # silence at the start of a stream is no evidence before this much was heard
 FEATURES = (
     "bias",
     "silence_0.3",  # seconds of silence, at most 0.3: the hazard bends at these durations
@@ -32,62 +32,64 @@ FEATURES = (
     "nobody_yet",  # 1 before the first speech of the stream
     "voice_now",  # log odds of the step's mean probability of speech
     "voice_recent",  # the probability of speech, averaged over about half a second
-    "voice_clear",  # -log(1.05 - the same over a second of speech): distant voices get lost
+    "voice_clear",  # -log(1.05 - the same over a second of speech): a distant voice is less clear
     "log_speech",  # log(0.3 s + speech in this turn)
-    "pace",  # how many of the stream's pauses so far were short: a meeting or a command a day
-    "turn_known",  # 1 if Smart Turn has answered in this pause; the next two are 0 if not
+    "short_pauses",  # share of the stream's pauses that were short: high in a meeting
+    "turn_known",  # 1 if Smart Turn has answered in this pause; if not, the next one is 0
     "turn",  # log odds of its answer
-    "text_known",  # 1 if the recogniser has read the words to their end; the rest is 0 if not
-    "text_final",  # how surely they end like a sentence
-    "text_dangling",  # their last word calls for another
+    "text_known",  # 1 if the recogniser decoded the words to their end; if not, the rest is 0
+    "text_final",  # probability of a mark that ends the words like a sentence
+    "text_dangling",  # 1 if their last word calls for another one
     "text_end",  # log odds of the decoder's end of text
 )
-# What was said before a pause tells how it ends; once it has lasted, it tells nothing more.
+# The words before a pause tell how it ends, but less and less while it lasts: fully until FULL_S
+# of silence, and nothing after FADED_S.
 FULL_S, FADED_S = 0.8, 2.0
-_BENDS_S = (0.3, 0.6, 1.0, 2.0, 4.0)
-PAUSE_S, SHORT_S = 0.3, 2.0  # what is a pause, and which one is short
-FORGET = 0.9  # a pause counts this much less with each one after it
-EVEN = 2.0  # pauses, half of them short, that every stream begins with
+_SILENCE_CAPS_S = (0.3, 0.6, 1.0, 2.0, 4.0)
+PAUSE_S, SHORT_PAUSE_S = 0.3, 2.0  # a silence that is a pause, and the longest short pause
+FORGET = 0.9  # each later pause takes a tenth of the weight of the earlier ones
+PRIOR_PAUSES = 2.0  # assumed at the start of each stream, half of them short
 
 
-class Features:
-    """The state behind the features of one stream: smoothing, and how long its pauses were."""
+class FeatureExtractor:
+    """Computes the features of one stream: keeps the smoothed voice and the counts of pauses."""
 
     def __init__(self) -> None:
-        self._recent = 0.0
-        self._clear = 0.9
+        self._voice_recent = 0.0
+        self._voice_clear = 0.9
         self._silence_s = 0.0
-        self._pauses = self._short = 0.0
+        self._pauses = self._short_pauses = 0.0
 
     def push(self, e: Evidence) -> NDArray[np.float64]:
-        """float64[len(FEATURES)] of one step."""
-        voice = sum(e.probabilities) / len(e.probabilities) if e.probabilities else self._recent
-        self._recent += 0.15 * (voice - self._recent)
+        """Returns float64[len(FEATURES)] for one step."""
+        voice = (
+            sum(e.probabilities) / len(e.probabilities) if e.probabilities else self._voice_recent
+        )
+        self._voice_recent += 0.15 * (voice - self._voice_recent)
         if e.silence_s == 0.0:
-            self._clear += 0.1 * (voice - self._clear)
+            self._voice_clear += 0.1 * (voice - self._voice_clear)
         self._count_pause(e.silence_s)
         silence = e.heard_s if e.silence_s is None else e.silence_s
         early = min(max((FADED_S - silence) / (FADED_S - FULL_S), 0.0), 1.0)
-        complete = 0.0 if e.complete is None else _log_odds(e.complete, 0.02)
-        belief = e.belief
-        final = 0.0 if belief is None else belief.final
-        p_end = 0.5 if belief is None else belief.p_end
+        complete = 0.0 if e.p_complete is None else _log_odds(e.p_complete, 0.02)
+        p_final = 0.0 if e.text is None else e.text.p_final
+        p_end = 0.5 if e.text is None else e.text.p_end
         return np.array(
             [
                 1.0,
-                *(min(silence, bend) for bend in _BENDS_S),
+                *(min(silence, cap) for cap in _SILENCE_CAPS_S),
                 e.silence_s == 0.0,
                 e.silence_s is None,
                 _log_odds(voice, 0.01),
-                self._recent,
-                -math.log(1.05 - self._clear),
+                self._voice_recent,
+                -math.log(1.05 - self._voice_clear),
                 math.log(0.3 + min(e.speech_s, 10.0)),
-                (self._short + EVEN / 2) / (self._pauses + EVEN) - 0.5,
-                early * (e.complete is not None),
+                (self._short_pauses + PRIOR_PAUSES / 2) / (self._pauses + PRIOR_PAUSES) - 0.5,
+                early * (e.p_complete is not None),
                 complete * early,
-                early * (belief is not None),
-                final * early,
-                early * (belief is not None and belief.dangling),
+                early * (e.text is not None),
+                p_final * early,
+                early * (e.text is not None and e.text.dangling),
                 early * _log_odds(p_end, 0.02),
             ]
         )
@@ -95,17 +97,21 @@ class Features:
     def _count_pause(self, silence_s: float | None) -> None:
         if silence_s == 0.0 and self._silence_s >= PAUSE_S:
             self._pauses = FORGET * self._pauses + 1
-            self._short = FORGET * self._short + (self._silence_s < SHORT_S)
+            self._short_pauses = FORGET * self._short_pauses + (self._silence_s < SHORT_PAUSE_S)
         self._silence_s = silence_s or 0.0
 
 
 @dataclass(frozen=True)
 class Weights:
-    """hazards: float64[3, len(FEATURES)], one row a hazard.
+    """The fitted model.
 
-    For the bench: fitted_on, the speakers the weights have seen; silence_only_2s, the baseline
-    fitted on the same steps, and silence_only_told_2s, on those in pauses alone
-    (models/turn/scores.py).
+    hazards: float64[3, len(FEATURES)], one row for each hazard.
+
+    Used by `make bench-turns` only (models/turn/scores.py):
+
+    fitted_on: the speakers that the weights were fitted on.
+    silence_only_2s: a baseline that knows the silence alone, fitted on the same steps.
+    silence_only_told_2s: the same, fitted on the steps in pauses.
     """
 
     hazards: NDArray[np.float64]
@@ -115,7 +121,7 @@ class Weights:
 
     @classmethod
     def load(cls, path: Path) -> Weights:
-        """Raises ModelError for a file that is missing or fits other features."""
+        """Raises ModelError if the file is missing or is for other features."""
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             return cls(
@@ -124,29 +130,29 @@ class Weights:
                 tuple(content.get("silence_only_2s", ())),
                 tuple(content.get("silence_only_told_2s", ())),
             )
-        except (OSError, ValueError, KeyError, TypeError) as problem:
-            raise ModelError(f"the turn model's weights {path} are unusable: {problem!r}") from None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ModelError(f"the turn model's weights {path} are unusable: {error!r}") from None
 
 
 def _rows(hazards: Sequence[Mapping[str, float]]) -> NDArray[np.float64]:
-    """Weights by the names of the features, none missing and none besides."""
+    """Weights in the order of FEATURES. Raises ValueError unless there is one for each of them."""
     if len(hazards) != HORIZONS or any(set(h) != set(FEATURES) for h in hazards):
-        raise ValueError(f"{HORIZONS} hazards with the weights {', '.join(FEATURES)} are due")
+        raise ValueError(f"expected {HORIZONS} hazards with the weights {', '.join(FEATURES)}")
     rows = np.array([[float(h[name]) for name in FEATURES] for h in hazards])
     if not np.isfinite(rows).all():
-        raise ValueError("a weight is not a number")
+        raise ValueError("a weight is not a finite number")
     return rows
 
 
 class Inactivity:
-    """One stream's probabilities."""
+    """The probabilities of one stream."""
 
     def __init__(self, weights: Weights) -> None:
         self._weights = weights.hazards
-        self._features = Features()
+        self._features = FeatureExtractor()
 
     def push(self, evidence: Evidence) -> tuple[float, float, float]:
-        """P(nobody speaks in the next 0.5, 1.0, 2.0 s); 0.0 before there is evidence."""
+        """Returns P(nobody speaks in the next 0.5, 1.0, 2.0 s); 0.0 before there is evidence."""
         x = self._features.push(evidence)
         if evidence.silence_s is None and evidence.heard_s < WARM_UP_S:
             return (0.0, 0.0, 0.0)
@@ -161,6 +167,6 @@ def probabilities(hazards: NDArray[np.float64], x: NDArray[np.float64]) -> NDArr
 
 
 def _log_odds(p: float, margin: float) -> float:
-    """Of p kept `margin` away from 0 and 1, so that one certain answer cannot outvote all."""
+    """Log odds of p kept `margin` away from 0 and 1: no single certain answer outvotes the rest."""
     p = min(max(p, margin), 1 - margin)
     return math.log(p / (1 - p))

@@ -1,4 +1,4 @@
-"""Smart Turn v3.2: does what was just said sound complete?"""
+"""Smart Turn v3.2: the probability that what was just said is complete."""
 
 from __future__ import annotations
 
@@ -17,35 +17,30 @@ from edged.vad.log_mel import RATE, SAMPLES, log_mel
 if TYPE_CHECKING:
     import onnxruntime as ort
 
-SLOWEST_S = 0.4  # an answer that takes longer comes after the turn would have ended without it
-ASK_AFTER_S = (0.3, 0.8)  # of silence: when speech has just stopped, and while the pause lasts
-# Of that silence it hears this much: the longer the silence, the more complete everything sounds
-# to it (a sentence broken off in its middle: 0.04 with 0.1 s of silence, 0.86 with 1 s).
-HEARS_S = (0.05, 0.1)
-UNSURE = (0.1, 0.7)  # only a first answer in between is asked about again
-# At 0.08 CPU s a question, asking in every pause costs up to 0.08 CPU s per second of read
-# speech. So questions are rationed: one every 12 s in the long run, three in a row after a
-# rest. On labelled speech 0.11 questions a second were left of 0.34 (asked twice in every pause),
-# and 0.08 are since what the words settle is not asked.
-# Every 6 s costs a quarter more, and no figure of the others in `make bench-turns` gains 0.03.
-EVERY_S = 12.0
-SAVED = 3.0
-MIN_SPEECH_S = 0.1
+MAX_RUN_S = 0.4  # a slower answer comes after the turn would have ended without it
+RUN_AFTER_S = (0.3, 0.8)  # silence after which the first and the second run of a pause start
+# How much of that silence is part of the input. The longer the silence, the more complete
+# everything sounds to the network.
+SILENCE_KEPT_S = (0.05, 0.1)
+UNSURE = (0.1, 0.7)  # a first answer in this range is followed by a second run
+# A token bucket limits the runs: one each RUN_INTERVAL_S in the long run, MAX_TOKENS in a row.
+RUN_INTERVAL_S = 12.0
+MAX_TOKENS = 3.0
+MIN_SPEECH_S = 0.1  # less speech in a turn is not worth a run
 
 
 class SmartTurn:
-    """The network of Daily's smart-turn-v3 (BSD-2): about 70 ms a run on one core. Its session
-    has an arena: its tensors are large, and mapped one by one they cost a quarter more time.
+    """The network of Daily's smart-turn-v3 (BSD-2).
 
-    Stateless, so one instance may serve several threads; too long for an 80 ms step, so it is
-    run beside the step, when speech has just stopped.
+    Stateless, so that several threads may share one. A run takes too long for a step of 80 ms. The
+    ONNX Runtime session should have a memory arena (`edged.ortsession.open_session`).
     """
 
     def __init__(self, session: ort.InferenceSession) -> None:
         self._session = session
 
     def probability(self, x: NDArray[np.float32]) -> float:
-        """float32[n], 16 kHz, the turn so far with its closing silence -> P(complete).
+        """float32[n], 16 kHz: the turn so far with its closing silence -> P(complete).
 
         Only the last 8 s count.
         """
@@ -55,92 +50,102 @@ class SmartTurn:
         return float(probability[0, 0])
 
     def run_time_s(self) -> float:
-        """What one answer takes here: the better of two, for the first run also sets up.
+        """Measures what one run takes on this device: the shorter of two, in CPU seconds.
 
-        In CPU time of this thread, the only one that works on it: other work at start does not
-        make a board slow.
+        The first run also sets up buffers. CPU time of this thread, the only one that a run uses,
+        is not disturbed by whatever else the device does.
         """
-        return min(self._timed(), self._timed())
+        return min(self._timed_run(), self._timed_run())
 
-    def _timed(self) -> float:
+    def _timed_run(self) -> float:
         start = time.thread_time()
         self.probability(np.zeros(SAMPLES, np.float32))
         return time.thread_time() - start
 
 
 class SmartTurnScheduler:
-    """Asks Smart Turn once speech has just stopped, and again if the pause lasts and the first
-    answer was unsure; never more often than its ration (EVERY_S, SAVED) allows.
+    """Decides when Smart Turn runs, and collects its answers.
 
-    At most one question is open; an answer about a pause that is over is thrown away.
+    It runs once speech has just stopped, and again if the pause lasts and the first answer was
+    unsure, as far as the token bucket allows. At most one run is pending; an answer about a pause
+    that is over is discarded.
+
+    enabled: whether new runs may start. runs, failures: counters.
     """
 
-    def __init__(self, smart_turn: SmartTurn | None, beside: Executor) -> None:
-        self._smart_turn, self._beside = smart_turn, beside
-        self._open: Future[float] | None = None
+    def __init__(self, smart_turn: SmartTurn | None, executor: Executor) -> None:
+        """smart_turn: None if there is none; there is never an answer then."""
+        self._smart_turn, self._executor = smart_turn, executor
+        self._pending: Future[float] | None = None
         self._answers: list[float] = []
-        self._questions = 0  # in this pause
-        self._over = False
-        self._ration = SAVED
-        self.asked = self.failures = 0
+        self._runs_in_pause = 0
+        self._turn_closed = False
+        self._tokens = MAX_TOKENS
+        self.enabled = True
+        self.runs = self.failures = 0
 
     def push(
         self,
         silence_s: float | None,
         speech_s: float,
-        settled: bool,
+        conclusive: bool,
         audio: Callable[[], NDArray[np.float32]],
     ) -> float | None:
-        """One step -> the mean of the answers in this pause, None while there is none.
+        """Takes one step; returns the mean of this pause's answers, None while there is none.
 
-        The mean, for the quantised network's answers scatter: a change of 1e-6 in its input can
-        move one by 0.3. An answer counts from the step after its question on, however fast it is.
-        settled: other evidence says already what an answer could say.
-        `audio` gives the turn so far (float32[n], 16 kHz); it is called only to ask.
+        silence_s: seconds since the last speech, None before any.
+        speech_s: seconds of speech in this turn.
+        conclusive: other evidence says already what an answer could say.
+        audio: returns the turn so far (float32[n], 16 kHz); called only for a run.
+
+        An answer counts from the step after its run was started, however fast it is.
         """
-        self._ration = min(self._ration + STEP_S / EVERY_S, SAVED)
+        self._tokens = min(self._tokens + STEP_S / RUN_INTERVAL_S, MAX_TOKENS)
         if not silence_s:
-            self._forget()
+            self._reset()
             return None
-        answer = self._collected()
-        if self._smart_turn and not settled and self._due(silence_s, speech_s):
-            self._ask(self._smart_turn, audio(), silence_s)
+        answer = self._collect()
+        if self._smart_turn and not conclusive and self._is_due(silence_s, speech_s):
+            self._start(self._smart_turn, audio(), silence_s)
         return answer
 
-    def _ask(self, smart_turn: SmartTurn, x: NDArray[np.float32], silence_s: float) -> None:
-        heard = len(x) - round((silence_s - HEARS_S[self._questions]) * RATE)
-        if heard <= 0:  # the voice was too short for the gate, or its audio is gone
+    def turn_closed(self) -> None:
+        """Starts no further run in this pause."""
+        self._turn_closed = True
+
+    def _start(self, smart_turn: SmartTurn, x: NDArray[np.float32], silence_s: float) -> None:
+        kept = len(x) - round((silence_s - SILENCE_KEPT_S[self._runs_in_pause]) * RATE)
+        if kept <= 0:  # the voice was too short for the gate, or its audio is gone
             return
-        self._ration -= 1
-        self._questions += 1
-        self.asked += 1
-        self._open = self._beside.submit(smart_turn.probability, x[:heard].copy())
+        self._tokens -= 1
+        self._runs_in_pause += 1
+        self.runs += 1
+        self._pending = self._executor.submit(smart_turn.probability, x[:kept].copy())
 
-    def turn_over(self) -> None:
-        """The turn was closed: this pause needs no further answer."""
-        self._over = True
-
-    def _due(self, silence_s: float, speech_s: float) -> bool:
-        if self._over or self._open is not None or self._ration < 1 or speech_s < MIN_SPEECH_S:
+    def _is_due(self, silence_s: float, speech_s: float) -> bool:
+        if not self.enabled or self._turn_closed or self._pending is not None:
             return False
-        if self._questions >= len(ASK_AFTER_S) or silence_s < ASK_AFTER_S[self._questions]:
+        if self._tokens < 1 or speech_s < MIN_SPEECH_S:
+            return False
+        if self._runs_in_pause >= len(RUN_AFTER_S) or silence_s < RUN_AFTER_S[self._runs_in_pause]:
             return False
         low, high = UNSURE
         return all(low <= answer <= high for answer in self._answers)
 
-    def _collected(self) -> float | None:
-        if self._open is not None and self._open.done():
-            if self._open.exception() is None:
-                self._answers.append(self._open.result())
+    def _collect(self) -> float | None:
+        """The mean of the answers: the quantised network's answers scatter (README.md)."""
+        if self._pending is not None and self._pending.done():
+            if self._pending.exception() is None:
+                self._answers.append(self._pending.result())
             else:
                 self.failures += 1
-            self._open = None
+            self._pending = None
         return sum(self._answers) / len(self._answers) if self._answers else None
 
-    def _forget(self) -> None:
-        if self._open is not None:
-            self._open.cancel()
-        self._open = None
+    def _reset(self) -> None:
+        if self._pending is not None:
+            self._pending.cancel()
+        self._pending = None
         self._answers = []
-        self._questions = 0
-        self._over = False
+        self._runs_in_pause = 0
+        self._turn_closed = False

@@ -1,7 +1,4 @@
-"""All evidence of one stream, step by step, into inactivity and the end of turns.
-
-Pure but for the executor that Smart Turn runs on.
-"""
+"""Combines all evidence of one stream, step by step, into inactivity and the end of turns."""
 
 from __future__ import annotations
 
@@ -17,82 +14,97 @@ from edged.vad.smart_turn import SmartTurn, SmartTurnScheduler
 from edged.vad.speech_clock import SpeechClock
 from edged.vad.text_evidence import Evidence, TextEvidence
 
-MOST_ENTER = 0.5
+MAX_THRESHOLD = 0.5  # the voice threshold that the turn model's weights were fitted with
 
 
 class TurnDetector:
-    """Has the speaker finished? One `push` a step; `turn_over` when a turn was closed."""
+    """Tells whether the speaker has finished. Call `push` at each step.
+
+    evidence: that of the last step; None before the first one.
+    inactivity: the probabilities of the last step.
+    """
 
     def __init__(
         self,
         weights: Weights,
         smart_turn: SmartTurn | None,
-        beside: Executor,
-        enter: float = MOST_ENTER,
+        executor: Executor,
+        threshold: float = MAX_THRESHOLD,
     ) -> None:
-        """smart_turn: None where it is not fetched or the board is too slow for it. enter: see
-        `hear_from`."""
+        """smart_turn: None if it is not installed or the device is too slow for it.
+        executor: runs Smart Turn.
+        threshold: see `set_threshold`.
+        """
         self._clock = SpeechClock()
-        self.set_threshold(enter)
-        self._asker = SmartTurnScheduler(smart_turn, beside)
+        self.set_threshold(threshold)
+        self._scheduler = SmartTurnScheduler(smart_turn, executor)
         self._model = Inactivity(weights)
-        self._belief: TextEvidence | None = None
+        self._text: TextEvidence | None = None
         self.evidence: Evidence | None = None
         self.inactivity = (0.0, 0.0, 0.0)
 
-    def set_threshold(self, enter: float) -> None:
-        """Speech begins at this probability, the voice gate's. Not above MOST_ENTER, with which the
-        weights are fitted: what else the gate leaves out is speech, too."""
-        self._clock.threshold = min(enter, MOST_ENTER)
+    def set_threshold(self, threshold: float) -> None:
+        """Sets the probability at which speech begins: the voice gate's, at most MAX_THRESHOLD.
+
+        With a higher one, speech that the gate leaves out would look like silence to weights that
+        were fitted without such a case.
+        """
+        self.threshold = self._clock.threshold = min(threshold, MAX_THRESHOLD)
+
+    def set_smart_turn(self, enabled: bool) -> None:
+        """Switches Smart Turn off or on again, where there is one."""
+        self._scheduler.enabled = enabled
 
     def push(
         self,
         probabilities: Sequence[float],
-        belief: TextEvidence | None,
+        text: TextEvidence | None,
         audio: Callable[[], NDArray[np.float32]],
     ) -> tuple[float, float, float]:
-        """One step -> P(nobody speaks in the next 0.5, 1.0, 2.0 s).
+        """Takes one step; returns P(nobody speaks in the next 0.5, 1.0, 2.0 s).
 
-        probabilities: Silero's windows of the step. belief: what the recogniser now makes of
-        the turn's last words, None if it has nothing to say: the last one in this pause then
-        stands. audio: gives the turn so far (float32[n], 16 kHz), if Smart Turn is to be asked.
+        probabilities: of speech, of the windows in the step.
+        text: what the recogniser now makes of the turn's last words. None if that is unknown: the
+            last evidence of this pause then holds.
+        audio: returns the turn so far (float32[n], 16 kHz). Called only if Smart Turn is to run.
         """
         clock = self._clock
         clock.push(probabilities)
         if clock.silence_s == 0.0:
-            self._belief = None
-        elif belief is not None:
-            self._belief = belief
-        settled = self._belief is not None and self._belief.settles(clock.speech_s)
+            self._text = None
+        elif text is not None:
+            self._text = text
+        conclusive = self._text is not None and self._text.is_conclusive(clock.speech_s)
+        p_complete = self._scheduler.push(clock.silence_s, clock.speech_s, conclusive, audio)
         self.evidence = Evidence(
             tuple(probabilities),
             clock.heard_s,
             clock.silence_s,
             clock.speech_s,
-            self._asker.push(clock.silence_s, clock.speech_s, settled, audio),
-            self._belief,
+            p_complete,
+            self._text,
         )
         self.inactivity = self._model.push(self.evidence)
         return self.inactivity
 
     def is_over(self, endpoint: Endpoint) -> bool:
-        """The open turn should be closed at this step."""
+        """Whether `endpoint` closes the open turn at this step."""
         e = self.evidence
         return e is not None and endpoint.is_over(
-            self.inactivity[2], e.silence_s, e.unfinished, e.answer
+            self.inactivity[2], e.silence_s, e.unfinished, e.short_answer
         )
 
-    def turn_over(self) -> None:
-        """A turn was closed."""
-        self._clock.turn_over()
-        self._asker.turn_over()
+    def turn_closed(self) -> None:
+        """Tells the detector that the turn was closed."""
+        self._clock.turn_closed()
+        self._scheduler.turn_closed()
 
     @property
-    def asked(self) -> int:
-        """How often Smart Turn was asked."""
-        return self._asker.asked
+    def smart_turn_runs(self) -> int:
+        """How often Smart Turn was run."""
+        return self._scheduler.runs
 
     @property
-    def asking_failed(self) -> int:
-        """How often Smart Turn gave an error instead of an answer."""
-        return self._asker.failures
+    def smart_turn_failures(self) -> int:
+        """How often Smart Turn failed."""
+        return self._scheduler.failures

@@ -56,11 +56,15 @@ def run_session(models: Models, stream: LabelledStream, options: Options) -> Ses
     for number, frame in enumerate(_frames(stream.audio)):
         events = session.push(frame)
         closed += [(number + 1) * STEP_S for event in events if isinstance(event, Turn)]
-        assert session.judge.evidence is not None
-        evidence.append(session.judge.evidence)
-        inactivity.append(session.judge.inactivity)
+        assert session.turn_detector.evidence is not None
+        evidence.append(session.turn_detector.evidence)
+        inactivity.append(session.turn_detector.inactivity)
     return SessionTrace(
-        stream, tuple(evidence), np.array(inactivity), tuple(closed), session.judge.asked
+        stream,
+        tuple(evidence),
+        np.array(inactivity),
+        tuple(closed),
+        session.turn_detector.smart_turn_runs,
     )
 
 
@@ -72,7 +76,7 @@ def rescore(one: SessionTrace, weights: Weights, smart_turn: bool = True) -> Ses
     model = Inactivity(weights)
     evidence = one.evidence
     if not smart_turn:
-        evidence = tuple(replace(e, complete=None) for e in evidence)
+        evidence = tuple(replace(e, p_complete=None) for e in evidence)
     return replace(one, evidence=evidence, inactivity=np.array([model.push(e) for e in evidence]))
 
 
@@ -84,7 +88,7 @@ def close_turns(one: SessionTrace, endpoint: Endpoint) -> SessionTrace:
     closed, is_open = [], False
     for number, (e, p) in enumerate(zip(one.evidence, one.inactivity, strict=True), 1):
         is_open = is_open or e.silence_s == 0.0
-        if is_open and endpoint.is_over(float(p[2]), e.silence_s, e.unfinished, e.answer):
+        if is_open and endpoint.is_over(float(p[2]), e.silence_s, e.unfinished, e.short_answer):
             closed.append(number * STEP_S)
             is_open = False
     return replace(one, closed_s=tuple(closed))
@@ -132,7 +136,7 @@ def speech_finder(models: Models) -> FindSpeech:
 
     def listen(audio: Audio) -> list[Span]:
         x = soxr.resample(audio.astype(np.float32) / 32768, SAMPLE_RATE, RATE)
-        gate = Gate(min_speech=1, close_s=WINDOW_S)
+        gate = Gate(min_speech=1, close_after_s=WINDOW_S)
         spans: list[Span] = []
         for number, p in enumerate(
             Silero(models.silero).push(np.append(x, np.zeros(RATE // 2, np.float32)))

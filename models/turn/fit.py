@@ -29,7 +29,14 @@ from edged.events import HORIZONS_S
 from edged.models.loader import Models, load
 from edged.options import Options
 from edged.vad.endpoint import Endpoint
-from edged.vad.inactivity import FEATURES, HORIZONS, WARM_UP_S, Features, Weights, probabilities
+from edged.vad.inactivity import (
+    FEATURES,
+    HORIZONS,
+    WARM_UP_S,
+    FeatureExtractor,
+    Weights,
+    probabilities,
+)
 from edged.vad.text_evidence import Evidence
 from models.turn.evidence import (
     SessionTrace,
@@ -168,7 +175,7 @@ def rows(
         for real in (True, False)
     }
     for one in traces:
-        features = Features()
+        features = FeatureExtractor()
         x = np.array([features.push(_without(e, turn, text)) for e in one.evidence])
         used = _used(one)
         xs.append(x[used])
@@ -186,7 +193,7 @@ def _used(one: SessionTrace) -> NDArray[np.bool_]:
 
 
 def _without(e: Evidence, turn: bool, text: bool) -> Evidence:
-    return replace(e, complete=e.complete if turn else None, belief=e.belief if text else None)
+    return replace(e, p_complete=e.p_complete if turn else None, text=e.text if text else None)
 
 
 def fit(traces: Sequence[SessionTrace]) -> Floats:

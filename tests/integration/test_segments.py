@@ -43,14 +43,14 @@ def hum(seconds: float) -> Audio:
 
 def told(session: Session, voice: Voice) -> None:
     """From now on the voice detector says this."""
-    windows = session._silero.push
-    heard = session._heard
+    windows = session._voice_detector.push
+    heard = session._windows
 
     def push(audio: NDArray[np.float32]) -> list[float]:
-        first = session._heard - heard
+        first = session._windows - heard
         return [voice((first + i) * WINDOW_S) for i in range(len(windows(audio)))]
 
-    session._silero.push = push  # type: ignore[method-assign]
+    session._voice_detector.push = push  # type: ignore[method-assign]
 
 
 def run(session: Session, *parts: Audio, backlog: bool = False) -> list[tuple[float, Event]]:
@@ -249,8 +249,8 @@ def test_a_soft_voice_is_heard_where_the_gate_is_set_to_hear_it(
     if loud_first:
         run(session, clip("peaceful-night"), rest(2))
     session.dropped.clear()
-    before = session._silero.push
-    session._silero.push = lambda audio: [0.45 * p for p in before(audio)]  # type: ignore[method-assign]
+    before = session._voice_detector.push
+    session._voice_detector.push = lambda audio: [0.45 * p for p in before(audio)]  # type: ignore[method-assign]
     events = run(session, clip("good-influence"), rest(3))
     assert words(events)[:5] == ["he", "has", "known", "her", "all"]
     assert len([e for _, e in events if isinstance(e, Turn)]) == 1
@@ -260,9 +260,9 @@ def test_a_soft_voice_is_heard_where_the_gate_is_set_to_hear_it(
 def test_a_threshold_that_is_changed_while_it_runs_is_the_turns_too(models: Models) -> None:
     session = Session(models)
     session.configure(Options(vad_threshold=0.2))
-    assert session.judge._clock.threshold == 0.2
+    assert session.turn_detector.threshold == 0.2
     session.configure(Options(vad_threshold=0.8))
-    assert session.judge._clock.threshold == 0.5, "its weights are fitted with that"
+    assert session.turn_detector.threshold == 0.5, "its weights are fitted with that"
 
 
 def test_in_a_pause_the_words_are_read_to_their_end_wherever_the_last_update_was(
@@ -276,11 +276,11 @@ def test_in_a_pause_the_words_are_read_to_their_end_wherever_the_last_update_was
         told(session, lambda t, n=windows: 0.95 if 20 <= round(t / WINDOW_S) < 20 + n else 0.0)
         spoken = speech[: round(windows * WINDOW_S * SAMPLE_RATE)]
         run(session, rest(20 * WINDOW_S), spoken, rest(0.5))
-        evidence = session.judge.evidence
+        evidence = session.turn_detector.evidence
         assert evidence is not None
         assert evidence.silence_s is not None
         assert 0.35 < evidence.silence_s < 0.6
-        assert evidence.belief is not None, f"{windows} windows"
+        assert evidence.text is not None, f"{windows} windows"
 
 
 def test_where_the_decoder_hears_nothing_more_in_a_voice_for_long_it_has_to_be_surer(

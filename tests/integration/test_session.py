@@ -20,6 +20,8 @@ from edged.events import EndOfStream, EndText, Event, Flushed, Step, Text, Turn
 from edged.models.loader import Models, load
 from edged.options import DELAYS, Options
 from edged.stt.segment import Tuning, tuning_for
+from edged.vad.silero import Silero
+from tests.support.voice import ScaledVoice
 
 SAMPLES = Path(__file__).parents[2] / "models" / "samples"
 Audio = NDArray[np.int16]
@@ -162,9 +164,7 @@ def test_sounds_that_are_no_speech_give_no_text(models: Models, kind: str) -> No
 
 def _as_music(models: Models, clip: str) -> tuple[list[Event], Session]:
     """Speech of which Silero is never sure, as it is of an instrument that sounds like a voice."""
-    session = Session(models)
-    sure = session._silero.push
-    session._silero.push = lambda audio: [0.55 * p for p in sure(audio)]  # type: ignore[method-assign]
+    session = Session(models, voice_detector=ScaledVoice(Silero(models.silero), 0.55))
     return _run(session, np.concatenate([_clip(clip), _silence(2.0)])), session
 
 
@@ -345,7 +345,7 @@ class Never(Executor):
 
 
 def test_a_turn_whose_second_pass_takes_too_long_has_the_words_as_they_were_said(models) -> None:
-    session = Session(models, beside=Never())
+    session = Session(models, executor=Never())
     events = _run(session, _clip("good-influence")) + session.finish()
     assert session.finish() == []
     *rest, turn, end = session.end(timeout_s=0.05)
@@ -369,7 +369,7 @@ class Fails(Executor):
 def test_a_second_pass_that_fails_costs_the_turn_its_second_reading_alone(models: Models) -> None:
     """Its error came out of `push`: the words and the step of that push were lost, and with them
     the session, so that whatever was being said was heard no more."""
-    session = Session(models, beside=Fails())
+    session = Session(models, executor=Fails())
     events = _run(session, np.append(_clip("good-influence"), np.zeros(100_000, np.int16)))
     (turn,) = [e for e in events if isinstance(e, Turn)]
     assert turn.text == " ".join(e.text for e in events if isinstance(e, Text))

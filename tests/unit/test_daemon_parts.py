@@ -148,10 +148,10 @@ def test_memory_and_temperature_are_read_from_the_kernel(tmp_path: Path) -> None
 def test_the_real_time_factor_follows_the_last_half_minute() -> None:
     speed = RealtimeFactor()
     assert speed.rtf is None
-    speed.worked(0.04, 0.08)
+    speed.add(0.04, 0.08)
     assert speed.rtf == pytest.approx(0.5)
     for _ in range(2000):
-        speed.worked(0.008, 0.08)
+        speed.add(0.008, 0.08)
     assert speed.rtf == pytest.approx(0.1, abs=0.01)
 
 

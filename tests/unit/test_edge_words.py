@@ -6,7 +6,8 @@ from collections import Counter
 
 import pytest
 
-from edged.engine.turns import InlineExecutor, Turns
+from edged.engine.background_worker import InlineExecutor
+from edged.engine.turn_assembler import TurnAssembler
 from edged.events import Word
 from edged.stt.commit import HeardWord
 from edged.stt.edge_words import with_edge_words
@@ -64,12 +65,14 @@ def turn_of(
     said: str, heard: str, probability: float, voice_uncertainty: float = 0.0
 ) -> str | None:
     """The text of a turn of one segment."""
-    turns = Turns(InlineExecutor(), Counter())
-    turns.say(words(said, 1.0))
+    turns = TurnAssembler(InlineExecutor(), Counter())
+    turns.add_words(words(said, 1.0))
     second = [HeardWord(w.text, w.start_s, w.stop_s, 0, 0.9) for w in words(heard)]
-    turns.add(16_000, lambda: Transcript(second, [probability] * len(second)), voice_uncertainty)
+    turns.add_segment(
+        16_000, lambda: Transcript(second, [probability] * len(second)), voice_uncertainty
+    )
     turns.close()
-    given = turns.ready()
+    given = turns.pop_finished()
     return given[0].text if given else None
 
 
@@ -87,13 +90,15 @@ def test_where_the_voice_is_in_doubt_a_turn_needs_surer_words() -> None:
 
 
 def test_each_segment_of_a_turn_has_its_own_words() -> None:
-    turns = Turns(InlineExecutor(), Counter())
+    turns = TurnAssembler(InlineExecutor(), Counter())
     for number, (said, heard) in enumerate((("One, yes.", "Yes."), ("No. Two.", "No."))):
-        turns.say(words(said, 2.0 * number))
+        turns.add_words(words(said, 2.0 * number))
         second = [HeardWord(w.text, w.start_s, w.stop_s, 0, 0.9) for w in words(heard)]
-        turns.add(number * 32_000, lambda second=second: Transcript(second, [0.9] * len(second)))
+        turns.add_segment(
+            number * 32_000, lambda second=second: Transcript(second, [0.9] * len(second))
+        )
     turns.close()
-    assert turns.ready()[0].text == "One, Yes. No. Two."
+    assert turns.pop_finished()[0].text == "One, Yes. No. Two."
 
 
 @pytest.mark.parametrize(
@@ -109,13 +114,13 @@ def test_confidence_is_of_the_words_that_are_in_the_turn(
 ) -> None:
     """Noise behind a sure sentence took it to 0.3, below what Home Assistant's blueprints act on;
     a word that nothing confirmed had 1.0."""
-    turns = Turns(InlineExecutor(), Counter())
+    turns = TurnAssembler(InlineExecutor(), Counter())
     for number, (said, heard, p) in enumerate(pieces):
-        turns.say(words(said, 3.0 * number))
+        turns.add_words(words(said, 3.0 * number))
         second = [HeardWord(w.text, w.start_s, w.stop_s, 0, p) for w in words(heard)]
         transcript = Transcript(second, [p] * len(second))
-        turns.add(number * 48_000, lambda transcript=transcript: transcript)
+        turns.add_segment(number * 48_000, lambda transcript=transcript: transcript)
     turns.close()
-    (turn,) = turns.ready()
+    (turn,) = turns.pop_finished()
     assert turn.text == text
     assert turn.confidence == (None if confidence is None else pytest.approx(confidence))

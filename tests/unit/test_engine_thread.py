@@ -1,4 +1,4 @@
-"""The engine thread with a scripted session: order, stream time, failures, the end."""
+"""The engine thread with a scripted session: order, stream time, failures, the end of stream."""
 
 from __future__ import annotations
 
@@ -15,7 +15,15 @@ import pytest
 from edged import STEP_SAMPLES
 from edged.audio.ring import Ring
 from edged.engine import engine_thread as module
-from edged.engine.engine_thread import Command, Configure, End, Engine, Flush, Restart, in_stream
+from edged.engine.engine_thread import (
+    ConfigureCommand,
+    EndCommand,
+    Engine,
+    EngineCommand,
+    FlushCommand,
+    RestartCommand,
+    in_stream,
+)
 from edged.events import EndOfStream, EndText, Error, Event, Flushed, Step, Text, Turn, Word
 from edged.options import Options
 from tests.support.mosquitto import until
@@ -37,12 +45,12 @@ class Script:
     loud: bool = False
 
 
-class Scripted:
-    """One word per frame, named by its own step; as the real one, pure."""
+class ScriptedSession:
+    """Gives one word for each frame, named after its step."""
 
     script: Script
 
-    def __init__(self, models: object, options: Options, beside: object) -> None:
+    def __init__(self, models: object, options: Options, executor: object) -> None:
         self.models, self.options = models, options
         self.step_idx = 0
         self.speaking = False
@@ -85,8 +93,8 @@ class Scripted:
         self.options = options
 
 
-class Bench:
-    """A running engine over a ring that the test fills."""
+class RunningEngine:
+    """An engine over a ring that the test fills."""
 
     def __init__(self) -> None:
         self.ring = Ring()
@@ -100,14 +108,14 @@ class Bench:
             self.speaking.append,  # type: ignore[arg-type]
         )
 
-    def hear(self, steps: int) -> None:
+    def write(self, steps: int) -> None:
         self.ring.write(np.zeros(steps * STEP_SAMPLES, np.int16))
 
-    def order(self, command: Command) -> None:
+    def submit(self, command: EngineCommand) -> None:
         """Submits it and waits until it is done: a flush behind it is answered."""
         done = threading.Event()
         assert self.engine.submit(command)
-        assert self.engine.submit(Flush("done", done.set))
+        assert self.engine.submit(FlushCommand("done", done.set))
         assert done.wait(5)
 
     def of(self, kind: type) -> list[Any]:
@@ -120,14 +128,14 @@ class Bench:
 @pytest.fixture
 def script(monkeypatch: pytest.MonkeyPatch) -> Script:
     made = Script()
-    monkeypatch.setattr(Scripted, "script", made, raising=False)
-    monkeypatch.setattr(module, "Session", Scripted)
+    monkeypatch.setattr(ScriptedSession, "script", made, raising=False)
+    monkeypatch.setattr(module, "Session", ScriptedSession)
     return made
 
 
 @pytest.fixture
-def bench(script: Script) -> Iterator[Bench]:
-    found = Bench()
+def running(script: Script) -> Iterator[RunningEngine]:
+    found = RunningEngine()
     found.engine.start()
     yield found
     if script.hold is not None:
@@ -135,202 +143,224 @@ def bench(script: Script) -> Iterator[Bench]:
     found.engine.stop(5)
 
 
-def test_every_step_is_given_in_order_and_the_end_comes_last(bench: Bench) -> None:
-    bench.hear(30)
-    bench.stepped(30)
-    assert bench.engine.stop(5)
-    assert [s.step_idx for s in bench.of(Step)] == list(range(30))
-    assert isinstance(bench.events[-2], Turn)
-    assert isinstance(bench.events[-1], EndOfStream)
-    assert len(bench.of(EndOfStream)) == 1
+def test_every_step_is_given_in_order_and_the_end_comes_last(running: RunningEngine) -> None:
+    running.write(30)
+    running.stepped(30)
+    assert running.engine.stop(5)
+    assert [s.step_idx for s in running.of(Step)] == list(range(30))
+    assert isinstance(running.events[-2], Turn)
+    assert isinstance(running.events[-1], EndOfStream)
+    assert len(running.of(EndOfStream)) == 1
 
 
-def test_a_flush_is_answered_after_all_audio_heard_before_it(bench: Bench, script: Script) -> None:
+def test_a_flush_is_answered_after_all_audio_heard_before_it(
+    running: RunningEngine, script: Script
+) -> None:
     script.hold = threading.Event()
-    bench.hear(40)
+    running.write(40)
     done = threading.Event()
-    assert bench.engine.submit(Flush("ab", done.set))
+    assert running.engine.submit(FlushCommand("ab", done.set))
     script.hold.set()
     assert done.wait(5)
-    before = bench.events[: bench.events.index(Flushed("ab"))]
+    before = running.events[: running.events.index(Flushed("ab"))]
     assert len([e for e in before if isinstance(e, Step)]) == 40
-    assert bench.of(Flushed) == [Flushed("ab")]
+    assert running.of(Flushed) == [Flushed("ab")]
 
 
-def test_a_flush_without_any_audio_is_answered_at_once(bench: Bench) -> None:
+def test_a_flush_without_any_audio_is_answered_at_once(running: RunningEngine) -> None:
     done = threading.Event()
-    bench.engine.submit(Flush(7, done.set))
+    running.engine.submit(FlushCommand(7, done.set))
     assert done.wait(5)
-    assert bench.events == [Flushed(7)]
+    assert running.events == [Flushed(7)]
 
 
-def test_a_stalled_engine_catches_up_in_larger_chunks_with_true_times(bench, script) -> None:
+def test_a_stalled_engine_catches_up_in_larger_chunks_with_true_times(
+    running: RunningEngine, script: Script
+) -> None:
     """Inference stalls for 3 s: nothing is lost, and the words' times are those of the audio."""
     script.hold = threading.Event()
     for _ in range(38):  # 3 s come in while it hangs
-        bench.hear(1)
+        running.write(1)
     script.hold.set()
-    bench.stepped(38)
-    assert bench.ring.dropped == 0
+    running.stepped(38)
+    assert running.ring.dropped == 0
     assert any(script.backlog)
     assert not script.backlog[-1]
-    assert [t.start_s for t in bench.of(Text)] == [i * 0.08 for i in range(38)]
+    assert [t.start_s for t in running.of(Text)] == [i * 0.08 for i in range(38)]
 
 
-def test_audio_dropped_by_the_ring_is_told_once_and_time_stays_true(bench, script) -> None:
+def test_audio_dropped_by_the_ring_is_told_once_and_time_stays_true(
+    running: RunningEngine, script: Script
+) -> None:
     script.hold = threading.Event()
-    bench.hear(1)
+    running.write(1)
     until(lambda: script.made, "the first frame is taken")
     seconds = 40
     for _ in range(seconds):
-        bench.ring.write(np.zeros(SAMPLES, np.int16))
+        running.ring.write(np.zeros(SAMPLES, np.int16))
     script.hold.set()
     total = 1 + round(seconds / 0.08)
-    bench.stepped(total)
-    assert [s.step_idx for s in bench.of(Step)] == list(range(total))
-    (error,) = bench.of(Error)
+    running.stepped(total)
+    assert [s.step_idx for s in running.of(Step)] == list(range(total))
+    (error,) = running.of(Error)
     assert "too slow" in error.message
-    assert bench.ring.dropped > 0
+    assert running.ring.dropped > 0
 
 
 def test_a_failure_inside_is_an_error_and_the_next_session_goes_on_in_stream_time(
-    bench: Bench, script: Script, monkeypatch: pytest.MonkeyPatch
+    running: RunningEngine, script: Script, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An exception in the recogniser once ended the thread of a peer: deaf, but "running"."""
-    monkeypatch.setattr(module, "_BACK_OFF_S", (0.2,))
+    monkeypatch.setattr(module, "_BACKOFF_S", (0.2,))
     script.fail_at = {5}
-    bench.hear(10)
-    until(lambda: bench.of(Error), "an error")
+    running.write(10)
+    until(lambda: running.of(Error), "an error")
     time.sleep(0.3)
-    bench.hear(5)
-    bench.stepped(15)
+    running.write(5)
+    running.stepped(15)
     assert len(script.made) == 2
-    assert bench.of(Error)[0].code == 1011
-    assert bench.engine.failures == 1
-    assert [s.step_idx for s in bench.of(Step)] == list(range(15))
-    assert len(bench.of(Text)) == 4 + 5
-    assert bench.of(Text)[-1].start_s == pytest.approx(14 * 0.08)
-    assert not bench.of(EndOfStream)
+    assert running.of(Error)[0].code == 1011
+    assert running.engine.failures == 1
+    assert [s.step_idx for s in running.of(Step)] == list(range(15))
+    assert len(running.of(Text)) == 4 + 5
+    assert running.of(Text)[-1].start_s == pytest.approx(14 * 0.08)
+    assert not running.of(EndOfStream)
 
 
 def test_failures_in_a_row_wait_longer_and_never_end_the_thread(
-    bench: Bench, script: Script, monkeypatch: pytest.MonkeyPatch
+    running: RunningEngine, script: Script, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_BACK_OFF_S", (0.05, 0.1, 60.0))
+    monkeypatch.setattr(module, "_BACKOFF_S", (0.05, 0.1, 60.0))
     script.fail_at = set(range(1, 1000))
     deadline = time.monotonic() + 0.6
     while time.monotonic() < deadline:
-        bench.hear(1)
+        running.write(1)
         time.sleep(0.01)
-    assert bench.engine.failures == 3
-    assert bench.engine.submit(Restart())
+    assert running.engine.failures == 3
+    assert running.engine.submit(RestartCommand())
     script.fail_at = set()
-    until(lambda: (bench.hear(1), bench.of(Text))[1], "it hears again after a restart")
+    until(lambda: (running.write(1), running.of(Text))[1], "it hears again after a restart")
 
 
-def test_the_end_of_hearing_finishes_the_sentence_and_the_stream_goes_on(bench, script) -> None:
-    bench.hear(10)
-    bench.stepped(10)
-    bench.engine.submit(End())
-    until(lambda: bench.of(Turn), "the turn")
-    bench.hear(10)
-    bench.stepped(20)
+def test_the_end_of_hearing_finishes_the_sentence_and_the_stream_goes_on(
+    running: RunningEngine, script: Script
+) -> None:
+    running.write(10)
+    running.stepped(10)
+    running.engine.submit(EndCommand())
+    until(lambda: running.of(Turn), "the turn")
+    running.write(10)
+    running.stepped(20)
     assert len(script.made) == 2
-    assert [s.step_idx for s in bench.of(Step)] == list(range(20))
-    assert not bench.of(EndOfStream)
+    assert [s.step_idx for s in running.of(Step)] == list(range(20))
+    assert not running.of(EndOfStream)
 
 
-def test_new_options_reach_the_open_session_and_the_next_one(bench, script) -> None:
-    bench.hear(1)
-    bench.stepped(1)
-    bench.order(Configure(Options(temp=0.5)))
-    bench.hear(1)
-    bench.stepped(2)
+def test_new_options_reach_the_open_session_and_the_next_one(
+    running: RunningEngine, script: Script
+) -> None:
+    running.write(1)
+    running.stepped(1)
+    running.submit(ConfigureCommand(Options(temp=0.5)))
+    running.write(1)
+    running.stepped(2)
     assert script.made[0].options.temp == 0.5
-    bench.order(End())
-    bench.hear(1)
-    bench.stepped(3)
+    running.submit(EndCommand())
+    running.write(1)
+    running.stepped(3)
     assert script.made[1].options.temp == 0.5
 
 
-def test_other_models_are_used_them_from_the_next_session(bench, script) -> None:
-    bench.hear(1)
-    bench.stepped(1)
-    bench.order(Configure(Options(temp=0.5), "other"))
-    bench.hear(1)
-    bench.stepped(2)
+def test_other_models_are_used_them_from_the_next_session(
+    running: RunningEngine, script: Script
+) -> None:
+    running.write(1)
+    running.stepped(1)
+    running.submit(ConfigureCommand(Options(temp=0.5), "other"))
+    running.write(1)
+    running.stepped(2)
     assert [s.models for s in script.made] == ["models", "other"]
     assert script.made[1].options.temp == 0.5
-    assert bench.engine.rejected["noise"] == 2
+    assert running.engine.rejected["noise"] == 2
 
 
-def test_speaking_is_told_on_a_change_only_and_ends_with_the_session(bench, script) -> None:
+def test_speaking_is_told_on_a_change_only_and_ends_with_the_session(
+    running: RunningEngine, script: Script
+) -> None:
     script.loud = True
-    bench.hear(5)
-    bench.stepped(5)
-    bench.engine.submit(End())
-    until(lambda: len(bench.speaking) == 2, "speaking ends")
-    assert bench.speaking == [True, False]
+    running.write(5)
+    running.stepped(5)
+    running.engine.submit(EndCommand())
+    until(lambda: len(running.speaking) == 2, "speaking ends")
+    assert running.speaking == [True, False]
 
 
 def test_a_listener_that_fails_does_not_stop_the_engine(script: Script) -> None:
-    bench = Bench()
+    running = RunningEngine()
     calls: list[int] = []
 
     def listener(events: object) -> None:
         calls.append(1)
         raise ValueError
 
-    bench.engine = Engine(bench.ring, "m", Options(), listener, bench.speaking.append)  # type: ignore[arg-type]
-    bench.engine.start()
-    bench.hear(3)
+    running.engine = Engine(running.ring, "m", Options(), listener, running.speaking.append)  # type: ignore[arg-type]
+    running.engine.start()
+    running.write(3)
     until(lambda: len(calls) >= 3, "three calls")
-    assert bench.engine.stop(5)
+    assert running.engine.stop(5)
 
 
-def test_commands_beyond_the_bound_are_refused_not_queued(bench, script) -> None:
+def test_commands_beyond_the_bound_are_refused_not_queued(
+    running: RunningEngine, script: Script
+) -> None:
     script.hold = threading.Event()
-    bench.hear(1)
+    running.write(1)
     until(lambda: script.made, "the engine is busy")
-    taken = [bench.engine.submit(Flush(n, list)) for n in range(100)]
+    taken = [running.engine.submit(FlushCommand(n, list)) for n in range(100)]
     assert taken.count(True) == module.MAX_FLUSHES
-    assert bench.engine.submit(End())  # the daemon's own always find room
+    assert running.engine.submit(EndCommand())  # the daemon's own always find room
 
 
-def test_an_idle_engine_beats(bench: Bench) -> None:
-    before = bench.engine.heartbeat
-    until(lambda: bench.engine.heartbeat > before, "a heartbeat", 3)
+def test_an_idle_engine_beats(running: RunningEngine) -> None:
+    before = running.engine.heartbeat
+    until(lambda: running.engine.heartbeat > before, "a heartbeat", 3)
 
 
-def test_stopping_gives_up_on_a_hanging_recogniser_in_time(bench, script) -> None:
+def test_stopping_gives_up_on_a_hanging_recogniser_in_time(
+    running: RunningEngine, script: Script
+) -> None:
     script.hold = threading.Event()
-    bench.hear(1)
+    running.write(1)
     until(lambda: script.made, "the engine hangs")
     started = time.monotonic()
-    assert not bench.engine.stop(0.3)
+    assert not running.engine.stop(0.3)
     assert time.monotonic() - started < 2
 
 
-def test_the_last_words_do_not_wait_for_the_second_pass(bench, script) -> None:
+def test_the_last_words_do_not_wait_for_the_second_pass(
+    running: RunningEngine, script: Script
+) -> None:
     """On a busy machine "the recogniser did not end in time" was seen at Ctrl-C: it waited for the
     second pass without a limit, and the words of the unfinished sentence, which had been there at
     once, were lost with it."""
     script.second_pass = threading.Event()
-    bench.hear(1)
-    bench.stepped(1)
-    assert bench.engine.stop(2.0), "it ended in time"
-    assert [t.text for t in bench.of(Text)][-1] == "last"
-    assert isinstance(bench.events[-1], EndOfStream)
+    running.write(1)
+    running.stepped(1)
+    assert running.engine.stop(2.0), "it ended in time"
+    assert [t.text for t in running.of(Text)][-1] == "last"
+    assert isinstance(running.events[-1], EndOfStream)
 
 
-def test_a_late_engine_stops_in_time_and_says_what_it_has_heard(bench, script) -> None:
+def test_a_late_engine_stops_in_time_and_says_what_it_has_heard(
+    running: RunningEngine, script: Script
+) -> None:
     script.push_s = 0.05
-    bench.hear(300)  # 15 s of work
-    bench.stepped(1)
-    assert bench.engine.submit(Flush("mine", list))
-    assert bench.engine.stop(2.0)
-    assert [t.text for t in bench.of(Text)][-1] == "last"
-    assert [f.flush_id for f in bench.of(Flushed)] == ["mine"]
+    running.write(300)  # 15 s of work
+    running.stepped(1)
+    assert running.engine.submit(FlushCommand("mine", list))
+    assert running.engine.stop(2.0)
+    assert [t.text for t in running.of(Text)][-1] == "last"
+    assert [f.flush_id for f in running.of(Flushed)] == ["mine"]
 
 
 def test_events_are_moved_to_stream_time_whole() -> None:

@@ -369,7 +369,7 @@ def test_what_is_doubted_is_the_voice_of_this_opening_not_of_the_last() -> None:
     _run(gate, [0.6] * 10)
     voice_uncertainty = gate.voice_uncertainty
     assert voice_uncertainty == pytest.approx(0.25)
-    gate.shut()
+    gate.close()
     assert (
         gate.voice_uncertainty == voice_uncertainty
     )  # the segment that ends now is still to be judged

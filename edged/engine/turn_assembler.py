@@ -1,0 +1,129 @@
+"""Assembles the segments of a turn into its `turn` event."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, Future, wait
+from dataclasses import dataclass, field
+
+from edged.events import Turn, Word
+from edged.stt.commit import low_confidence, mean_probability
+from edged.stt.edge_words import with_edge_words
+from edged.stt.second_pass import Transcript
+
+RATE = 16_000
+
+
+@dataclass(slots=True)
+class _SegmentOfTurn:
+    start: int  # place in the stream at 16 kHz
+    committed: tuple[Word, ...]  # by the first pass
+    voice_uncertainty: float
+    transcript: Future[Transcript]  # of the second pass
+
+
+@dataclass(slots=True)
+class _OpenTurn:
+    segments: list[_SegmentOfTurn] = field(default_factory=list)
+    committed: list[Word] = field(default_factory=list)  # by the first pass
+    in_segments: int = 0  # of them, those in `segments`; the rest belongs to the open segment
+
+
+class TurnAssembler:
+    """Collects the segments of each turn and gives its text once the second pass has decoded them.
+
+    Bounded: the Session limits how long a turn grows, and few turns wait for their second pass.
+    """
+
+    def __init__(self, executor: Executor, dropped: Counter[str]) -> None:
+        """executor: runs the second passes.
+        dropped: counts words that were withheld and second passes that failed, by reason.
+        """
+        self._executor = executor
+        self._dropped = dropped
+        self._open = _OpenTurn()
+        self._closed: deque[_OpenTurn] = deque()
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all committed words of the open turn belong to segments that have ended."""
+        return self._open.in_segments == len(self._open.committed)
+
+    def add_words(self, words: Sequence[Word]) -> None:
+        """Adds words that the first pass committed to the open turn."""
+        self._open.committed += words
+
+    def add_segment(
+        self, start: int, second_pass: Callable[[], Transcript], voice_uncertainty: float = 0.0
+    ) -> None:
+        """Adds a segment that has ended to the open turn and starts its second pass.
+
+        start: its place in the stream at 16 kHz. All of its words must have been added.
+        voice_uncertainty: see `edged.vad.gate.Gate.voice_uncertainty`.
+        """
+        turn = self._open
+        committed = tuple(turn.committed[turn.in_segments :])
+        turn.in_segments = len(turn.committed)
+        transcript = self._executor.submit(second_pass)
+        turn.segments.append(_SegmentOfTurn(start, committed, voice_uncertainty, transcript))
+
+    def close(self) -> None:
+        """Closes the open turn: the speaker has finished."""
+        if self._open.segments:
+            self._closed.append(self._open)
+        self._open = _OpenTurn()
+
+    def pop_finished(self) -> list[Turn]:
+        """Returns the closed turns whose second pass is done, in order; none without a word."""
+        turns = []
+        while self._closed and _is_done(self._closed[0]):
+            turn = self._join(self._closed.popleft())
+            if turn is not None:
+                turns.append(turn)
+        return turns
+
+    def pop_all(self, timeout_s: float | None = None) -> list[Turn]:
+        """Waits for the second passes and returns all closed turns.
+
+        After `timeout_s` (None: however long it takes), a turn whose second pass is not done gets
+        the words that the first pass committed.
+        """
+        wait([s.transcript for turn in self._closed for s in turn.segments], timeout_s)
+        turns = [self._join(t) if _is_done(t) else _as_committed(t) for t in self._closed]
+        self._closed.clear()
+        return [turn for turn in turns if turn is not None]
+
+    def _join(self, turn: _OpenTurn) -> Turn | None:
+        words: list[Word] = []
+        probability: list[float] = []
+        for segment in turn.segments:
+            if segment.transcript.exception() is not None:
+                self._dropped["failed_in_turn"] += 1
+                words += segment.committed
+                continue
+            transcript = segment.transcript.result()
+            origin = segment.start / RATE
+            heard = [Word(w.text, origin + w.start_s, origin + w.stop_s) for w in transcript.words]
+            if low_confidence(transcript.probability, segment.voice_uncertainty):
+                self._dropped["unsure_in_turn"] += len(heard)
+                words += segment.committed  # the first pass was sure of these
+            else:
+                words += with_edge_words(segment.committed, heard)
+                probability += transcript.probability
+        if not words:
+            return None
+        text = " ".join(word.text for word in words)
+        confidence = mean_probability(probability) if probability else None
+        return Turn(text, words[0].start_s, words[-1].stop_s, tuple(words), confidence)
+
+
+def _is_done(turn: _OpenTurn) -> bool:
+    return all(segment.transcript.done() for segment in turn.segments)
+
+
+def _as_committed(turn: _OpenTurn) -> Turn | None:
+    words = tuple(turn.committed)
+    if not words:
+        return None
+    return Turn(" ".join(w.text for w in words), words[0].start_s, words[-1].stop_s, words)

@@ -141,7 +141,7 @@ def show(env_file: EnvFile = None, as_json: Json = False) -> None:
     """Every setting in force and where its value comes from. Secrets are masked."""
     from rich.console import Console
 
-    from edged.config.report import show as work
+    from edged.config.settings_report import show as work
     from edged.config.sources import load
     from edged.config.state_file import StateFile
 
@@ -157,7 +157,7 @@ def check(
     """Every problem of an env file (and of FILE.d) at once. Exit code 1 if there is one."""
     from rich.console import Console
 
-    from edged.config.report import check as work
+    from edged.config.settings_report import check as work
 
     raise typer.Exit(work(env_file, Console(), as_json))
 
@@ -165,7 +165,7 @@ def check(
 @config.command()
 def example() -> None:
     """An env file with every setting, its default and what it allows."""
-    from edged.config.report import example as work
+    from edged.config.settings_report import example as work
 
     print(work(), end="")
 

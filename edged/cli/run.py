@@ -17,7 +17,7 @@ from edged import logs, resources
 from edged.cli.listen import listen
 from edged.config.settings import Settings
 from edged.config.settings_manager import SettingsManager
-from edged.config.startup import first_settings
+from edged.config.startup import load_startup_settings
 from edged.daemon.service import Daemon
 from edged.errors import EdgedError
 from edged.logs import log_event
@@ -34,15 +34,15 @@ def run(
     """`edged run`. `captions` shows here what is heard, as `edged listen` would, and keeps the log
     to warnings. Raises an EdgedError if it cannot begin; else the exit code."""
     flags = dict(flags or {})
-    begin = first_settings(env_file, flags)
-    loaded, settings = begin.loaded, begin.loaded.settings
+    startup = load_startup_settings(env_file, flags)
+    loaded, settings = startup.loaded, startup.loaded.settings
     logs.setup("warning" if captions else settings.log_level)
     for note in loaded.notes:
         log_event(_log, logging.WARNING, "settings-note", note)
     if settings.mqtt_insecure:
         message = "EDGED_MQTT_INSECURE is on: anybody on the way can read and change what is sent"
         log_event(_log, logging.WARNING, "mqtt-insecure", message)
-    keeper = SettingsManager(loaded, env_file, flags, begin.state, begin.refused)
+    keeper = SettingsManager(startup, env_file, flags)
     daemon = Daemon(keeper, resources.sample_speech())
     code = _run(daemon, captions, settings)
     if daemon.hangs:

@@ -1,10 +1,10 @@
-"""Env files: the one parser of them, for the quoting that systemd and dotenv share.
+"""Parses env files, and accepts only lines that systemd and dotenv read alike.
 
 The same line can mean two things: `A=a b # note` is `a b # note` to systemd's EnvironmentFile=
-and `a b` to dotenv. A fleet that pushes one file to many boxes must not have to know who reads
-it, so only what both read alike is accepted and every other line is named with its reason.
+and `a b` to dotenv. Whoever pushes one file to many devices should not have to know which of them
+reads it, so every line that they read differently is reported with the reason.
 
-Sources: systemd 252 `src/basic/env-file.c`, python-dotenv 1.2 `parser.py`. What they share:
+Sources: systemd 252 `src/basic/env-file.c`, python-dotenv 1.2 `parser.py`. Common to both are
 comments from `#` at the start of a line; `KEY=value` with blanks around both; a bare value up to
 the end of the line; a whole value in single or double quotes, over several lines if need be.
 """
@@ -38,33 +38,33 @@ class Assignment:
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
-    """Why a line is not accepted: one sentence that never quotes a value."""
+class LineProblem:
+    """Why a line is not accepted: one sentence, which never quotes a value."""
 
     line: int
     message: str
 
 
 @dataclass(slots=True)
-class Parsed:
-    """Of two assignments to one key the last counts, as in both readers."""
+class ParsedFile:
+    """Assignments and problems in the order of the lines. The last assignment to a key counts."""
 
     assignments: list[Assignment] = field(default_factory=list)
-    problems: list[Problem] = field(default_factory=list)
+    problems: list[LineProblem] = field(default_factory=list)
 
 
-class _RefusedError(Exception):
-    """This line is outside the common subset."""
+class _LineError(Exception):
+    """A line is outside the common subset; the message says why."""
 
 
 def read(path: Path) -> str:
-    """The text of an env file. Raises ConfigError if it cannot be read as one."""
+    """Returns the text of an env file. Raises ConfigError if it cannot be read or is none."""
     try:
         raw = path.read_bytes()
     except OSError as problem:
         raise ConfigError(f"{path} cannot be read: {problem.strerror}") from None
     if len(raw) > MAX_BYTES:
-        raise ConfigError(f"{path} is no settings file: it has more than {MAX_BYTES} bytes")
+        raise ConfigError(f"{path} is not a settings file: it is larger than {MAX_BYTES} bytes")
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError as problem:
@@ -72,11 +72,13 @@ def read(path: Path) -> str:
         raise ConfigError(f"{path} line {line} is not UTF-8 text") from None
 
 
-def parse(text: str) -> Parsed:
-    """Every assignment and every problem of a file, in order. Never raises."""
-    parsed = Parsed()
+def parse(text: str) -> ParsedFile:
+    """Finds every assignment and every problem of a file. Never raises."""
+    parsed = ParsedFile()
     if text.startswith("\ufeff"):
-        parsed.problems.append(Problem(1, "a byte order mark begins the file: save it without"))
+        parsed.problems.append(
+            LineProblem(1, "the file begins with a byte order mark: save it without one")
+        )
         text = text[1:]
     at = 0
     line = 1
@@ -86,8 +88,8 @@ def parse(text: str) -> Parsed:
             assignment, end = _statement(text, at, line)
             if assignment:
                 parsed.assignments.append(assignment)
-        except _RefusedError as problem:
-            parsed.problems.append(Problem(line, str(problem)))
+        except _LineError as problem:
+            parsed.problems.append(LineProblem(line, str(problem)))
         end = _end_of_line(text, end)
         line += len(re.findall(r"\r\n|\r|\n", text[at:end]))
         at = end
@@ -95,43 +97,47 @@ def parse(text: str) -> Parsed:
 
 
 def _end_of_line(text: str, at: int) -> int:
-    """Where the next line starts."""
+    """The position where the next line starts."""
     at = _rest(text, at)[1]
     return at + (2 if text.startswith("\r\n", at) else 1)
 
 
 def _rest(text: str, at: int) -> tuple[str, int]:
-    """The rest of the line and where it ends."""
+    """The rest of the line from `at`, and the position where the line ends."""
     match = _LINE.match(text, at)
     assert match is not None  # the pattern matches the empty string
     return match.group(), match.end()
 
 
 def _statement(text: str, at: int, line: int) -> tuple[Assignment | None, int]:
-    """One logical line -> its assignment (None: blank or comment) and where it stopped."""
+    """Parses one logical line.
+
+    Returns its assignment (None for a blank line or a comment) and the position where it ends.
+    Raises _LineError.
+    """
     whole, end = _rest(text, at)
     content = whole.lstrip(" \t")
     if not content or content.startswith("#"):
         if content.endswith("\\"):
-            raise _RefusedError(
-                "a comment ends with a backslash: systemd before 254 then skips a line"
+            raise _LineError(
+                "the comment ends with a backslash: systemd before 254 skips the next line"
             )
         return None, end
     if content.startswith(";"):
-        raise _RefusedError("';' starts a comment for systemd alone: use '#'")
+        raise _LineError("';' starts a comment only for systemd: use '#'")
     if re.match(r"export\s", content):
-        raise _RefusedError("systemd does not know 'export': write KEY=value alone")
+        raise _LineError("systemd does not know 'export': write KEY=value without it")
     key = _KEY.match(content)
     if not key:
-        raise _RefusedError("this is not KEY=value (the key may hold A-Z, a-z, 0-9 and _)")
+        raise _LineError("this is not KEY=value (a key consists of A-Z, a-z, 0-9 and _)")
     start = at + len(whole) - len(content) + key.end()
     while text.startswith((" ", "\t"), start):
         start += 1
     value, end = _value(text, start, key[1])
     if _CONTROL.search(value):
-        raise _RefusedError(f"the value of {key[1]} holds a control character")
+        raise _LineError(f"the value of {key[1]} contains a control character")
     if "${" in value:
-        raise _RefusedError(f"the value of {key[1]} holds '${{', which dotenv expands")
+        raise _LineError(f"the value of {key[1]} contains '${{', which dotenv expands")
     return Assignment(key[1], value, line), end
 
 
@@ -140,28 +146,32 @@ def _value(text: str, start: int, key: str) -> tuple[str, int]:
         value, end = _quoted(text, start, key)
         rest, stop = _rest(text, end)
         if rest.strip(" \t"):
-            what = "a note" if rest.lstrip().startswith("#") else "more text"
-            raise _RefusedError(
-                f"{what} after the closing quote of {key}: systemd adds it to the value"
+            what = "a comment" if rest.lstrip().startswith("#") else "more text"
+            raise _LineError(
+                f"{what} after the closing quote of {key}: systemd makes it part of the value"
             )
         return value, stop
     bare, end = _rest(text, start)
     value = bare.strip(" \t")
     if "\\" in value:
-        raise _RefusedError(f"a backslash in {key}: systemd drops it; use single quotes")
+        raise _LineError(
+            f"a backslash in {key}, which systemd removes: put the value in single quotes"
+        )
     after_blank = value.startswith("#") and text[start - 1] != "="
     if after_blank or re.search(r"\s#", value):
-        raise _RefusedError(
+        raise _LineError(
             f"' #' in {key}: dotenv ends the value there, systemd does not; "
-            "put notes on a line of their own, or the value in quotes"
+            "write comments on separate lines, or put the value in quotes"
         )
     if value != value.strip():
-        raise _RefusedError(f"{key} begins or ends with an unusual blank: put the value in quotes")
+        raise _LineError(
+            f"{key} begins or ends with an unusual blank character: put the value in quotes"
+        )
     return value, end
 
 
 def _quoted(text: str, start: int, key: str) -> tuple[str, int]:
-    """The value inside the quotes that open at `start`, and where the line goes on."""
+    """The value in the quotes that open at `start`, and the position after the closing quote."""
     quote = text[start]
     out: list[str] = []
     at = start + 1
@@ -171,7 +181,7 @@ def _quoted(text: str, start: int, key: str) -> tuple[str, int]:
         if char == quote:
             return "".join(out), at + 1
         if char == "\r":
-            raise _RefusedError(f"a Windows line end inside the quotes of {key}")
+            raise _LineError(f"a Windows line end in the quoted value of {key}")
         if char == "\\":
             out.append(_escaped(text, at, quote, key))
             out.append(following if quote == "'" else "")
@@ -179,22 +189,22 @@ def _quoted(text: str, start: int, key: str) -> tuple[str, int]:
             continue
         out.append(char)
         at += 1
-    raise _RefusedError(f"the quote that opens the value of {key} is never closed")
+    raise _LineError(f"the opening quote of {key} is never closed")
 
 
 def _escaped(text: str, at: int, quote: str, key: str) -> str:
-    """What a backslash inside quotes stands for where both readers agree."""
+    """What the backslash at `at` inside quotes stands for. Raises _LineError if readers differ."""
     following = text[at + 1 : at + 2]
     if quote == "'":
         if following in ("'", "\\", "\r", ""):
-            raise _RefusedError(
-                f"a backslash before ' or \\ in the single quotes of {key}: "
+            raise _LineError(
+                f"a backslash before ' or \\ in the single-quoted value of {key}: "
                 "only dotenv reads it as an escape"
             )
         return "\\"
     if following == '"' or (following == "\\" and text[at + 2 : at + 3] != '"'):
         return following
-    raise _RefusedError(
-        f'in the double quotes of {key} a backslash may only stand before " or \\ '
-        "(and not at the end): use single quotes"
+    raise _LineError(
+        f'a backslash in the double-quoted value of {key} that is not before " or \\, or is at '
+        "the end: use single quotes"
     )

@@ -1,9 +1,8 @@
-"""Notices that the settings files were replaced, so that pushing them is all that a push takes.
+"""Notices that the settings files were replaced, so that a push needs no command on the device.
 
-The daemon looks itself, once a second, at a handful of directory entries. A path unit of systemd
-would start a reload too, but is blind while that reload runs (systemd.path stops watching until
-the service that it triggered has ended), which loses the second file of a push; and there is none
-in a container.
+The daemon compares a handful of directory entries once a second. A path unit of systemd would not
+do: it stops watching until the reload that it triggered has ended, so that it misses the second
+file of a push; and a container has none.
 """
 
 from __future__ import annotations
@@ -16,38 +15,40 @@ from edged.errors import ConfigError
 
 _Signature: TypeAlias = tuple[tuple[str, int, int], ...]
 
-
-_EVERY_S = 1.0
+_INTERVAL_S = 1.0
 
 
 class FilesWatch:
-    """Owned by the main thread."""
+    """Watches an env file and its folder. Used by the main thread only."""
 
     def __init__(self, env_file: Path | None) -> None:
         self._env_file = env_file
-        self._read = self._before = self._look()
+        self._read = self._previous = self._signature()
         self._next = 0.0
 
-    def note(self) -> None:
-        """The files are about to be read, whatever for."""
-        self._read = self._before = self._look()
+    def mark_read(self) -> None:
+        """To be called just before the files are read."""
+        self._read = self._previous = self._signature()
 
     def changed(self, now: float) -> bool:
-        """Whether the files differ from those that were read, and have rested for a second, so
-        that no half-finished push is taken. `now`: seconds of a clock that does not jump."""
+        """Whether the files differ from those that were read, and did not change for a second.
+
+        The second keeps a push that is still going on from being taken half. `now` is a time of a
+        monotonic clock.
+        """
         if now < self._next:
             return False
-        self._next = now + _EVERY_S
-        found = self._look()
-        rested, self._before = found == self._before, found
-        return rested and found != self._read
+        self._next = now + _INTERVAL_S
+        found = self._signature()
+        at_rest, self._previous = found == self._previous, found
+        return at_rest and found != self._read
 
-    def _look(self) -> _Signature:
+    def _signature(self) -> _Signature:
         found = []
         try:
             for path in files_of(self._env_file)[0]:
                 info = path.stat()
-                found.append((str(path), info.st_ino, info.st_ctime_ns))  # a chmod counts too
+                found.append((str(path), info.st_ino, info.st_ctime_ns))  # changed by chmod too
         except (OSError, ConfigError):
-            found.append(("missing", 0, 0))  # told by the reload that this causes, once
+            found.append(("missing", 0, 0))  # the reload that follows reports it
         return tuple(found)

@@ -1,6 +1,6 @@
-"""What a setting's value must be like, beyond its type, and which settings go together.
+"""Rules for values beyond their type, and for settings that depend on each other.
 
-Each rule is told as "must be ...", so that an error can put the setting's name in front.
+The message of a rule reads "must be ...", so that an error can put the setting's name before it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,11 @@ EMBEDDED = "embedded"  # the value of EDGED_MQTT_URL for the broker inside the d
 
 
 class ConflictError(ValueError):
-    """Settings that do not go together: pairs of (the fields concerned, one sentence)."""
+    """Settings that contradict each other.
+
+    Attributes:
+        conflicts: pairs of (the fields concerned, one sentence).
+    """
 
     def __init__(self, conflicts: list[tuple[tuple[str, ...], str]]) -> None:
         super().__init__("; ".join(message for _, message in conflicts))
@@ -32,7 +36,7 @@ class ConflictError(ValueError):
 
 
 def split_host_port(value: str) -> tuple[str, int]:
-    """`host:port` or `[v6]:port` -> its parts. Raises ValueError."""
+    """Splits `host:port` or `[IPv6]:port` into host and port. Raises ValueError."""
     match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.%]+)\]|([^\s:/\[\]]+)):(\d{1,5})", value)
     if not match or not 1 <= int(match[3]) <= 65535:
         raise ValueError("must be host:port, as in 127.0.0.1:8080")
@@ -40,7 +44,7 @@ def split_host_port(value: str) -> tuple[str, int]:
 
 
 def is_loopback(host: str) -> bool:
-    """By address, or the one name that stays here: "127.example.org" may be anywhere."""
+    """Whether `host` is a loopback address or "localhost". Other names may resolve to anything."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -48,6 +52,8 @@ def is_loopback(host: str) -> bool:
 
 
 def one_of(*allowed: Any) -> AfterValidator:
+    """A validator that accepts only `allowed`."""
+
     def check(value: Any) -> Any:
         if value not in allowed:
             raise ValueError(f"must be one of {', '.join(map(str, allowed))}")
@@ -57,7 +63,7 @@ def one_of(*allowed: Any) -> AfterValidator:
 
 
 def _topic_part(check: Callable[[str], str], allowed: str) -> AfterValidator:
-    """A check of `edged.mqtt.topics`, told as the field's own rule."""
+    """A validator made of a check of `edged.mqtt.topics`; its error says what is `allowed`."""
 
     def checked(value: str) -> str:
         try:
@@ -95,34 +101,37 @@ LISTEN = AfterValidator(_listen)
 
 
 def conflicts(s: Settings) -> list[tuple[tuple[str, ...], str]]:
-    """Pairs of the fields that do not go together and why; each field alone is right."""
-    beyond = bool(s.listen) and not is_loopback(split_host_port(s.listen)[0])
+    """Finds settings that contradict each other though each of them is valid.
+
+    Returns pairs of (the fields concerned, one sentence).
+    """
+    reachable = bool(s.listen) and not is_loopback(split_host_port(s.listen)[0])
     tls = s.broker_address is not None and s.broker_address.tls
     rules = (
         (
             bool(s.mqtt_cert_file) != bool(s.mqtt_key_file),
             ("mqtt_cert_file", "mqtt_key_file"),
-            "EDGED_MQTT_CERT_FILE and EDGED_MQTT_KEY_FILE need each other",
+            "EDGED_MQTT_CERT_FILE and EDGED_MQTT_KEY_FILE must be set together",
         ),
         (
             bool(s.mqtt_ca_file or s.mqtt_cert_file) and not tls,
             ("mqtt_url", "mqtt_ca_file", "mqtt_cert_file"),
-            "EDGED_MQTT_CA_FILE and EDGED_MQTT_CERT_FILE need an mqtts:// EDGED_MQTT_URL",
+            "EDGED_MQTT_CA_FILE and EDGED_MQTT_CERT_FILE need EDGED_MQTT_URL to begin with mqtts://",
         ),
         (
             bool(s.mqtt_password and not s.mqtt_username),
             ("mqtt_username", "mqtt_password"),
-            "EDGED_MQTT_PASSWORD needs an EDGED_MQTT_USERNAME",
+            "EDGED_MQTT_PASSWORD needs EDGED_MQTT_USERNAME",
         ),
         (
             bool(s.tls_cert_file) != bool(s.tls_key_file),
             ("tls_cert_file", "tls_key_file"),
-            "EDGED_TLS_CERT_FILE and EDGED_TLS_KEY_FILE need each other",
+            "EDGED_TLS_CERT_FILE and EDGED_TLS_KEY_FILE must be set together",
         ),
         (
-            beyond and not (s.api_key or s.listen_without_key),
+            reachable and not (s.api_key or s.listen_without_key),
             ("listen", "api_key", "listen_without_key"),
-            "EDGED_LISTEN beyond this machine needs an EDGED_API_KEY "
+            "EDGED_LISTEN on an address that other machines reach needs EDGED_API_KEY "
             "(or EDGED_LISTEN_WITHOUT_KEY=on)",
         ),
     )

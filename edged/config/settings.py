@@ -1,7 +1,7 @@
-"""Settings: every name, default, bound and whether it changes live. One class, frozen.
+"""The settings: names, defaults, bounds, and what a change of each costs while edged runs.
 
-A setting `x` is `EDGED_X` in the environment and in env files. Where the values come from, and
-which one counts, is `edged/config/sources.py`; this file says only what is allowed.
+A setting `x` is `EDGED_X` in the environment and in env files. `edged/config/sources.py` reads the
+values and decides which one counts.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ PREFIX = "EDGED_"
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
-class Live(StrEnum):
-    """What a changed setting costs while the daemon runs."""
+class ReloadScope(StrEnum):
+    """Which part of the running daemon must start again for a changed setting."""
 
-    HOT = "live"
+    LIVE = "live"
     MICROPHONE = "live, reopens the microphone"
     BROKER = "live, reconnects to the broker"
     RECOGNISER = "live, loads the recogniser again"
@@ -46,17 +46,18 @@ class Live(StrEnum):
 
 
 def env_name(field: str) -> str:
+    """The environment variable of a field."""
     return PREFIX + field.upper()
 
 
 def default_device() -> str:
-    """The host name as a topic segment."""
+    """The host name, changed to be valid as one level of a topic."""
     name = re.sub(r"[^a-z0-9]+", "-", socket.gethostname().split(".")[0].lower())
     return name[:63].strip("-") or "edged"
 
 
 def default_state_dir() -> Path:
-    """systemd's StateDirectory=, else the user's own state folder."""
+    """The directory of systemd's StateDirectory=, else `edged` in the user's state folder."""
     given = os.environ.get("STATE_DIRECTORY", "").split(":")[0]
     if given:
         return Path(given)
@@ -64,15 +65,17 @@ def default_state_dir() -> Path:
     return Path(home) / "edged"
 
 
-def _setting(default: Any, description: str, live: Live, unit: str = "", **bounds: Any) -> Any:
-    """A documented field; `default` may be a function without arguments."""
+def _setting(
+    default: Any, description: str, scope: ReloadScope, unit: str = "", **bounds: Any
+) -> Any:
+    """Declares a field. `default` may be a function without arguments."""
     key = "default_factory" if callable(default) else "default"
-    extra: dict[str, Any] = {"live": live.value, "unit": unit}
+    extra: dict[str, Any] = {"scope": scope.value, "unit": unit}
     return Field(**{key: default}, description=description, json_schema_extra=extra, **bounds)
 
 
 class Settings(BaseSettings):
-    """All settings of the daemon, valid as a whole. Immutable: a reload builds a new one."""
+    """All settings, valid as a whole. Immutable: a change makes a new object."""
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX,
@@ -85,161 +88,179 @@ class Settings(BaseSettings):
 
     device: Annotated[str, DEVICE] = _setting(
         default_device,
-        "Name of this box: its part of every topic, and its id in Home Assistant.",
-        Live.RESTART,
+        "Name of this device: a level of every topic, and its id in Home Assistant.",
+        ReloadScope.RESTART,
     )
     alsa_device: str = _setting(
         "default",
-        "Microphone, by a name that survives a reboot (`edged devices` lists them). "
-        "`sample` plays the sample speech, `file:PATH` an audio file.",
-        Live.MICROPHONE,
+        "Microphone, by a name that stays the same after a reboot (`edged devices` lists them). "
+        "`sample` plays the sample speech, `file:PATH` plays an audio file.",
+        ReloadScope.MICROPHONE,
         min_length=1,
         max_length=256,
     )
     gain_db: float = _setting(
-        0.0, "Digital gain.", Live.HOT, "dB", ge=-20, le=40, allow_inf_nan=False
+        0.0, "Digital gain.", ReloadScope.LIVE, "dB", ge=-20, le=40, allow_inf_nan=False
     )
     mqtt_url: Annotated[str, BROKER_URL] = _setting(
         "mqtt://localhost",
-        "The broker: mqtt://host, mqtts://host (TLS), or, to try it in a checkout, embedded (one "
-        "inside the daemon).",
-        Live.BROKER,
+        "Address of the MQTT broker: mqtt://host, mqtts://host (TLS), or, to try edged in a "
+        "checkout, embedded (a broker inside edged).",
+        ReloadScope.BROKER,
     )
-    mqtt_username: str | None = _setting(None, "User at the broker.", Live.BROKER)
+    mqtt_username: str | None = _setting(None, "User name for the broker.", ReloadScope.BROKER)
     mqtt_password: SecretStr | None = _setting(
         None,
-        "Password at the broker. Better as the systemd credential edged_mqtt_password.",
-        Live.BROKER,
+        "Password for the broker. Safer as the systemd credential edged_mqtt_password.",
+        ReloadScope.BROKER,
     )
     mqtt_ca_file: Path | None = _setting(
-        None, "Certificate of the authority that signed the broker's (mqtts).", Live.BROKER
+        None, "CA certificate that signed the broker's certificate (mqtts).", ReloadScope.BROKER
     )
-    mqtt_cert_file: Path | None = _setting(None, "This box's own certificate (mqtts).", Live.BROKER)
-    mqtt_key_file: Path | None = _setting(None, "The key of that certificate.", Live.BROKER)
+    mqtt_cert_file: Path | None = _setting(
+        None, "Client certificate of this device (mqtts).", ReloadScope.BROKER
+    )
+    mqtt_key_file: Path | None = _setting(
+        None, "Private key of that certificate, not encrypted.", ReloadScope.BROKER
+    )
     mqtt_insecure: bool = _setting(
-        False, "Do not check the broker's certificate (mqtts). For a test bench only.", Live.BROKER
+        False, "Accept any certificate of the broker (mqtts). For tests only.", ReloadScope.BROKER
     )
-    mqtt_base: Annotated[str, TOPIC] = _setting("edged", "First part of every topic.", Live.BROKER)
+    mqtt_base: Annotated[str, TOPIC] = _setting(
+        "edged", "First level or levels of every topic.", ReloadScope.BROKER
+    )
     model: str = _setting(
         "tiny-en",
         "Speech model (`edged models list`).",
-        Live.RECOGNISER,
+        ReloadScope.RECOGNISER,
         pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$",
     )
-    language: Annotated[str, one_of(*LANGUAGES)] = _setting("en", "Language spoken.", Live.HOT)
+    language: Annotated[str, one_of(*LANGUAGES)] = _setting(
+        "en", "Language that is spoken.", ReloadScope.LIVE
+    )
     models_dir: Path | None = _setting(
         None,
-        "Folder of the built models. Default: where `edged models fetch` puts them.",
-        Live.RECOGNISER,
+        "Folder with the built models. Default: where `edged models fetch` puts them.",
+        ReloadScope.RECOGNISER,
     )
     threads: int = _setting(
         1,
-        "Threads of the recogniser. 1 keeps a board cool, 2 answers sooner.",
-        Live.RECOGNISER,
+        "Threads of the recogniser. 1 uses less power, 2 gives results sooner.",
+        ReloadScope.RECOGNISER,
         ge=1,
         le=8,
     )
     delay_in_frames: Annotated[int, one_of(*DELAYS)] = _setting(
         Options().delay_in_frames,
-        "How long a word is waited for before it is published. More is more accurate.",
-        Live.HOT,
+        "Time between a word and its publication. More time gives better accuracy.",
+        ReloadScope.LIVE,
         "steps of 80 ms",
     )
     temp: float = _setting(
-        0.0, "Sampling temperature; 0 takes the likeliest word.", Live.HOT, ge=0, le=1
+        0.0,
+        "Sampling temperature; 0 always takes the most probable token.",
+        ReloadScope.LIVE,
+        ge=0,
+        le=1,
     )
     padding_bonus: float = _setting(
         0.0,
-        "Negative publishes sooner, positive waits for more agreement.",
-        Live.HOT,
+        "Negative values publish words sooner, positive values wait for more certainty.",
+        ReloadScope.LIVE,
         ge=-4,
         le=4,
     )
     vad_threshold: float = _setting(
         Options().vad_threshold,
-        "Probability of speech that opens the voice gate.",
-        Live.HOT,
+        "Speech probability above which the recogniser starts.",
+        ReloadScope.LIVE,
         ge=0.05,
         le=0.95,
     )
     turn_threshold: float = _setting(
         Options().turn_threshold,
-        "Probability of two silent seconds that ends a turn.",
-        Live.HOT,
+        "Probability of two seconds of silence above which a turn ends.",
+        ReloadScope.LIVE,
         ge=0.05,
         le=0.95,
     )
     turn_silence_ms: int = _setting(
         Options().turn_silence_ms,
-        "Unit of the waits for a turn's end: 0.7 of it if sure, 1.6 if unsure, 2.6 at most.",
-        Live.HOT,
+        "Pause that ends a turn: 0.7 times this if the turn sounds finished, 1.6 times if it is "
+        "uncertain, 2.6 times at most.",
+        ReloadScope.LIVE,
         "ms",
         ge=100,
         le=5000,
     )
     step_every: int = _setting(
         1,
-        "Publish every n-th `step` message (12.5 a second); 0 publishes none.",
-        Live.HOT,
+        "Publish every n-th `step` message (there are 12.5 per second); 0 publishes none.",
+        ReloadScope.LIVE,
         ge=0,
         le=1000,
     )
-    mute: bool = _setting(False, "Microphone closed, nothing heard.", Live.HOT)
+    mute: bool = _setting(False, "Close the microphone.", ReloadScope.LIVE)
     mute_lock: bool = _setting(
-        False, "MQTT may mute, but only this box itself may unmute.", Live.HOT
+        False,
+        "Allow MQTT to mute but not to unmute; only the settings files can.",
+        ReloadScope.LIVE,
     )
-    homeassistant: bool = _setting(True, "Announce the device to Home Assistant.", Live.HOT)
+    homeassistant: bool = _setting(True, "Announce the device to Home Assistant.", ReloadScope.LIVE)
     homeassistant_prefix: Annotated[str, TOPIC] = _setting(
-        "homeassistant", "Home Assistant's discovery prefix.", Live.HOT
+        "homeassistant", "Home Assistant's discovery prefix.", ReloadScope.LIVE
     )
     health_every_s: int = _setting(
-        60, "How often `state/health` is published.", Live.HOT, "s", ge=5, le=150
+        60, "Interval between `state/health` messages.", ReloadScope.LIVE, "s", ge=5, le=150
     )
     state_dir: Path = _setting(
         default_state_dir,
-        "Folder for what must survive a restart (mute, live changes).",
-        Live.RESTART,
+        "Folder for data that must outlast a restart (mute, changes made over MQTT, spool).",
+        ReloadScope.RESTART,
     )
     spool_dir: Path | None = _setting(
         None,
-        "Folder for messages kept while the broker is away. Default: STATE_DIR/spool.",
-        Live.RESTART,
+        "Folder for messages stored while the broker is unreachable. Default: STATE_DIR/spool.",
+        ReloadScope.RESTART,
     )
     spool_max_mb: int = _setting(
         16,
-        "Most disk space for those messages; the oldest go first.",
-        Live.RESTART,
+        "Disk space for those messages; when it is full, the oldest are dropped.",
+        ReloadScope.RESTART,
         "MB",
         ge=1,
         le=4096,
     )
     listen: Annotated[str, LISTEN] = _setting(
-        "", "host:port of the WebSocket and HTTP door; empty is off.", Live.RESTART
+        "", "host:port of the API server (WebSocket and HTTP); empty is off.", ReloadScope.RESTART
     )
     api_key: SecretStr | None = _setting(
         None,
-        "Key that clients of the door must send. Better as a systemd credential.",
-        Live.RESTART,
+        "Key that clients of the API server must send. Safer as the systemd credential "
+        "edged_api_key.",
+        ReloadScope.RESTART,
     )
     listen_without_key: bool = _setting(
-        False, "Serve the door beyond this machine without a key.", Live.RESTART
+        False, "Serve other machines without a key.", ReloadScope.RESTART
     )
     listen_origins: str = _setting(
         "",
-        "Web pages that may use the door, as in https://kiosk.local (comma between them), beside "
-        "those that this machine serves itself. A name of this machine that it does not know, as "
-        "a router gives, is listed so too: http://kitchen.fritz.box:8080.",
-        Live.RESTART,
+        "Origins of web pages that may use the API server besides its own, separated by commas: "
+        "https://kiosk.local. Other names of this device, such as the one that a router gives it, "
+        "are listed the same way: http://kitchen.fritz.box:8080.",
+        ReloadScope.RESTART,
     )
     tls_cert_file: Path | None = _setting(
-        None, "Certificate of the door: with it, the door speaks TLS only.", Live.RESTART
+        None, "Certificate of the API server, which then accepts TLS only.", ReloadScope.RESTART
     )
-    tls_key_file: Path | None = _setting(None, "The key of that certificate.", Live.RESTART)
+    tls_key_file: Path | None = _setting(
+        None, "Private key of that certificate, not encrypted.", ReloadScope.RESTART
+    )
     max_streams: int = _setting(
-        2, "Most streams through the door at once.", Live.RESTART, ge=1, le=64
+        2, "Streams that the API server accepts at the same time.", ReloadScope.RESTART, ge=1, le=64
     )
     log_level: Annotated[str, one_of(*LOG_LEVELS)] = _setting(
-        "info", "Least serious log line that is written.", Live.HOT
+        "info", "Lowest level of log lines that are written.", ReloadScope.LIVE
     )
 
     @classmethod
@@ -251,12 +272,12 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Only what it is given: `sources.load` reads the surroundings, and remembers
-        where each value came from."""
+        """Only the arguments: `sources.load` reads the environment, and records where each value
+        came from."""
         return (init_settings,)
 
     @model_validator(mode="after")
-    def _go_together(self) -> Settings:
+    def _without_conflicts(self) -> Settings:
         found = conflicts(self)
         if found:
             raise ConflictError(found)
@@ -264,6 +285,7 @@ class Settings(BaseSettings):
 
     @property
     def spool_path(self) -> Path:
+        """The folder of the spool."""
         return self.spool_dir or self.state_dir / "spool"
 
     @property
@@ -290,7 +312,7 @@ class Settings(BaseSettings):
         )
 
     def options(self) -> Options:
-        """What of this a recognition session needs."""
+        """The part of the settings that a recognition session needs."""
         return Options(
             delay_in_frames=self.delay_in_frames,
             temp=self.temp,
@@ -302,25 +324,28 @@ class Settings(BaseSettings):
         )
 
 
-def live_class(field: str) -> Live:
+def reload_scope(field: str) -> ReloadScope:
+    """What a change of this field costs while the daemon runs."""
     extra = Settings.model_fields[field].json_schema_extra
     assert isinstance(extra, Mapping)
-    return Live(str(extra["live"]))
+    return ReloadScope(str(extra["scope"]))
 
 
 def unit(field: str) -> str:
+    """The unit of a field's value; empty if it has none."""
     extra = Settings.model_fields[field].json_schema_extra
     assert isinstance(extra, Mapping)
     return str(extra["unit"])
 
 
 def is_secret(field: str) -> bool:
+    """Whether the value must not be shown."""
     return "SecretStr" in str(Settings.model_fields[field].annotation)
 
 
 def mqtt_may_change(field: str) -> bool:
-    """Live settings, but never the lock: it exists to be out of MQTT's reach."""
-    return live_class(field) is Live.HOT and field != "mute_lock"
+    """Whether MQTT may change this field: the live ones, except the lock against MQTT."""
+    return reload_scope(field) is ReloadScope.LIVE and field != "mute_lock"
 
 
 def changed_fields(old: Settings, new: Settings) -> tuple[str, ...]:

@@ -1,11 +1,11 @@
-"""Settings files that worked, kept by name, so that a bad push can be undone on the box itself.
+"""Keeps the settings files that edged accepted, so that a bad push can be undone on the device.
 
-The daemon keeps every set of files that it took: `STATE_DIR/history/<number>-<hash>.json`, the
-env file and all of its `.d` folder in one. `edged config rollback NAME` puts such a set back.
-The daemon may not write below /etc, and that is right: rolling back is root's work, by SSH.
+A snapshot is `STATE_DIR/history/<number>-<hash>.json`: the env file and its whole `.d` folder. The
+daemon records them. `edged config rollback NAME` restores one, as root, because the daemon may not
+write below /etc.
 
-Root must not trust a folder that the service owns: a name is never followed through a symbolic
-link, and no file is written but the env file and `*.env` beside it.
+The service owns the history, so root does not trust it: symbolic links in it are not followed, and
+nothing is written but the env file and `*.env` in its folder.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import logging
 import os
 import re
 import stat
+import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -28,35 +29,41 @@ from edged.config.sources import SettingsFile, files_of, folder_of, load
 from edged.errors import ConfigError
 from edged.logs import log_event
 
-KEPT = 10  # sets; older ones go
-MAX_BYTES = 1_000_000  # of one set, which is far more than any real one
+MAX_SNAPSHOTS = 10
+MAX_BYTES = 1_000_000  # of one snapshot; real ones have a few thousand
 _NAME = re.compile(r"(\d{1,9})-([0-9a-f]{8})")
 _FILE = re.compile(r"[^/\0.][^/\0]{0,250}\.env")
-_MAIN = ""  # the key of the env file itself; those of its folder have their names
+_MAIN = ""  # the key of the env file; files of the folder have their names as keys
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
-    """One set of files. `files`: name in the `.d` folder ("" for the env file) -> text."""
+class ConfigSnapshot:
+    """The settings files as they were accepted once.
+
+    Attributes:
+        name: `<number>-<hash>`.
+        taken: when they were accepted, RFC 3339.
+        files: name in the `.d` folder ("" for the env file) -> text.
+    """
 
     name: str
-    taken: str  # when, RFC 3339
+    taken: str
     files: Mapping[str, str]
 
 
-class History:
-    """The folder `history` of one state directory. Making one touches nothing."""
+class SettingsHistory:
+    """The folder `history` of a state directory. The constructor does not touch it."""
 
     def __init__(self, state_dir: Path) -> None:
         self.folder = state_dir / "history"
         self._failing = False
 
-    def keep(self, env_file: Path, read: Iterable[SettingsFile]) -> None:
-        """Keeps the files that were just taken, unless the newest set holds the same.
+    def record(self, env_file: Path, read: Iterable[SettingsFile]) -> None:
+        """Stores the files that were just accepted, unless the newest snapshot is the same.
 
-        A full disk is said once and costs nothing but the history.
+        Logs an error of the disk once, until a later call succeeds.
         """
         try:
             files = _texts(env_file, read)
@@ -64,17 +71,20 @@ class History:
             if files is None or (newest and newest.endswith(_hash(files))):
                 return
             self._write(1 + (int(newest.split("-")[0]) if newest else 0), files)
-            for old in self._names()[KEPT:]:
+            for old in self._names()[MAX_SNAPSHOTS:]:
                 (self.folder / f"{old}.json").unlink(missing_ok=True)
             self._failing = False
-        except OSError as problem:
+        except OSError as error:
             if not self._failing:
-                message = f"{self.folder} cannot be written: {problem.strerror}"
+                message = (
+                    f"{self.folder} cannot be written: {error.strerror}; `edged config rollback`"
+                    " cannot restore these settings"
+                )
                 log_event(_log, logging.WARNING, "history-unwritable", message)
             self._failing = True
 
-    def all(self) -> list[Kept]:
-        """Newest first. A set that cannot be read is left out."""
+    def snapshots(self) -> list[ConfigSnapshot]:
+        """All snapshots that can be read, newest first."""
         found = []
         for name in self._names():
             try:
@@ -83,15 +93,15 @@ class History:
                 continue
         return found
 
-    def get(self, name: str) -> Kept:
-        """By name, or by any unambiguous beginning of it. Raises ConfigError."""
+    def get(self, name: str) -> ConfigSnapshot:
+        """Returns the snapshot with this name or unambiguous beginning. Raises ConfigError."""
         matching = [n for n in self._names() if n == name] or [
             n for n in self._names() if name and n.startswith(name)
         ]
         if len(matching) != 1:
             known = ", ".join(self._names()) or "none"
             raise ConfigError(
-                f"no settings are kept under the name {name[:40]!r}; there are {known}"
+                f"there are no settings with the name {name[:40]!r}; the names are: {known}"
             )
         try:
             return _parsed(matching[0], _read(self.folder, f"{matching[0]}.json"))
@@ -99,7 +109,7 @@ class History:
             raise ConfigError(f"{self.folder}/{matching[0]}.json is damaged") from None
 
     def _names(self) -> list[str]:
-        """Newest first."""
+        """The names of all snapshots, newest first."""
         try:
             entries = [entry.name.removesuffix(".json") for entry in os.scandir(self.folder)]
         except OSError:
@@ -114,14 +124,15 @@ class History:
         write_text(path, json.dumps({"taken": taken, "files": files}, indent=1) + "\n", 0o600)
 
 
-def restore(kept: Kept, env_file: Path) -> list[Path]:
-    """Puts a set back, each file whole or not at all, and says what changed.
+def restore(snapshot: ConfigSnapshot, env_file: Path) -> list[Path]:
+    """Writes the files of a snapshot over the present ones and returns the paths that changed.
 
-    Files of the folder that the set does not have are renamed to `*.rolled-back`, which nobody
-    reads. Owner and mode stay what they were; a file that is made anew is the env file's twin.
-    Raises ConfigError; then nothing was written.
+    Each file is replaced as a whole. Owner and permissions stay as they are; a new file gets those
+    of the env file. Files that the snapshot does not have are renamed to `*.rolled-back`, which
+    edged does not read. Raises ConfigError if a file cannot be written; the ones before it have
+    been replaced by then.
     """
-    wanted = {_place(env_file, name): text for name, text in kept.files.items()}
+    wanted = {_place(env_file, name): text for name, text in snapshot.files.items()}
     changed = []
     try:
         for path, text in wanted.items():
@@ -134,15 +145,15 @@ def restore(kept: Kept, env_file: Path) -> list[Path]:
             if path not in wanted:
                 path.rename(path.with_name(f"{path.name}.rolled-back"))
                 changed.append(path)
-    except OSError as problem:
-        raise ConfigError(f"{problem.filename} cannot be written: {problem.strerror}") from None
+    except OSError as error:
+        raise ConfigError(f"{error.filename} cannot be written: {error.strerror}") from None
     return changed
 
 
-def unpack(kept: Kept, folder: Path) -> Path:
-    """Writes a set below `folder`, to be loaded from there. Returns its env file."""
+def unpack(snapshot: ConfigSnapshot, folder: Path) -> Path:
+    """Writes the files of a snapshot into `folder` and returns the path of the env file there."""
     env_file = folder / "edged.env"
-    for name, text in kept.files.items():
+    for name, text in snapshot.files.items():
         path = _place(env_file, name)
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_text(path, text, 0o600)
@@ -150,7 +161,7 @@ def unpack(kept: Kept, folder: Path) -> Path:
 
 
 def find_state_dir(env_file: Path) -> Path:
-    """Where the daemon that reads `env_file` keeps its state, however wrong that file is."""
+    """The state directory of the daemon that reads `env_file`, even if that file has mistakes."""
     from edged.config.settings import default_state_dir
 
     if given := os.environ.get("EDGED_STATE_DIR"):
@@ -173,19 +184,20 @@ def find_state_dir(env_file: Path) -> Path:
     return installed if env_file.parent == Path("/etc/edged") else default_state_dir()
 
 
-def same_as_now(kept: Kept, env_file: Path) -> bool:
-    """Whether the files on disk are this set."""
+def matches_files(snapshot: ConfigSnapshot, env_file: Path) -> bool:
+    """Whether the present files are the same as the snapshot."""
     now = {_key(env_file, path): _current(path) for path in files_of(env_file)[0]}
-    return now == dict(kept.files)
+    return now == dict(snapshot.files)
 
 
-def check_kept(kept: Kept, folder: Path) -> None:
-    """Raises SettingsError if this version of edged would refuse the set."""
-    load(unpack(kept, folder), surroundings=False)
+def validate(snapshot: ConfigSnapshot) -> None:
+    """Raises SettingsError if this version of edged would not accept the snapshot."""
+    with tempfile.TemporaryDirectory(prefix="edged-") as folder:
+        load(unpack(snapshot, Path(folder)), use_environment=False)
 
 
 def _texts(env_file: Path, read: Iterable[SettingsFile]) -> dict[str, str] | None:
-    """The files as they were taken; None if one was replaced since (the next reload keeps it)."""
+    """The texts of the files that were read; None if one has been replaced since then."""
     texts = {}
     for file in read:
         text = _current(file.path)
@@ -215,7 +227,7 @@ def _hash(files: Mapping[str, str]) -> str:
 
 
 def _read(folder: Path, name: str) -> bytes:
-    """A regular file's bytes, through no symbolic link. Raises OSError or ValueError."""
+    """Reads a regular file without following links. Raises OSError or ValueError."""
     parent = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
         handle = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=parent)
@@ -230,11 +242,12 @@ def _read(folder: Path, name: str) -> bytes:
     return content
 
 
-def _parsed(name: str, content: bytes) -> Kept:
+def _parsed(name: str, content: bytes) -> ConfigSnapshot:
+    """Raises ValueError, KeyError, TypeError or AttributeError for anything but a snapshot."""
     stored: Any = json.loads(content)
     files = {str(key): str(text) for key, text in stored["files"].items()}
     if any(key != _MAIN and not _FILE.fullmatch(key) for key in files) or _MAIN not in files:
-        raise ValueError("strange file names")
+        raise ValueError("its file names are not those of settings")
     if not name.endswith(_hash(files)):
         raise ValueError("its hash is wrong")
-    return Kept(name, str(stored["taken"]), files)
+    return ConfigSnapshot(name, str(stored["taken"]), files)

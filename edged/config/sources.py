@@ -1,11 +1,11 @@
-"""Where settings come from, which one counts, and what is wrong with them, all at once.
+"""Reads settings from all sources, decides which value counts, and reports every mistake at once.
 
-Precedence, first wins:
-1. flags of the command line,
-2. the environment (`EDGED_X`): pinned, neither a reload nor MQTT changes it,
-3. systemd credentials (`$CREDENTIALS_DIRECTORY/edged_mqtt_password` and the like),
-4. a live change made over MQTT, until the line for it in the files changes (see `RuntimeOverride`),
-5. files `*.env` in the folder `<env file>.d`, the last by name first,
+The sources, in the order of precedence:
+1. command line flags,
+2. the environment (`EDGED_X`); neither a reload nor MQTT changes such a value,
+3. systemd credentials (`$CREDENTIALS_DIRECTORY/edged_mqtt_password` and others),
+4. changes made over MQTT, until the line for that setting in the files changes (`RuntimeOverride`),
+5. files `*.env` in the folder `<env file>.d`; the last one by name comes first,
 6. the env file,
 7. the default.
 """
@@ -35,16 +35,22 @@ from edged.config.settings import (
 from edged.errors import ConfigError
 
 CREDENTIALS = ("mqtt_username", "mqtt_password", "api_key")
-NOT_SETTINGS = ("EDGED_DEBUG", "EDGED_ENV_FILE")  # variables of the command line
+NOT_SETTINGS = ("EDGED_DEBUG", "EDGED_ENV_FILE")  # read by the command line only
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a value came from: `kind` for programs, `where` for people."""
+    """Where a value came from.
 
-    kind: str  # flag, environment, credential, mqtt, file, default
+    Attributes:
+        kind: flag, environment, credential, mqtt, file or default; for scripts.
+        where: the same for people, for example the path of a file.
+        line: of that file, from 1; 0 if there is none.
+    """
+
+    kind: str
     where: str
-    line: int = 0  # of a file
+    line: int = 0
 
     def __str__(self) -> str:
         return f"{self.where} line {self.line}" if self.line else self.where
@@ -52,9 +58,12 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class SettingProblem:
-    """One thing that is wrong: `EDGED_X (edged.env line 3): must be ...`."""
+    """One mistake: `EDGED_X (edged.env line 3): must be ...`.
 
-    key: str  # EDGED_X; "" when no single setting is to blame
+    `key` is the variable; empty when no single setting is to blame.
+    """
+
+    key: str
     origin: Origin | None
     message: str
 
@@ -65,7 +74,12 @@ class SettingProblem:
 
 
 class SettingsError(ConfigError):
-    """Settings that cannot be used, with every problem of theirs."""
+    """Settings that cannot be used.
+
+    Attributes:
+        problems: every mistake, in the order of the lines.
+        files: the files that were read.
+    """
 
     def __init__(
         self, problems: list[SettingProblem], files: tuple[SettingsFile, ...] = ()
@@ -77,8 +91,11 @@ class SettingsError(ConfigError):
 
 @dataclass(frozen=True, slots=True)
 class RuntimeOverride:
-    """A live change made over MQTT. It counts as long as the files say `file_value` (None:
-    nothing) about that setting: who speaks last is obeyed, slider or pushed file."""
+    """A change made over MQTT, which outlasts restarts.
+
+    It counts as long as the files give `file_value` (None: no value) for the setting. So the most
+    recent of the two counts, whether a slider was moved or a file was pushed.
+    """
 
     value: Any
     file_value: str | None
@@ -86,32 +103,40 @@ class RuntimeOverride:
 
 @dataclass(frozen=True, slots=True)
 class SettingsFile:
-    """A file that was read; `sha256` of its bytes, so that who pushed it can compare with what
-    `sha256sum` says."""
+    """A file that was read, with the SHA-256 of its bytes as `sha256sum` prints it."""
 
     path: Path
     sha256: str
 
 
 @dataclass(frozen=True)
-class Loaded:
-    """Valid settings and how they came about."""
+class LoadedSettings:
+    """Valid settings and where they come from.
+
+    Attributes:
+        settings: the values.
+        origins: field -> where its value comes from.
+        files: the files that were read.
+        file_values: field -> the text of its value in the files, for those that have one.
+        overrides: field -> the change made over MQTT that is in force.
+        notes: sentences about what has no effect or is overridden.
+    """
 
     settings: Settings
     origins: Mapping[str, Origin]
     files: tuple[SettingsFile, ...] = ()
     file_values: Mapping[str, str] = field(default_factory=dict)
-    remembered: Mapping[str, RuntimeOverride] = field(default_factory=dict)
+    overrides: Mapping[str, RuntimeOverride] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     def pinned(self, name: str) -> bool:
-        """True if neither MQTT nor a file can change it while the daemon runs."""
+        """Whether neither MQTT nor a file can change this field while the daemon runs."""
         return self.origins[name].kind in ("flag", "environment", "credential")
 
 
 @dataclass
 class _Layers:
-    """Raw values by field, collected from the least to the most important source."""
+    """Raw values by field. Sources are added in ascending order of precedence."""
 
     values: dict[str, Any] = field(default_factory=dict)
     origins: dict[str, Origin] = field(default_factory=dict)
@@ -130,20 +155,24 @@ class _Layers:
 def load(
     env_file: Path | None = None,
     flags: Mapping[str, Any] | None = None,
-    remembered: Mapping[str, RuntimeOverride] | None = None,
-    surroundings: bool = True,
-) -> Loaded:
-    """All sources -> settings. Raises SettingsError with every problem.
+    overrides: Mapping[str, RuntimeOverride] | None = None,
+    use_environment: bool = True,
+) -> LoadedSettings:
+    """Reads all sources. Raises SettingsError with every mistake.
 
-    env_file: must exist if given. flags: field -> value, None where not given.
-    surroundings: False leaves out environment and credentials (to check a file for another box).
+    Args:
+        env_file: must exist if given.
+        flags: field -> value; None where the flag was not given.
+        overrides: changes made over MQTT before.
+        use_environment: False leaves out environment and credentials, to check a file that is meant
+            for another device.
     """
     layers = _Layers()
     files = _put_files(layers, env_file)
     file_values = dict(layers.values)
-    kept = _put_remembered(layers, remembered or {}, file_values)
-    if surroundings:
-        _put_surroundings(layers)
+    kept = _put_overrides(layers, overrides or {}, file_values)
+    if use_environment:
+        _put_environment(layers)
     for name, value in (flags or {}).items():
         if value is not None:
             layers.put(name, value, Origin("flag", "the command line"))
@@ -152,19 +181,19 @@ def load(
     except SettingsError as error:
         error.files = files
         raise
-    return Loaded(settings, _origins(layers), files, file_values, kept, tuple(layers.notes))
+    return LoadedSettings(settings, _origins(layers), files, file_values, kept, tuple(layers.notes))
 
 
-def changed_live(loaded: Loaded, changes: Mapping[str, Any]) -> Loaded:
-    """`loaded` with fields changed over MQTT, valid as a whole; None forgets an earlier change.
+def with_overrides(loaded: LoadedSettings, changes: Mapping[str, Any]) -> LoadedSettings:
+    """Returns `loaded` with fields changed over MQTT. Raises SettingsError.
 
-    Raises SettingsError.
+    A value of None removes an earlier change of that field.
     """
     layers = _Layers()
     for name, origin in loaded.origins.items():
         if origin.kind != "default":
             layers.put(name, getattr(loaded.settings, name), origin)
-    kept = dict(loaded.remembered)
+    kept = dict(loaded.overrides)
     for name, value in changes.items():
         layers.drop(name)
         kept.pop(name, None)
@@ -176,7 +205,7 @@ def changed_live(loaded: Loaded, changes: Mapping[str, Any]) -> Loaded:
     for name, value in changes.items():
         if value is not None:
             kept[name] = RuntimeOverride(getattr(settings, name), loaded.file_values.get(name))
-    return replace(loaded, settings=settings, origins=_origins(layers), remembered=kept)
+    return replace(loaded, settings=settings, origins=_origins(layers), overrides=kept)
 
 
 def _origins(layers: _Layers) -> dict[str, Origin]:
@@ -210,12 +239,12 @@ def _put_files(layers: _Layers, env_file: Path | None) -> tuple[SettingsFile, ..
         for item in parsed.assignments:
             _put_line(layers, item, Origin("file", str(path), item.line))
     for name in [name for name, value in layers.values.items() if value == ""]:
-        layers.drop(name)  # `EDGED_X=` asks for the default
+        layers.drop(name)  # `EDGED_X=` means the default
     return tuple(read)
 
 
 def files_of(env_file: Path | None) -> tuple[list[Path], list[str]]:
-    """The files that are read, in their order, and notes about those beside them that are not.
+    """Returns the files to read, in their order, and notes about other files in the folder.
 
     Raises ConfigError for a folder that cannot be listed.
     """
@@ -224,7 +253,7 @@ def files_of(env_file: Path | None) -> tuple[list[Path], list[str]]:
     files = [env_file]
     notes: list[str] = []
     folder = folder_of(env_file)
-    if not os.path.isdir(folder):  # or this user may not look: reading the env file tells that
+    if not os.path.isdir(folder):  # or not permitted: reading the env file reports that
         return files, notes
     try:
         found = sorted(folder.iterdir())
@@ -232,7 +261,7 @@ def files_of(env_file: Path | None) -> tuple[list[Path], list[str]]:
         raise ConfigError(f"{folder} cannot be read: {problem.strerror}") from None
     for path in found:
         if path.name.startswith("."):
-            continue  # a half-written copy: rsync and editors name theirs so
+            continue  # the incomplete copies of rsync and editors have such names
         if path.suffix == ".env":
             files.append(path)
         else:
@@ -241,7 +270,7 @@ def files_of(env_file: Path | None) -> tuple[list[Path], list[str]]:
 
 
 def _put_line(layers: _Layers, item: envfile.Assignment, origin: Origin) -> None:
-    """One line of a file. Keys without our prefix may be there for other programs."""
+    """Adds one line of a file. Keys without the prefix may belong to other programs."""
     if not item.key.upper().startswith(PREFIX):
         return
     name = item.key.removeprefix(PREFIX).lower()
@@ -254,20 +283,21 @@ def _put_line(layers: _Layers, item: envfile.Assignment, origin: Origin) -> None
 def _unknown(key: str) -> str:
     name = key.upper().removeprefix(PREFIX).lower()
     near = difflib.get_close_matches(name, Settings.model_fields, n=1, cutoff=0.6)
-    return "there is no such setting" + (f", did you mean {env_name(near[0])}?" if near else "")
+    return "there is no such setting" + (f"; did you mean {env_name(near[0])}?" if near else "")
 
 
-def _put_remembered(
-    layers: _Layers, remembered: Mapping[str, RuntimeOverride], file_values: Mapping[str, str]
+def _put_overrides(
+    layers: _Layers, overrides: Mapping[str, RuntimeOverride], file_values: Mapping[str, str]
 ) -> dict[str, RuntimeOverride]:
+    """Adds the changes made over MQTT and returns those that still count."""
     kept: dict[str, RuntimeOverride] = {}
-    for name, item in remembered.items():
+    for name, item in overrides.items():
         if not _still_valid(name, item.value):
-            layers.notes.append(f"{env_name(name)} as changed over MQTT is no longer allowed")
+            layers.notes.append(f"{env_name(name)} as changed over MQTT is no longer valid")
             continue
         if item.file_value != file_values.get(name):
             layers.notes.append(
-                f"{env_name(name)} was changed over MQTT; its line in the files is newer and counts"
+                f"{env_name(name)} was changed over MQTT, but its line in the files is newer"
             )
             continue
         kept[name] = item
@@ -276,7 +306,7 @@ def _put_remembered(
 
 
 def _still_valid(name: str, value: Any) -> bool:
-    """Another version of edged may have written what was remembered."""
+    """Whether this version of edged accepts the override; another one may have stored it."""
     if name not in Settings.model_fields or not mqtt_may_change(name):
         return False
     try:
@@ -286,7 +316,8 @@ def _still_valid(name: str, value: Any) -> bool:
     return True
 
 
-def _put_surroundings(layers: _Layers) -> None:
+def _put_environment(layers: _Layers) -> None:
+    """Adds credentials, then environment variables."""
     folder = os.environ.get("CREDENTIALS_DIRECTORY")
     if folder and Path(folder).is_dir():
         found = SecretsSettingsSource(Settings, secrets_dir=folder)()
@@ -294,14 +325,14 @@ def _put_surroundings(layers: _Layers) -> None:
             if name in found:
                 if name in layers.values:
                     layers.notes.append(
-                        f"{env_name(name)} is given in {layers.origins[name]} "
+                        f"{env_name(name)} is set in {layers.origins[name]} "
                         "and as a credential; the credential counts"
                     )
                 layers.put(name, found[name], Origin("credential", f"credential edged_{name}"))
     for name, value in EnvSettingsSource(Settings)().items():
         if layers.origins.get(name, Origin("", "")).kind == "credential":
             layers.notes.append(
-                f"{env_name(name)} is given in the environment and as a credential; "
+                f"{env_name(name)} is set in the environment and as a credential; "
                 "the environment counts"
             )
         layers.put(name, value, Origin("environment", "the environment"))
@@ -313,11 +344,11 @@ def _put_surroundings(layers: _Layers) -> None:
 
 
 def _validated(layers: _Layers) -> Settings:
-    """Raises SettingsError with all that is wrong, in the order of the files' lines."""
+    """Builds the settings. Raises SettingsError with every mistake, in the order of the lines."""
     problems = list(layers.problems)
     bad: set[str] = set()
     settings = None
-    for _ in range(2):  # again without the wrong values, to find what does not go together
+    for _ in range(2):  # the second time without the wrong values, to find conflicts
         try:
             settings = Settings(**{n: v for n, v in layers.values.items() if n not in bad})
             break
@@ -343,7 +374,7 @@ def _validated(layers: _Layers) -> Settings:
 
 
 def _place(problem: SettingProblem) -> tuple[bool, str, int]:
-    """Sorts by file and line; what has no place comes last."""
+    """Sort key: file and line; problems without a place come last."""
     origin = problem.origin or Origin("", "")
     return (not origin.where, origin.where, origin.line)
 
@@ -351,13 +382,13 @@ def _place(problem: SettingProblem) -> tuple[bool, str, int]:
 def _wrong(name: str, item: Any, origin: Origin) -> SettingProblem:
     problem = item.get("ctx", {}).get("error")
     allowed = str(problem) if isinstance(problem, ValueError) else f"must be {allowed_text(name)}"
-    # A URL may hold a password somebody put there.
+    # A URL may contain a password.
     shown = "" if is_secret(name) or name == "mqtt_url" else f", not {str(item['input'])[:80]!r}"
     return SettingProblem(env_name(name), origin, allowed + shown)
 
 
 def allowed_text(name: str) -> str:
-    """What a field takes, in words: `a number from 0 to 1`."""
+    """What a field accepts, in words: `a number from 0 to 1`."""
     info = Settings.model_fields[name]
     bounds = {k: getattr(m, k) for m in info.metadata for k in ("ge", "le") if hasattr(m, k)}
     kind = str(info.annotation)

@@ -1,7 +1,7 @@
-"""The settings to begin with.
+"""The settings that `edged run` starts with.
 
-A box whose settings files are wrong and that loses its power must not come back deaf, waiting for
-somebody with a keyboard: it begins with the last files that it took, and says so.
+If the settings files have mistakes, the daemon starts with the last files that it accepted and
+reports the mistakes: after a bad push and a power failure a device must still listen.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from edged.config.settings import Settings
-from edged.config.settings_history import History, find_state_dir, unpack
-from edged.config.sources import Loaded, RuntimeOverride, load
+from edged.config.settings_history import SettingsHistory, find_state_dir, unpack
+from edged.config.sources import LoadedSettings, RuntimeOverride, load
 from edged.config.state_file import StateFile
 from edged.errors import ConfigError, EdgedError
 from edged.logs import log_event
@@ -26,61 +26,73 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Beginning:
-    """`refused`: what is wrong with the files as they are, where older ones stand in for them."""
+class StartupSettings:
+    """What the daemon starts with.
 
-    loaded: Loaded
+    Attributes:
+        loaded: the settings.
+        state: the state file that was read.
+        rejected: why the files as they are cannot be used, if older ones replace them.
+    """
+
+    loaded: LoadedSettings
     state: StateFile
-    refused: EdgedError | None = None
+    rejected: EdgedError | None = None
 
 
-def first_settings(env_file: Path | None, flags: Mapping[str, Any]) -> Beginning:
-    """Raises EdgedError if the files cannot be used and there is nothing to fall back to."""
+def load_startup_settings(env_file: Path | None, flags: Mapping[str, Any]) -> StartupSettings:
+    """Loads the settings, or else the newest accepted ones that can still be used.
+
+    Raises EdgedError if the files cannot be used and there are no others.
+    """
     try:
-        return _begin(env_file, flags)
-    except EdgedError as problem:
+        return _load(env_file, flags)
+    except EdgedError as error:
         if env_file is not None:
-            for kept in History(find_state_dir(env_file)).all():
+            for snapshot in SettingsHistory(find_state_dir(env_file)).snapshots():
                 with tempfile.TemporaryDirectory(prefix="edged-") as folder:
                     try:
-                        begin = _begin(unpack(kept, Path(folder)), flags)
+                        older = _load(unpack(snapshot, Path(folder)), flags)
                     except EdgedError:
                         continue
-                return Beginning(begin.loaded, begin.state, problem)
+                return StartupSettings(older.loaded, older.state, error)
         raise
 
 
-def _begin(env_file: Path | None, flags: Mapping[str, Any]) -> Beginning:
-    plain = load(env_file, flags)
-    state = StateFile(plain.settings.state_dir)
-    remembered = state.read()
+def _load(env_file: Path | None, flags: Mapping[str, Any]) -> StartupSettings:
+    without_overrides = load(env_file, flags)
+    state = StateFile(without_overrides.settings.state_dir)
+    overrides = state.read()
     if state.damaged:
-        # Most that is changed over MQTT is mute. A box that is silent by mistake is noticed and
-        # helped with one command; one that listens against somebody's will is not noticed.
-        remembered["mute"] = RuntimeOverride(True, plain.file_values.get("mute"))
-        message = "whether it was muted is not known: it is muted until cmd/mute or a changed line "
-        log_event(_log, logging.WARNING, "muted-in-doubt", message + "EDGED_MUTE= says otherwise")
-    loaded = load(env_file, flags, remembered)
+        # Most changes over MQTT are mutes. Somebody notices a device that is silent by mistake and
+        # unmutes it; nobody notices one that listens against their will.
+        overrides["mute"] = RuntimeOverride(True, without_overrides.file_values.get("mute"))
+        message = (
+            "the state file is damaged, so edged does not know whether it was muted: it stays muted"
+            " until cmd/mute or a changed line EDGED_MUTE= in the settings files"
+        )
+        log_event(_log, logging.WARNING, "muted-in-doubt", message)
+    loaded = load(env_file, flags, overrides)
     check_files(loaded.settings)
     loader.glance(loaded.settings.models_dir, loaded.settings.model)
     if state.damaged:
-        # Only now: with files that are not taken, the next attempt must find the damage again. And
-        # not later: guessed anew at each start, the mute would outlive every line of the files.
-        state.supersede(loaded.remembered)
-    return Beginning(loaded, state)
+        # Not before the settings have been accepted: an attempt with other files must find the
+        # damage again. Not later: a mute that is assumed anew at each start would count as newer
+        # than every line of the files.
+        state.replace_damaged(loaded.overrides)
+    return StartupSettings(loaded, state)
 
 
 def check_files(settings: Settings) -> None:
-    """Raises ConfigError for a file that the settings name and that cannot be read, or that is no
-    certificate or key where one is needed."""
+    """Raises ConfigError if a certificate or key that the settings name cannot be used."""
     for name in ("mqtt_ca_file", "mqtt_cert_file", "mqtt_key_file"):
         path: Path | None = getattr(settings, name)
         if path is None:
             continue
         try:
             path.open("rb").close()
-        except OSError as problem:
-            text = f"EDGED_{name.upper()}: {path} cannot be read: {problem.strerror}"
+        except OSError as error:
+            text = f"EDGED_{name.upper()}: {path} cannot be read: {error.strerror}"
             raise ConfigError(text) from None
     if settings.broker_address is not None and settings.broker_address.tls:
         tls_context(settings.broker())

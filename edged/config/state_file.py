@@ -1,8 +1,4 @@
-"""What must survive a restart: mute and the other live changes made over MQTT.
-
-One small JSON file, written only on a change: to a new file, synced, then renamed over the old
-one, so that a power cut leaves either the old or the new state.
-"""
+"""Stores the changes made over MQTT (mute and other settings), so that they outlast a restart."""
 
 from __future__ import annotations
 
@@ -22,17 +18,21 @@ _VERSION = 1
 
 
 class StateFile:
-    """`state.json` in the state folder."""
+    """`state.json` in the state directory.
+
+    Attributes:
+        path: of the file.
+        write_error: why the last `write` failed; empty if it did not.
+        damaged: whether `read` found a file that it could not understand.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "state.json"
-        self.problem = ""
-        """Why the last `write` failed; empty if it did not."""
+        self.write_error = ""
         self.damaged = False
-        """There was something to read, but `read` could not make it out."""
 
     def read(self) -> dict[str, RuntimeOverride]:
-        """What was remembered. A missing or damaged file remembers nothing, and says so."""
+        """Returns field -> override; empty if the file is missing, or damaged, which is logged."""
         try:
             stored = json.loads(self.path.read_text(encoding="utf-8"))
             return {
@@ -41,40 +41,42 @@ class StateFile:
             }
         except FileNotFoundError:
             return {}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as problem:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             self.damaged = True
-            message = f"{self.path} cannot be used, live changes are forgotten: {problem}"
+            message = f"{self.path} is damaged; settings changed over MQTT are lost: {error}"
             log_event(_log, logging.WARNING, "state-damaged", message)
             return {}
 
-    def write(self, remembered: Mapping[str, RuntimeOverride]) -> bool:
-        """False if the disk refused, which is said once: `problem` has it. Trying again is up to
-        the caller."""
+    def write(self, overrides: Mapping[str, RuntimeOverride]) -> bool:
+        """Replaces the file. Returns False if the disk refused, see `write_error`.
+
+        A failure is logged once, until a write succeeds again. The caller decides when to retry.
+        """
         stored = {
             "version": _VERSION,
             "settings": {
                 name: {"value": item.value, "file_value": item.file_value}
-                for name, item in remembered.items()
+                for name, item in overrides.items()
             },
         }
+        failed_before = bool(self.write_error)
         try:
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             write_text(self.path, json.dumps(stored, indent=1) + "\n", mode=0o600)
-        except OSError as problem:
-            told = bool(self.problem)
-            self.problem = f"{self.path} cannot be written: {problem.strerror}"
-            if not told:
-                log_event(_log, logging.WARNING, "state-unwritable", self.problem)
+        except OSError as error:
+            self.write_error = f"{self.path} cannot be written: {error.strerror}"
+            if not failed_before:
+                log_event(_log, logging.WARNING, "state-unwritable", self.write_error)
             return False
-        if self.problem:
-            log_event(_log, logging.INFO, "state-written", f"{self.path} is written again")
-        self.problem = ""
+        self.write_error = ""
+        if failed_before:
+            log_event(_log, logging.INFO, "state-written", f"{self.path} can be written again")
         return True
 
-    def supersede(self, remembered: Mapping[str, RuntimeOverride]) -> bool:
-        """`write` over a damaged file, which is kept beside it as `state.damaged`."""
+    def replace_damaged(self, overrides: Mapping[str, RuntimeOverride]) -> bool:
+        """As `write`, and keeps the damaged file as `state.damaged`, for whoever investigates."""
         kept = self.path.with_suffix(".damaged")
-        with contextlib.suppress(OSError):  # it is only for who wants to know what happened
+        with contextlib.suppress(OSError):
             kept.unlink(missing_ok=True)
-            os.link(self.path, kept)  # a renamed one would be missing if the power goes now
-        return self.write(remembered)
+            os.link(self.path, kept)  # a rename would leave no file if the power failed now
+        return self.write(overrides)

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 from edged import __version__, logs
 from edged.audio.microphone import MicrophoneManager
-from edged.config.settings import Live, Settings, live_class
-from edged.config.settings_manager import SettingsManager
+from edged.config.settings import ReloadScope, Settings
+from edged.config.settings_manager import SettingsChange, SettingsManager
 from edged.config.sources import SettingsError
 from edged.config.startup import check_files
 from edged.daemon import device_info
@@ -68,10 +68,10 @@ class Control:
         self._publisher.step_every(settings.step_every)
         self._publisher.homeassistant(self._homeassistant(settings))
         self._publish_settings()
-        if self._keeper.refused is not None:
-            self._refused(self._keeper.refused)
+        if self._keeper.rejected is not None:
+            self._refused(self._keeper.rejected)
             return
-        self._keeper.keep_files()
+        self._keeper.record_files()
         accepted = device_info.accepted(self._keeper.loaded, (), ())
         self._publisher.state("config", accepted)
 
@@ -96,7 +96,9 @@ class Control:
         has changed."""
         self._notifier.reloading()
         try:
-            outcome = self._keeper.reload(self.apply)
+            change = self._keeper.plan_reload()
+            self.apply(change)
+            self._keeper.commit(change)
         except EndingError:
             raise  # the retained state/config would blame good settings until the next start
         except EdgedError as problem:
@@ -105,27 +107,26 @@ class Control:
         finally:
             self._notifier.ready()
         self.problem = ""
-        self._changed(outcome.changed, "the settings were read again")
-        accepted = device_info.accepted(self._keeper.loaded, outcome.changed, outcome.pending)
+        self._changed(change.changed, "the settings were read again")
+        accepted = device_info.accepted(self._keeper.loaded, change.changed, change.pending)
         self._publisher.state("config", accepted)
         for note in self._keeper.loaded.notes:
             log_event(_log, logging.WARNING, "settings-note", note)
-        return {"changed": sorted(outcome.changed), "at_next_start": sorted(outcome.pending)}
+        return {"changed": sorted(change.changed), "at_next_start": sorted(change.pending)}
 
     def reload_quietly(self) -> None:
         """For SIGHUP, which nobody answers."""
         with contextlib.suppress(EdgedError):
             self.reload()
 
-    def apply(self, new: Settings, changed: Iterable[str]) -> None:
+    def apply(self, change: SettingsChange) -> None:
         """Gives changed fields to those concerned. Raises EdgedError before anything is touched."""
-        fields = set(changed)
-        classes = {live_class(name) for name in fields}
+        new, fields, scopes = change.settings, set(change.changed), change.scopes
         models = broker = None
-        if Live.BROKER in classes:
+        if ReloadScope.BROKER in scopes:
             check_files(new)
             broker = new.broker(self._embedded_address(new))
-        if Live.RECOGNISER in classes:
+        if ReloadScope.RECOGNISER in scopes:
             models = run_with_timeout(partial(_load, new), self._while_loading)
         options = new.options()
         wanted = models is not None or options != self._keeper.settings.options()
@@ -133,7 +134,7 @@ class Control:
             raise ConfigError(BUSY)
         if broker is not None:
             self._publisher.reconfigure(broker)
-        if Live.MICROPHONE in classes:
+        if ReloadScope.MICROPHONE in scopes:
             self._hearing.use(new.alsa_device)
         if "gain_db" in fields:
             self._hearing.set_gain(new.gain_db)
@@ -164,12 +165,14 @@ class Control:
         raise ConfigError(f"{command.name} is no command of the daemon's")
 
     def _change(self, changes: dict[str, Any]) -> dict[str, Any]:
-        outcome = self._keeper.change(changes, self.apply)
-        self._changed(outcome.changed, "changed over MQTT")
+        change = self._keeper.plan_overrides(changes)
+        self.apply(change)
+        self._keeper.commit(change)
+        self._changed(change.changed, "changed over MQTT")
         live = device_info.live_settings(self._keeper.settings)
-        answer: dict[str, Any] = {"changed": {name: live[name] for name in outcome.changed}}
-        if self._keeper.unsaved:
-            answer |= {"remembered": False, "reason": self._keeper.unsaved}
+        answer: dict[str, Any] = {"changed": {name: live[name] for name in change.changed}}
+        if self._keeper.save_error:
+            answer |= {"remembered": False, "reason": self._keeper.save_error}
         return answer
 
     def _changed(self, fields: tuple[str, ...], why: str) -> None:
@@ -187,9 +190,11 @@ class Control:
         problems, files = [str(problem)], self._keeper.loaded.files
         if isinstance(problem, SettingsError):
             problems, files = [str(p) for p in problem.problems], problem.files
-        self.problem = f"the new settings are wrong and were not taken: {problems[0]}"
+        self.problem = f"the new settings have mistakes and were not applied: {problems[0]}"
         for text in problems:
-            log_event(_log, logging.ERROR, "settings-refused", f"settings not taken: {text}")
+            log_event(
+                _log, logging.ERROR, "settings-refused", f"the settings were not applied: {text}"
+            )
         self._publisher.state("config", device_info.refused(problems, files))
 
     def _homeassistant(self, settings: Settings) -> HomeAssistantSettings:

@@ -10,15 +10,15 @@ from typing import Any
 
 from edged import __version__
 from edged.audio.capture import MicrophoneState, MicrophoneStatus
-from edged.config.report import effective, shown
 from edged.config.settings import Settings, mqtt_may_change
-from edged.config.sources import Loaded, SettingsFile
+from edged.config.settings_report import effective, shown
+from edged.config.sources import LoadedSettings, SettingsFile
 from edged.models.loader import Models
 
 _BOARD = Path("/proc/device-tree/model")
 
 
-def info(loaded: Loaded, mic: MicrophoneStatus, models: Models) -> dict[str, Any]:
+def info(loaded: LoadedSettings, mic: MicrophoneStatus, models: Models) -> dict[str, Any]:
     """Version, model, board, negotiated audio and the settings in force, without secrets."""
     negotiated = mic.negotiated
     return {
@@ -78,7 +78,9 @@ def live_settings(settings: Settings) -> dict[str, Any]:
     }
 
 
-def accepted(loaded: Loaded, changed: Iterable[str], pending: Iterable[str]) -> dict[str, Any]:
+def accepted(
+    loaded: LoadedSettings, changed: Iterable[str], pending: Iterable[str]
+) -> dict[str, Any]:
     """`state/config` after settings were taken: which files, and what they did.
 
     `files` carries what `sha256sum` says of each, so that who pushed them can compare.

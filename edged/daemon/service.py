@@ -333,9 +333,9 @@ class Daemon:
             self._ready = True
             self._notifier.ready()
             log_event(_log, logging.INFO, "ready", f"ready: {mic.message}")
-        if self._keeper.files.changed(now):
+        if self._keeper.files_changed(now):
             self._control.reload_quietly()
-        self._keeper.save_again(now)
+        self._keeper.retry_save(now)
         if now >= self._next_health:
             self._next_health = now + self._keeper.settings.health_every_s
             self._publisher.state("health", self._health())
@@ -347,7 +347,7 @@ class Daemon:
             mic.message,
             broker,
             self._control.problem,
-            self._keeper.unsaved,
+            self._keeper.save_error,
             self._publisher.stats().disk_error,
         ]
         return "; ".join(part for part in parts if part)
@@ -380,7 +380,7 @@ class Daemon:
             "damaged_spools": stats.damaged,
             "heard_s": round(self._engine.heard_s, 1),
             "silent_threads": list(self._vigil.silent),
-            "unsaved": self._keeper.unsaved or None,
+            "unsaved": self._keeper.save_error or None,
             "uptime_s": round(time.monotonic() - self._started_at),
         }
 

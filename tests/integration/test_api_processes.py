@@ -84,13 +84,13 @@ def test_the_key_of_edged_serve_is_asked_for_and_never_logged() -> None:
     [
         (
             {"EDGED_LISTEN": "0.0.0.0:8765"},
-            "EDGED_LISTEN beyond this machine needs an EDGED_API_KEY",
+            "EDGED_LISTEN on an address that other machines reach needs EDGED_API_KEY",
         ),
         (
             {"EDGED_TLS_CERT_FILE": "/nowhere", "EDGED_TLS_KEY_FILE": "/nowhere"},
             "EDGED_TLS_CERT_FILE /nowhere and its key cannot be used",
         ),
-        ({"EDGED_TLS_CERT_FILE": "/nowhere"}, "need each other"),
+        ({"EDGED_TLS_CERT_FILE": "/nowhere"}, "must be set together"),
     ],
 )
 def test_a_api_server_that_must_not_or_cannot_open_is_a_wrong_setting(

@@ -135,7 +135,7 @@ def test_an_invalid_file_changes_nothing_and_says_why_everywhere(tmp_path, broke
         assert len(found["problems"]) == 2
         assert "EDGED_DELAY_IN_FRAMES" in " ".join(found["problems"])
         assert len(found["files"][0]["sha256"]) == 64
-        until(lambda: "were not taken" in box.systemd.status, "STATUS says so")
+        until(lambda: "were not applied" in box.systemd.status, "STATUS says so")
         assert "EDGED_TEMP" in box.log()
         assert state(ear, "settings") == before
         answer = ask(ear, "reload", "")
@@ -143,7 +143,7 @@ def test_an_invalid_file_changes_nothing_and_says_why_everywhere(tmp_path, broke
         assert "EDGED_TEMP" in answer["error"]
         box.write(delay_in_frames=14, temp=0.2)
         assert ask(ear, "reload", "")["ok"] is True
-        until(lambda: "were not taken" not in box.systemd.status, "STATUS is right again")
+        until(lambda: "were not applied" not in box.systemd.status, "STATUS is right again")
         assert box.systemd.lines("READY=1")
 
 
@@ -222,7 +222,7 @@ def test_live_settings_are_taken_or_refused_as_a_whole_and_kept(tmp_path, broker
             ('{"temp": 0.5, "delay_in_frames": 9}', "must be one of"),
             ('{"tmp": 0.5}', "did you mean temp?"),
             ('{"mqtt_url": "mqtt://elsewhere"}', "cannot be changed over MQTT"),
-            ('{"padding_bonus": 2}', "pinned by the environment"),
+            ('{"padding_bonus": 2}', "fixed by the environment"),
             ('{"temp": true}', "must be a number"),
             ('{"temp": ""}', "must be a number"),
             ('{"alsa_device": "file:/etc/passwd"}', "cannot be changed over MQTT"),

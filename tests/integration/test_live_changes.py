@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from edged.config import startup
-from edged.config.settings_manager import SAVE_EVERY_S, SLOW_SAVE_EVERY_S, SettingsManager
-from edged.config.startup import first_settings
+from edged.config.settings_manager import RETRY_SAVE_S, RETRY_SLOW_SAVE_S, SettingsManager
+from edged.config.startup import load_startup_settings
 from edged.config.state_file import StateFile
 from edged.mqtt.commands import Command
 from tests.unit.test_daemon_parts import control
@@ -40,12 +40,12 @@ def test_a_mute_that_cannot_be_stored_says_so_and_is_stored_when_the_disk_takes_
         assert "No space left" in parts.replies[-1]["reason"]
         made.do(Command("mute", True))  # asked for again: no change, and still not stored
         assert parts.replies[-1]["remembered"] is False
-        keeper.save_again(time.monotonic() + SAVE_EVERY_S)
-        assert keeper.unsaved
-    keeper.save_again(time.monotonic() + SAVE_EVERY_S - 1)
-    assert keeper.unsaved
-    keeper.save_again(time.monotonic() + SAVE_EVERY_S)
-    assert not keeper.unsaved
+        keeper.retry_save(time.monotonic() + RETRY_SAVE_S)
+        assert keeper.save_error
+    keeper.retry_save(time.monotonic() + RETRY_SAVE_S - 1)
+    assert keeper.save_error
+    keeper.retry_save(time.monotonic() + RETRY_SAVE_S)
+    assert not keeper.save_error
     assert StateFile(tmp_path).read()["mute"].value is True
     made.do(Command("mute", True))
     assert "remembered" not in parts.replies[-1]
@@ -74,18 +74,18 @@ def test_a_disk_that_takes_long_to_refuse_is_left_alone_for_minutes(
         takes_s = 12.0
     made.do(Command("mute", True))
     if attempt == "a later one":
-        clock, takes_s = clock + SAVE_EVERY_S, 12.0
-        keeper.save_again(clock)
+        clock, takes_s = clock + RETRY_SAVE_S, 12.0
+        keeper.retry_save(clock)
         assert len(attempts) == 2
     attempts.clear()
-    rest = clock + SLOW_SAVE_EVERY_S
+    rest = clock + RETRY_SLOW_SAVE_S
     while clock < rest - 1:
-        keeper.save_again(clock)
+        keeper.retry_save(clock)
         clock += 1
     assert not attempts
     clock, takes_s = rest, 0.1
-    keeper.save_again(clock)
-    keeper.save_again(clock + SAVE_EVERY_S)  # it is quick to refuse again
+    keeper.retry_save(clock)
+    keeper.retry_save(clock + RETRY_SAVE_S)  # it is quick to refuse again
     assert len(attempts) == 2
 
 
@@ -107,13 +107,13 @@ def test_a_box_that_can_not_tell_whether_it_was_muted_is_muted(tmp_path: Path, c
     """A state file that an SD card had spoilt was taken for an empty one: a muted box listened."""
     env_file = tmp_path / "edged.env"
     env_file.write_text(f"EDGED_STATE_DIR={tmp_path}\n")
-    assert not first_settings(env_file, {}).loaded.settings.mute
+    assert not load_startup_settings(env_file, {}).loaded.settings.mute
     StateFile(tmp_path).path.write_text("\0" * 40)
-    begin = first_settings(env_file, {})
+    begin = load_startup_settings(env_file, {})
     assert begin.loaded.settings.mute
     assert "muted until cmd/mute" in caplog.text
     env_file.write_text(env_file.read_text() + "EDGED_MUTE=off\n")
-    again = startup.load(env_file, {}, begin.loaded.remembered)
+    again = startup.load(env_file, {}, begin.loaded.overrides)
     assert not again.settings.mute  # as the message says
 
 
@@ -124,13 +124,13 @@ def test_a_mute_in_doubt_ends_by_the_files_after_a_restart_too(tmp_path: Path, c
     env_file = tmp_path / "edged.env"
     env_file.write_text(f"EDGED_STATE_DIR={tmp_path}\nEDGED_MUTE_LOCK=on\n")
     StateFile(tmp_path).path.write_text("\0" * 40)
-    assert first_settings(env_file, {}).loaded.settings.mute
+    assert load_startup_settings(env_file, {}).loaded.settings.mute
     assert (tmp_path / "state.damaged").read_text() == "\0" * 40
     caplog.clear()
-    assert first_settings(env_file, {}).loaded.settings.mute
+    assert load_startup_settings(env_file, {}).loaded.settings.mute
     assert not caplog.records
     env_file.write_text(env_file.read_text() + "EDGED_MUTE=off\n")
-    assert not first_settings(env_file, {}).loaded.settings.mute
+    assert not load_startup_settings(env_file, {}).loaded.settings.mute
 
 
 @pytest.mark.usefixtures("no_models")
@@ -139,12 +139,12 @@ def test_files_that_are_not_taken_leave_the_damage_to_be_found(tmp_path: Path) -
     a newer line than what was guessed for these."""
     env_file = tmp_path / "edged.env"
     env_file.write_text(f"EDGED_STATE_DIR={tmp_path}\nEDGED_MUTE=off\n")
-    begin = first_settings(env_file, {})
-    SettingsManager(begin.loaded, env_file, {}, begin.state).keep_files()
+    begin = load_startup_settings(env_file, {})
+    SettingsManager(begin, env_file, {}).record_files()
     StateFile(tmp_path).path.write_text("\0" * 40)
     env_file.write_text(f"EDGED_STATE_DIR={tmp_path}\nEDGED_MQTT_CA_FILE=/nowhere\n")
-    begin = first_settings(env_file, {})
-    assert begin.refused is not None
+    begin = load_startup_settings(env_file, {})
+    assert begin.rejected is not None
     assert begin.loaded.settings.mute
 
 
@@ -159,10 +159,10 @@ def test_a_mute_in_doubt_that_cannot_be_stored_is_stored_later(tmp_path: Path, m
 
     with monkeypatch.context() as disk:
         disk.setattr(os, "fsync", full)
-        begin = first_settings(env_file, {})
-    keeper = SettingsManager(begin.loaded, env_file, {}, begin.state)
-    assert keeper.unsaved
+        begin = load_startup_settings(env_file, {})
+    keeper = SettingsManager(begin, env_file, {})
+    assert keeper.save_error
     assert StateFile(tmp_path).path.read_text() == "\0" * 40
-    keeper.save_again(time.monotonic())
-    assert not keeper.unsaved
+    keeper.retry_save(time.monotonic())
+    assert not keeper.save_error
     assert StateFile(tmp_path).read()["mute"].value is True

@@ -18,15 +18,15 @@ from edged.cli.config_history import history, rollback
 from edged.config import startup
 from edged.config.files_watch import FilesWatch
 from edged.config.settings_history import (
-    KEPT,
-    History,
+    MAX_SNAPSHOTS,
+    SettingsHistory,
     find_state_dir,
+    matches_files,
     restore,
-    same_as_now,
     unpack,
 )
 from edged.config.sources import SettingsError, load
-from edged.config.startup import first_settings
+from edged.config.startup import load_startup_settings
 from edged.errors import ConfigError
 
 
@@ -47,9 +47,9 @@ class Etc:
     def drop_in(self, name: str, text: str) -> None:
         (self.folder / name).write_text(text)
 
-    def take(self) -> History:
-        kept = History(self.state)
-        kept.keep(self.env, load(self.env, surroundings=False).files)
+    def take(self) -> SettingsHistory:
+        kept = SettingsHistory(self.state)
+        kept.record(self.env, load(self.env, use_environment=False).files)
         return kept
 
 
@@ -70,13 +70,13 @@ def said(work: Any, *args: Any) -> str:
 
 
 def test_every_set_of_files_that_worked_is_kept_once_and_the_oldest_go(etc: Etc) -> None:
-    for number in range(KEPT + 3):
+    for number in range(MAX_SNAPSHOTS + 3):
         etc.write(turn_silence_ms=100 + number)
         etc.take()
         etc.take()
-    names = [kept.name for kept in History(etc.state).all()]
-    assert len(names) == KEPT
-    assert names[0].startswith(f"{KEPT + 3}-")
+    names = [kept.name for kept in SettingsHistory(etc.state).snapshots()]
+    assert len(names) == MAX_SNAPSHOTS
+    assert names[0].startswith(f"{MAX_SNAPSHOTS + 3}-")
     assert names[-1].startswith("4-")
 
 
@@ -92,13 +92,13 @@ def test_kept_files_are_readable_by_the_service_alone_for_they_may_hold_a_passwo
 def test_a_rollback_restores_the_env_file_and_its_folder_with_their_modes(etc: Etc) -> None:
     etc.drop_in("10-fleet.env", "EDGED_TEMP=0.1\n")
     os.chmod(etc.env, 0o640)
-    name = etc.take().all()[0].name
+    name = etc.take().snapshots()[0].name
     etc.write(delay_in_frames=12)
     etc.drop_in("10-fleet.env", "EDGED_TEMP=0.2\n")
     etc.drop_in("20-more.env", "EDGED_GAIN_DB=3\n")
     etc.take()
     text = said(rollback, name, etc.env)
-    settings = load(etc.env, surroundings=False).settings
+    settings = load(etc.env, use_environment=False).settings
     assert (settings.delay_in_frames, settings.temp, settings.gain_db) == (10, 0.1, 0)
     assert stat.S_IMODE(etc.env.stat().st_mode) == 0o640
     assert (etc.folder / "20-more.env.rolled-back").exists()
@@ -117,8 +117,8 @@ def test_a_rollback_without_a_name_goes_to_the_last_files_that_worked(etc: Etc) 
 
 def test_a_name_may_be_shortened_and_an_unknown_one_is_told_what_there_is(etc: Etc) -> None:
     kept = etc.take()
-    assert kept.get("1").name == kept.all()[0].name
-    with pytest.raises(ConfigError, match=r"'7-x'; there are 1-[0-9a-f]{8}"):
+    assert kept.get("1").name == kept.snapshots()[0].name
+    with pytest.raises(ConfigError, match=r"'7-x'; the names are: 1-[0-9a-f]{8}"):
         kept.get("7-x")
 
 
@@ -135,7 +135,7 @@ def test_the_list_names_what_changed_but_no_value(etc: Etc) -> None:
 def test_a_list_of_nothing_is_an_answer_too(etc: Etc) -> None:
     """`edged config history` before the daemon first took settings was "a bug in edged", and the
     playbook, which waits until a set is there, met a standard output that is no JSON."""
-    assert said(history, etc.env) == "no settings have been taken yet\n"
+    assert said(history, etc.env) == "edged has not accepted any settings yet\n"
     out = StringIO()
     history(etc.env, Console(file=out), as_json=True)
     assert json.loads(out.getvalue()) == []
@@ -145,7 +145,7 @@ def test_root_is_not_led_out_of_the_history_by_what_the_service_may_write(etc: E
     """The service owns the history, root restores from it: a symbolic link there would let a
     broken-in service read any file of root's through the env file."""
     kept = etc.take()
-    name = kept.all()[0].name
+    name = kept.snapshots()[0].name
     path = kept.folder / f"{name}.json"
     secret = etc.state / "shadow"
     path.rename(secret)
@@ -171,7 +171,7 @@ def test_no_set_however_forged_writes_outside_the_folder(files: dict[str, str]) 
     from edged.config.settings_history import _hash
 
     with tempfile.TemporaryDirectory() as root:
-        kept = History(Path(root) / "state")
+        kept = SettingsHistory(Path(root) / "state")
         kept.folder.mkdir(parents=True)
         name = f"1-{_hash(files)}"
         content = json.dumps({"taken": "now", "files": files})
@@ -192,14 +192,14 @@ def test_a_damaged_or_foreign_file_in_the_history_is_left_out(etc: Etc) -> None:
     (kept.folder / "2-00000000.json").write_text("{")
     (kept.folder / "3-00000000.json").write_text('{"taken": "", "files": {"": "EDGED_TEMP=1\\n"}}')
     (kept.folder / "notes.txt").write_text("hello")
-    assert [k.name for k in kept.all()] == [kept.all()[0].name]
+    assert [k.name for k in kept.snapshots()] == [kept.snapshots()[0].name]
 
 
 def test_a_disk_that_refuses_costs_the_history_alone(etc: Etc, caplog: Any) -> None:
     etc.state.write_text("a file where the folder should be")
     kept = etc.take()
-    kept.keep(etc.env, load(etc.env, surroundings=False).files)
-    assert kept.all() == []
+    kept.record(etc.env, load(etc.env, use_environment=False).files)
+    assert kept.snapshots() == []
     assert caplog.text.count("cannot be written") == 1
 
 
@@ -210,9 +210,9 @@ def test_a_box_that_loses_its_power_after_a_bad_push_comes_back_with_the_last_go
     etc.write(delay_in_frames=16)
     etc.take()
     etc.write(delay_in_frames=17)
-    begin = first_settings(etc.env, {})
+    begin = load_startup_settings(etc.env, {})
     assert begin.loaded.settings.delay_in_frames == 16
-    assert "EDGED_DELAY_IN_FRAMES" in str(begin.refused)
+    assert "EDGED_DELAY_IN_FRAMES" in str(begin.rejected)
 
 
 @pytest.mark.usefixtures("no_models")
@@ -235,9 +235,9 @@ def test_a_folder_that_may_no_longer_be_read_is_a_bad_push_like_any_other(
     monkeypatch.setattr(Path, "iterdir", refuse)
     assert not watch.changed(10.0)
     assert watch.changed(12.0)
-    begin = first_settings(etc.env, {})
+    begin = load_startup_settings(etc.env, {})
     assert begin.loaded.settings.delay_in_frames == 16
-    assert f"{etc.folder} cannot be read: Permission denied" in str(begin.refused)
+    assert f"{etc.folder} cannot be read: Permission denied" in str(begin.rejected)
     monkeypatch.delenv("EDGED_STATE_DIR")
     assert find_state_dir(etc.env) == etc.state
 
@@ -246,9 +246,9 @@ def test_a_folder_that_may_no_longer_be_read_is_a_bad_push_like_any_other(
 def test_a_file_that_names_a_missing_certificate_counts_as_bad_too(etc: Etc) -> None:
     etc.take()
     etc.write(mqtt_url="mqtts://hub", mqtt_ca_file="/nowhere/ca.crt")
-    begin = first_settings(etc.env, {})
+    begin = load_startup_settings(etc.env, {})
     assert begin.loaded.settings.mqtt_ca_file is None
-    assert "/nowhere/ca.crt" in str(begin.refused)
+    assert "/nowhere/ca.crt" in str(begin.rejected)
 
 
 @pytest.mark.usefixtures("no_models")
@@ -261,17 +261,17 @@ def test_a_certificate_that_is_none_counts_as_bad_too(etc: Etc, what: str) -> No
     files = {"ca": {"mqtt_ca_file": garbage}}
     files["key"] = {"mqtt_cert_file": garbage, "mqtt_key_file": garbage}
     etc.write(mqtt_url="mqtts://hub", **files[what])
-    begin = first_settings(etc.env, {})
+    begin = load_startup_settings(etc.env, {})
     assert begin.loaded.settings.mqtt_url == "mqtt://localhost"
-    assert f"{garbage}" in str(begin.refused)
-    assert "cannot be used" in str(begin.refused)
+    assert f"{garbage}" in str(begin.rejected)
+    assert "cannot be used" in str(begin.rejected)
 
 
 @pytest.mark.usefixtures("no_models")
 def test_without_a_good_set_the_first_mistake_is_told(etc: Etc) -> None:
     etc.write(temp="hot")
     with pytest.raises(SettingsError, match="EDGED_TEMP"):
-        first_settings(etc.env, {})
+        load_startup_settings(etc.env, {})
 
 
 def test_the_state_directory_is_found_though_the_env_file_is_wrong(
@@ -286,10 +286,10 @@ def test_the_state_directory_is_found_though_the_env_file_is_wrong(
 
 def test_an_unpacked_set_loads_like_the_original(etc: Etc, tmp_path: Path) -> None:
     etc.drop_in("50-x.env", "EDGED_GAIN_DB=2\n")
-    kept = etc.take().all()[0]
-    assert same_as_now(kept, etc.env)
+    kept = etc.take().snapshots()[0]
+    assert matches_files(kept, etc.env)
     there = unpack(kept, tmp_path / "there")
-    original, copy = (load(e, surroundings=False).settings for e in (etc.env, there))
+    original, copy = (load(e, use_environment=False).settings for e in (etc.env, there))
     assert original == copy
 
 
@@ -302,7 +302,7 @@ def test_the_watch_waits_until_a_push_has_come_to_rest(etc: Etc) -> None:
     assert not watch.changed(3)
     assert not watch.changed(3.5)
     assert watch.changed(4)
-    watch.note()
+    watch.mark_read()
     assert not watch.changed(5)
     assert not watch.changed(6)
 
@@ -321,7 +321,7 @@ def test_the_watch_notices_mode_removal_and_return_of_a_file(etc: Etc) -> None:
         change()
         assert not watch.changed(10 * number + 1)
         assert watch.changed(10 * number + 3), number
-        watch.note()
+        watch.mark_read()
 
 
 def test_the_watch_ignores_what_is_not_read_such_as_a_half_copied_file(etc: Etc) -> None:

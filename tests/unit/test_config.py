@@ -13,16 +13,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from edged.config.report import check, example, show
 from edged.config.settings import (
-    Live,
+    ReloadScope,
     Settings,
     changed_fields,
     env_name,
-    live_class,
     mqtt_may_change,
+    reload_scope,
 )
-from edged.config.sources import RuntimeOverride, SettingsError, changed_live, load
+from edged.config.settings_report import check, example, show
+from edged.config.sources import RuntimeOverride, SettingsError, load, with_overrides
 from edged.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
@@ -91,24 +91,24 @@ def test_every_setting_is_documented_and_says_what_a_change_costs() -> None:
     for name, info in Settings.model_fields.items():
         assert info.description, name
         assert info.description.endswith("."), name
-        assert isinstance(live_class(name), Live)
+        assert isinstance(reload_scope(name), ReloadScope)
 
 
 @pytest.mark.parametrize(
     ("name", "live"),
     [
-        ("delay_in_frames", Live.HOT),
-        ("mute", Live.HOT),
-        ("alsa_device", Live.MICROPHONE),
-        ("mqtt_url", Live.BROKER),
-        ("mqtt_password", Live.BROKER),
-        ("threads", Live.RECOGNISER),
-        ("device", Live.RESTART),
-        ("spool_max_mb", Live.RESTART),
+        ("delay_in_frames", ReloadScope.LIVE),
+        ("mute", ReloadScope.LIVE),
+        ("alsa_device", ReloadScope.MICROPHONE),
+        ("mqtt_url", ReloadScope.BROKER),
+        ("mqtt_password", ReloadScope.BROKER),
+        ("threads", ReloadScope.RECOGNISER),
+        ("device", ReloadScope.RESTART),
+        ("spool_max_mb", ReloadScope.RESTART),
     ],
 )
-def test_a_change_costs_what_the_design_says(name: str, live: Live) -> None:
-    assert live_class(name) is live
+def test_a_change_costs_what_the_design_says(name: str, live: ReloadScope) -> None:
+    assert reload_scope(name) is live
 
 
 def test_mqtt_may_change_live_settings_but_never_the_lock() -> None:
@@ -229,15 +229,15 @@ def test_every_problem_is_told_at_once_with_its_key_line_and_what_is_allowed(env
         "EDGED_TEMP (edged.env line 1): must be a number from 0 to 1, not '3'",
         "EDGED_DELAY_IN_FRAMES (edged.env line 2): must be one of 7, 8, 10, 12, 14, 16, 20, 24, "
         "32, 36, 48, not '9'",
-        "EDGED_TMP (edged.env line 3): there is no such setting, did you mean EDGED_TEMP?",
-        "edged.env line 4: systemd does not know 'export': write KEY=value alone",
+        "EDGED_TMP (edged.env line 3): there is no such setting; did you mean EDGED_TEMP?",
+        "edged.env line 4: systemd does not know 'export': write KEY=value without it",
         "EDGED_MUTE (edged.env line 5): must be on or off, not 'perhaps'",
         "EDGED_THREADS (edged.env line 7): must be a whole number from 1 to 8, not '1.5'",
         "EDGED_DEVICE (edged.env line 8): must be 1 to 63 of a-z, 0-9 and - (not at an end), "
         "not 'a/b'",
         "EDGED_GAIN_DB (edged.env line 9): must be a number from -20 to 40, not 'nan'",
-        "EDGED_MQTT_CERT_FILE and EDGED_MQTT_KEY_FILE need each other",
-        "EDGED_MQTT_CA_FILE and EDGED_MQTT_CERT_FILE need an mqtts:// EDGED_MQTT_URL",
+        "EDGED_MQTT_CERT_FILE and EDGED_MQTT_KEY_FILE must be set together",
+        "EDGED_MQTT_CA_FILE and EDGED_MQTT_CERT_FILE need EDGED_MQTT_URL to begin with mqtts://",
     ]
 
 
@@ -247,17 +247,17 @@ def test_every_problem_is_told_at_once_with_its_key_line_and_what_is_allowed(env
         ("EDGED_MQTT_URL=http://x", "must begin with mqtt:// or mqtts:// (TLS), not http://"),
         ("EDGED_MQTT_URL=mqtt://", "must be mqtt://host"),
         ("EDGED_MQTT_URL=mqtt://x:99999", "must have a port from 1 to 65535"),
-        ("EDGED_MQTT_PASSWORD=a", "needs an EDGED_MQTT_USERNAME"),
+        ("EDGED_MQTT_PASSWORD=a", "needs EDGED_MQTT_USERNAME"),
         ("EDGED_MQTT_BASE=a/+/b", "topic levels"),
         ("EDGED_HOMEASSISTANT_PREFIX=/x", "topic levels"),
         ("EDGED_LISTEN=8080", "host:port"),
-        ("EDGED_LISTEN=0.0.0.0:8080", "needs an EDGED_API_KEY"),
-        ("EDGED_LISTEN=[::]:8080", "needs an EDGED_API_KEY"),
-        ("EDGED_LISTEN=127.example.org:8080", "needs an EDGED_API_KEY"),  # was taken for loopback
+        ("EDGED_LISTEN=0.0.0.0:8080", "needs EDGED_API_KEY"),
+        ("EDGED_LISTEN=[::]:8080", "needs EDGED_API_KEY"),
+        ("EDGED_LISTEN=127.example.org:8080", "needs EDGED_API_KEY"),  # was taken for loopback
         ("EDGED_LANGUAGE=xx", "must be one of en"),
         ("EDGED_LOG_LEVEL=chatty", "must be one of debug, info, warning, error"),
         ("EDGED_MODEL=../x", "must be a model's name"),
-        ("edged_temp=1", "there is no such setting, did you mean EDGED_TEMP?"),
+        ("edged_temp=1", "there is no such setting; did you mean EDGED_TEMP?"),
         ("EDGED_STEP_EVERY=-1", "from 0 to 1000"),
     ],
 )
@@ -323,31 +323,31 @@ def test_any_value_of_any_setting_is_taken_or_refused_in_words(tmp_path_factory,
 
 
 def test_a_live_change_is_remembered_with_what_the_file_said(env_file: Path) -> None:
-    loaded = changed_live(load(env_file), {"temp": "0.8", "gain_db": 3})
+    loaded = with_overrides(load(env_file), {"temp": "0.8", "gain_db": 3})
     assert (loaded.settings.temp, loaded.settings.gain_db) == (0.8, 3)
-    assert loaded.remembered == {
+    assert loaded.overrides == {
         "temp": RuntimeOverride(0.8, "0.3"),
         "gain_db": RuntimeOverride(3.0, None),
     }
-    again = load(env_file, remembered=loaded.remembered)
+    again = load(env_file, overrides=loaded.overrides)
     assert again.settings == loaded.settings
     assert again.origins["temp"].kind == "mqtt"
 
 
 def test_a_pushed_file_that_changes_the_line_beats_an_older_live_change(env_file: Path) -> None:
-    kept = changed_live(load(env_file), {"temp": 0.8, "gain_db": 3}).remembered
+    kept = with_overrides(load(env_file), {"temp": 0.8, "gain_db": 3}).overrides
     env_file.write_text("EDGED_TEMP=0.4\n")
-    loaded = load(env_file, remembered=kept)
+    loaded = load(env_file, overrides=kept)
     assert (loaded.settings.temp, loaded.settings.gain_db) == (0.4, 3)
-    assert set(loaded.remembered) == {"gain_db"}
+    assert set(loaded.overrides) == {"gain_db"}
     assert any("EDGED_TEMP" in note for note in loaded.notes)
 
 
 def test_null_forgets_a_live_change(env_file: Path) -> None:
-    changed = changed_live(load(env_file), {"temp": 0.8, "gain_db": 3})
-    back = changed_live(changed, {"temp": None, "gain_db": None})
+    changed = with_overrides(load(env_file), {"temp": 0.8, "gain_db": 3})
+    back = with_overrides(changed, {"temp": None, "gain_db": None})
     assert (back.settings.temp, back.settings.gain_db) == (0.3, 0)
-    assert not back.remembered
+    assert not back.overrides
 
 
 def test_what_an_older_version_remembered_wrongly_is_dropped_with_a_note(env_file: Path) -> None:
@@ -357,7 +357,7 @@ def test_what_an_older_version_remembered_wrongly_is_dropped_with_a_note(env_fil
         "mute_lock": RuntimeOverride(False, None),
         "mute": RuntimeOverride(True, None),
     }
-    loaded = load(env_file, remembered=kept)
+    loaded = load(env_file, overrides=kept)
     assert loaded.settings.temp == 0.3
     assert loaded.settings.mute is True
     assert len(loaded.notes) == 3
@@ -366,7 +366,7 @@ def test_what_an_older_version_remembered_wrongly_is_dropped_with_a_note(env_fil
 def test_a_live_change_is_refused_as_a_whole(env_file: Path) -> None:
     loaded = load(env_file)
     with pytest.raises(SettingsError, match=r"EDGED_TEMP.*"):
-        changed_live(loaded, {"temp": 2, "gain_db": 3})
+        with_overrides(loaded, {"temp": 2, "gain_db": 3})
     assert loaded.settings.gain_db == 0
 
 

@@ -19,6 +19,7 @@ from edged.audio.microphone import MicrophoneManager
 from edged.config.settings import Settings
 from edged.config.settings_manager import SettingsManager
 from edged.config.sources import RuntimeOverride, load
+from edged.config.startup import StartupSettings
 from edged.config.state_file import StateFile
 from edged.daemon import health
 from edged.daemon import systemd as notify
@@ -119,7 +120,7 @@ def test_a_damaged_state_file_forgets_and_says_so(tmp_path, caplog, text: str) -
     state = StateFile(tmp_path)
     state.path.write_bytes(text.encode("latin-1"))
     assert state.read() == {}
-    assert "forgotten" in caplog.text
+    assert "are lost" in caplog.text
 
 
 def test_a_disk_that_refuses_is_said_once_and_changes_nothing(tmp_path, caplog) -> None:
@@ -218,7 +219,7 @@ class Parts:
 def control(folder: Path, text: str = "") -> tuple[Control, SettingsManager, Parts]:
     env_file = folder / "edged.env"
     env_file.write_text(text)
-    keeper = SettingsManager(load(env_file), env_file, {}, StateFile(folder))
+    keeper = SettingsManager(StartupSettings(load(env_file), StateFile(folder)), env_file, {})
     parts = Parts()
     made: Any = Control(
         keeper,
@@ -314,7 +315,7 @@ def test_a_model_that_does_not_load_refuses_the_whole_reload(tmp_path: Path) -> 
     (config,) = [args for name, args in parts.said if name == "state"]
     assert config[0] == "config"
     assert config[1]["ok"] is False
-    assert "not taken" in made.problem
+    assert "not applied" in made.problem
 
 
 def test_a_named_file_must_be_readable() -> None:
@@ -372,7 +373,7 @@ def test_a_file_is_heard_in_real_time_muted_and_swapped_for_another() -> None:
     until(lambda: hearing.ring.depth >= 2, "it hears again")
     hearing.use("file:/nowhere.wav")
     until(lambda: hearing.state.state is MicrophoneState.LOST, "not there")
-    assert hearing.state.sentence == "/nowhere.wav is not there"
+    assert hearing.state.message == "/nowhere.wav is not there"
     hearing.use("hw:CARD=Nowhere")
     until(lambda: hearing.state.device == "hw:CARD=Nowhere", "the other kind of microphone")
     hearing.stop()

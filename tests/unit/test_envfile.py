@@ -189,7 +189,7 @@ def test_a_file_that_is_no_settings_file_is_refused_in_one_sentence(tmp_path) ->
     with pytest.raises(ConfigError, match="line 2 is not UTF-8"):
         envfile.read(path)
     path.write_bytes(b"#" * (envfile.MAX_BYTES + 1))
-    with pytest.raises(ConfigError, match="no settings file"):
+    with pytest.raises(ConfigError, match="not a settings file"):
         envfile.read(path)
     assert envfile.parse("\ufeffA=1").problems[0].line == 1
 

@@ -114,9 +114,9 @@ def test_systemctl_reload_and_a_replaced_file_are_taken_by_the_same_process(
     machine.sh("echo EDGED_DELAY_IN_FRAMES=12 > /etc/edged/edged.env.d/10-a.env")
     machine.until(lambda: "delay_in_frames" in machine.log(), "the pushed file")
     machine.sh("echo EDGED_DELAY_IN_FRAMES=99 > /etc/edged/edged.env.d/10-a.env")
-    machine.until(lambda: "not taken" in machine.show("StatusText"), "the refusal")
+    machine.until(lambda: "not applied" in machine.show("StatusText"), "the refusal")
     machine.run("edged", "config", "rollback")
-    machine.until(lambda: "not taken" not in machine.show("StatusText"), "the rollback")
+    machine.until(lambda: "not applied" not in machine.show("StatusText"), "the rollback")
     machine.run("systemctl", "reload", "edged")
     machine.until(lambda: machine.show("ActiveState") == "active", "the end of the reload")
     assert machine.show("MainPID") == pid

@@ -1,7 +1,7 @@
-"""`edged config show`, `config check FILE` and `config example`: settings in words.
+"""Output of `edged config show`, `edged config check FILE` and `edged config example`.
 
-On a terminal a table; in a pipe one `NAME=value` line each; with `as_json` one object. Secrets
-are never shown, only whether they are set.
+Settings are a table on a terminal, `NAME=value` lines in a pipe, and one object with `as_json`.
+Secrets are masked.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from rich.console import Console
 from rich.table import Table
 
 from edged.config import envfile
-from edged.config.settings import Settings, env_name, live_class, unit
-from edged.config.sources import Loaded, SettingsError, allowed_text, load
+from edged.config.settings import Settings, env_name, reload_scope, unit
+from edged.config.sources import LoadedSettings, SettingsError, allowed_text, load
 from edged.options import DELAYS, LANGUAGES
 
 MASK = "********"
 
 
 def shown(value: Any) -> Any:
-    """A value as people and JSON see it: a secret as a mask, a path as text."""
+    """A value for people and JSON: secrets masked, paths as text."""
     if isinstance(value, SecretStr):
         return MASK
     return str(value) if isinstance(value, Path) else value
 
 
 def as_line(value: Any) -> str:
-    """A value as it would stand in an env file."""
+    """A value as it is written in an env file."""
     if value is None:
         return ""
     if isinstance(value, bool):
@@ -42,12 +42,12 @@ def as_line(value: Any) -> str:
 
 
 def effective(settings: Settings) -> dict[str, Any]:
-    """All settings without secrets, for the `info` topic."""
+    """All settings with secrets masked, for the `info` topic."""
     return {name: shown(getattr(settings, name)) for name in Settings.model_fields}
 
 
-def show(loaded: Loaded, console: Console, as_json: bool = False) -> None:
-    """Every setting in force, and where its value comes from."""
+def show(loaded: LoadedSettings, console: Console, as_json: bool = False) -> None:
+    """Prints every setting and where its value comes from."""
     if as_json:
         console.print_json(json.dumps(_show_json(loaded)))
         return
@@ -63,7 +63,7 @@ def show(loaded: Loaded, console: Console, as_json: bool = False) -> None:
             console.print(f"[yellow]note[/] {note}", highlight=False)
 
 
-def _table(loaded: Loaded) -> Table:
+def _table(loaded: LoadedSettings) -> Table:
     table = Table(box=None, header_style="bold", pad_edge=False)
     for title in ("setting", "value", "from", "change"):
         table.add_column(title, overflow="fold")
@@ -74,20 +74,20 @@ def _table(loaded: Loaded) -> Table:
             env_name(name),
             (f"{value} {unit(name)}".strip() if value else "") or "[dim]none[/]",
             str(origin) or "[dim]default[/]",
-            str(live_class(name)),
+            str(reload_scope(name)),
             style="" if origin.where else "dim",
         )
     return table
 
 
-def _show_json(loaded: Loaded) -> dict[str, Any]:
+def _show_json(loaded: LoadedSettings) -> dict[str, Any]:
     return {
         "settings": {
             env_name(name): {
                 "value": shown(getattr(loaded.settings, name)),
                 "from": loaded.origins[name].kind,
                 "where": str(loaded.origins[name]),
-                "change": str(live_class(name)),
+                "change": str(reload_scope(name)),
             }
             for name in Settings.model_fields
         },
@@ -97,16 +97,16 @@ def _show_json(loaded: Loaded) -> dict[str, Any]:
 
 
 def check(env_file: Path, console: Console, as_json: bool = False) -> int:
-    """Every problem of a file (and of its `.d` folder) at once. Exit code: 0 right, 1 not.
+    """Prints every mistake of a file and of its `.d` folder. Returns the exit code: 0 if none.
 
-    The environment of this machine is left out: the file may be meant for another box. Raises
-    ConfigError for a file that cannot be read at all.
+    The environment of this machine is ignored: the file may be meant for another device. Raises
+    ConfigError for a file that cannot be read.
     """
     envfile.read(env_file)
     notes: tuple[str, ...] = ()
     problems: list[str] = []
     try:
-        notes = load(env_file, surroundings=False).notes
+        notes = load(env_file, use_environment=False).notes
     except SettingsError as error:
         problems = [str(problem) for problem in error.problems]
     if as_json:
@@ -121,21 +121,21 @@ def check(env_file: Path, console: Console, as_json: bool = False) -> int:
 
 
 _HEAD = """\
-# Settings of edged. Made by `edged config example`; a line without its first # counts.
+# Settings of edged, written by `edged config example`. Remove the # before a setting to use it.
 #
-# One KEY=value a line. Notes stand on lines of their own. A value with blanks, # or \\ goes into
-# single quotes. `edged config check FILE` names every mistake. Files *.env in the folder
+# Each line is KEY=value. Comments need lines of their own. A value with blanks, # or \\ needs
+# single quotes. `edged config check FILE` reports every mistake. Files *.env in the folder
 # `edged.env.d` beside this file are read after it, in the order of their names.
-# `systemctl reload edged` (or a message to cmd/reload) applies a change; an invalid file changes
-# nothing. In brackets: what a change costs while edged runs.
+# edged applies a changed file by itself, on `systemctl reload edged` or a message to cmd/reload.
+# If a file has a mistake, nothing changes. The brackets say what a change costs while edged runs.
 """
 
 
 def example() -> str:
-    """The text of deploy/edged.env.example: every setting, its default and its bounds."""
+    """Returns the text of deploy/edged.env.example: every setting, its default and its bounds."""
     parts = [_HEAD]
     for name, info in Settings.model_fields.items():
-        about = f"{info.description} {_bounds(name)}".strip() + f" [{live_class(name)}]"
+        about = f"{info.description} {_bounds(name)}".strip() + f" [{reload_scope(name)}]"
         parts.append(textwrap.fill(about, 98, initial_indent="# ", subsequent_indent="# "))
         default = info.default if info.default_factory is None else None
         parts.append(f"#{env_name(name)}={as_line(default)}\n")

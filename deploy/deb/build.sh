@@ -3,21 +3,21 @@
 #
 #   build.sh DIR [SUITE [ARCH]]     DIR/edged_VERSION_ARCH.deb and DIR/edged-models_VERSION_all.deb
 #
-# `edged` holds the program and every Python package that it needs, in an environment of its own
-# below /opt/edged, unpacked and ready: nothing is compiled or fetched on the box. Compiled packages
-# fit one Python, so there is a package for each release of Debian: +deb12 for bookworm (3.11),
-# +deb13 for trixie (3.13). `edged-models` holds the models' files, for boxes without a network;
-# without it `edged` fetches them when it is installed.
+# `edged` contains the program and every Python package that it needs, in a virtual environment below
+# /opt/edged: nothing is compiled or downloaded on the device. Compiled Python packages fit one Python
+# version, so there is a package for each Debian release: +deb12 for bookworm (3.11), +deb13 for
+# trixie (3.13). `edged-models` contains the model files, for devices without a network; without it
+# `edged` fetches them during installation.
 #
-# WHEELS names a folder that deploy/wheels.sh filled (default: it is called), MODELS one with the
-# fetched models (default: models/built of this checkout; none there: no edged-models).
-# VERSION_SUFFIX is put behind the version. Works on any Debian; needs dpkg-deb and pip (PIP).
+# WHEELS names a folder filled by deploy/wheels.sh (default: this script calls it), MODELS a folder
+# with the fetched models (default: models/built of this checkout; without one edged-models is not
+# built). VERSION_SUFFIX is appended to the version. Needs Debian, dpkg-deb and pip (PIP).
 set -euo pipefail
 
 [ $# -ge 1 ] || { sed -n '2,15s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 TOP=$(realpath "$HERE/../..")
-read -ra PIP <<<"${PIP:-python3 -m pip}"
+read -ra PIP <<<"${PIP:-python3 -I -m pip}"
 die() { echo "deb: $*" >&2; exit 1; }
 
 mkdir -p "$1"
@@ -28,7 +28,7 @@ arch=${3:-$(dpkg --print-architecture)}
 case $suite in
 bookworm) python=3.11 next=3.12 release=deb12 alsa=libasound2 ;;
 trixie) python=3.13 next=3.14 release=deb13 alsa=libasound2t64 ;;
-*) die "edged knows bookworm and trixie, not '$suite'" ;;
+*) die "edged supports bookworm and trixie, not '$suite'" ;;
 esac
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -45,10 +45,10 @@ root=$work/edged
 app=$root/opt/edged
 site=$app/lib/python$python/site-packages
 machine=$([ "$arch" = arm64 ] && echo aarch64 || echo x86_64)
-platforms=() # as in wheels.sh, which has chosen already
+platforms=() # the same as in wheels.sh
 for kind in manylinux_2_{36,35,34,31,28,27,26,24} manylinux2014 linux; do platforms+=(--platform "${kind}_$machine"); done
 
-environment() { # a virtual environment as venv makes it, without running the box's Python
+environment() { # a virtual environment like that of venv, without running the device's Python
     local tree=$work/unzipped
     "${PIP[@]}" --quiet --disable-pip-version-check install --no-index --no-deps --ignore-requires-python --no-compile --target "$tree" \
         --find-links "$wheels" --only-binary=:all: --implementation cp --python-version "$python" \
@@ -56,7 +56,7 @@ environment() { # a virtual environment as venv makes it, without running the bo
     rm -rf "${tree:?}/bin"
     mkdir -p "$app/bin" "$(dirname "$site")"
     mv "$tree" "$site"
-    # Tests of others, 40 MB that nobody runs here.
+    # The tests of these packages, 40 MB.
     find "$site" -type d \( -path '*/numpy/*/tests' -o -path '*/onnx/backend/test' -o -path '*/onnx/test' \) -prune -exec rm -rf {} +
     find "$site" -name __pycache__ -prune -exec rm -rf {} +
     printf 'home = /usr/bin\ninclude-system-site-packages = false\nversion = %s\n' $python >"$app/pyvenv.cfg"
@@ -73,10 +73,10 @@ system_files() {
     ln -s "/opt/edged/lib/python$python/site-packages/edged/deploy" "$root/usr/share/edged/deploy"
     { cat "$TOP/LICENSE"; printf '\nModels and samples:\n\n'; cat "$TOP/models/NOTICES.md"
       printf '\nPackages of others, in /opt/edged: each has its licence in its .dist-info folder.\n'; } >"$root/usr/share/doc/edged/copyright"
-    printf 'edged (%s) %s; urgency=medium\n\n  * See the history of the source.\n\n -- edged <edged@localhost>  %s\n' \
+    printf 'edged (%s) %s; urgency=medium\n\n  * See CHANGELOG.md of the source.\n\n -- edged <edged@localhost>  %s\n' \
         "$full" "$suite" "$(date -R -d "@$SOURCE_DATE_EPOCH")" |
         gzip -9n >"$root/usr/share/doc/edged/changelog.gz"
-    # /opt is where an add-on may live (FHS 3.13); Debian's own packages may not.
+    # /opt is for add-on packages (FHS 3.13); only Debian's own packages must not use it.
     printf 'edged: dir-or-file-in-opt\nedged: embedded-library\n' >"$root/usr/share/lintian/overrides/edged"
 }
 
@@ -86,18 +86,18 @@ control() { # control FOLDER: reads the fields from standard input
     (cd "$1" && find . -path ./DEBIAN -prune -o -type f -printf '%P\0' | sort -z | xargs -0 md5sum) >"$1/DEBIAN/md5sums"
 }
 
-dates() { # the newest date of a file is the last commit's, so that the same source gives the same package
+limit_dates() { # no file is newer than the last commit, so that the same source gives the same package
     find "$1" -newermt "@$SOURCE_DATE_EPOCH" -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
 }
 
 pack() {
-    dates "$1"
+    limit_dates "$1"
     dpkg-deb --root-owner-group -Zzstd -z15 --build "$1" "$out" >&2
 }
 
 environment
 system_files
-dates "$root"
+limit_dates "$root"
 "$HERE/compile.sh" "$root" "$suite"
 control "$root" <<FIELDS
 Package: edged
@@ -110,8 +110,8 @@ Depends: python3 (>= $python), python3 (<< $next~), $alsa, libsystemd0, libstdc+
 Recommends: alsa-utils, edged-models | ca-certificates
 Suggests: mosquitto, cage, chromium
 Description: private, real-time speech transcription, published over MQTT
- Reads a microphone, hears speech with a small neural recogniser in steps of
- 80 ms, and publishes timed words and finished turns. Nothing leaves the house.
+ Reads a microphone, recognises speech with a small neural model in steps of
+ 80 ms, and publishes timed words and finished turns. No audio leaves the device.
 FIELDS
 for script in preinst postinst prerm postrm triggers; do
     install -m "$([ $script = triggers ] && echo 644 || echo 755)" "$HERE/$script" "$root/DEBIAN/$script"
@@ -122,7 +122,7 @@ models=${MODELS:-$TOP/models/built}
 [ -d "$models" ] || exit 0
 more=$work/edged-models
 mkdir -p "$more/usr/share/edged/models" "$more/usr/share/doc/edged-models"
-# The makers' own files alone: the graphs are built from them on the box, for its own versions.
+# Only upstream's files: the graphs are built from them on the device, for its own versions.
 find "$models" -maxdepth 2 -type f \( -name '*.ort' -o -name '*.onnx' -o -name '*.bin' \) -exec cp -t "$more/usr/share/edged/models" {} +
 cp "$TOP/models/NOTICES.md" "$more/usr/share/doc/edged-models/copyright"
 control "$more" <<FIELDS
@@ -133,8 +133,8 @@ Maintainer: edged <edged@localhost>
 Section: sound
 Priority: optional
 Enhances: edged
-Description: models of edged, for boxes without a network
- What \`edged models fetch\` would bring: the recogniser (English), voice
- activity and turn ends.
+Description: models of edged, for devices without a network
+ What \`edged models fetch\` would download: the models for speech recognition
+ (English), voice activity detection and turn ends.
 FIELDS
 pack "$more"

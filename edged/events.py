@@ -1,7 +1,7 @@
-"""The messages a session speaks: frozen types, to and from their JSON form.
+"""The messages of a session, as frozen types with a JSON form.
 
-The vocabulary is Gradium's speech-to-text contract (one `type` per message), plus `turn`, which
-is ours. Times are seconds of stream time: 0 is the first sample of the session.
+The vocabulary is that of Gradium's speech-to-text API (each message has a `type`), plus `turn`,
+which edged adds. Times are seconds of stream time: 0 is the first sample of the session.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ HORIZONS_S = (0.5, 1.0, 2.0)
 
 
 def _seconds(value: float) -> float:
-    """Milliseconds are all a 24 ms frame can say."""
+    """Rounds to milliseconds: the recogniser's frames of 24 ms do not tell more."""
     return round(float(value), 3)
 
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """The session is accepted."""
+    """The session was accepted."""
 
     type: ClassVar[str] = "ready"
     request_id: str
@@ -47,7 +47,7 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """One committed word, never revised, without spaces at its ends."""
+    """One committed word or word group: never revised, no spaces at its ends."""
 
     type: ClassVar[str] = "text"
     text: str
@@ -65,7 +65,7 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class EndText:
-    """When the last `text` ended."""
+    """The end time of the last `text`."""
 
     type: ClassVar[str] = "end_text"
     stop_s: float
@@ -77,10 +77,11 @@ class EndText:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One per 80 ms of audio, always.
+    """Sent for each 80 ms of audio, always.
 
-    `inactivity` holds P(nobody speaks in the next 0.5, 1.0, 2.0 s), not increasing;
-    0.0 while the model has no opinion. `step_idx` counts from 0 and never resets.
+    step_idx: counts from 0 and never resets.
+    inactivity: P(nobody speaks in the next 0.5, 1.0, 2.0 s), not increasing; 0.0 while it is
+        unknown.
     """
 
     type: ClassVar[str] = "step"
@@ -102,7 +103,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """A word of a turn."""
+    """A word with its times."""
 
     text: str
     start_s: float
@@ -118,9 +119,9 @@ class Word:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """A speaker has finished: the whole turn, decoded once more with full context.
+    """A speaker has finished: the whole turn, decoded again with full context.
 
-    `confidence` is the geometric mean of the token probabilities, 0..1; None if unknown.
+    confidence: geometric mean of the token probabilities, 0..1; None if unknown.
     """
 
     type: ClassVar[str] = "turn"
@@ -143,7 +144,7 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Flushed:
-    """Everything before the flush is answered. `flush_id` is echoed exactly as it came."""
+    """Everything before the flush has been answered. `flush_id` is echoed exactly as it came."""
 
     type: ClassVar[str] = "flushed"
     flush_id: int | str
@@ -154,7 +155,7 @@ class Flushed:
 
 @dataclass(frozen=True, slots=True)
 class EndOfStream:
-    """All done."""
+    """The last message of a session."""
 
     type: ClassVar[str] = "end_of_stream"
 
@@ -164,7 +165,7 @@ class EndOfStream:
 
 @dataclass(frozen=True, slots=True)
 class Error:
-    """`code` is 1008 (the caller's fault) or 1011 (ours)."""
+    """Something went wrong. `code` is 1008 (caused by the client) or 1011 (by edged)."""
 
     type: ClassVar[str] = "error"
     message: str
@@ -178,14 +179,14 @@ Event: TypeAlias = Ready | Text | EndText | Step | Turn | Flushed | EndOfStream 
 
 
 def to_json(message: Mapping[str, Any]) -> str:
-    """UTF-8 JSON with a stable key order and no NaN."""
+    """Encodes a message as JSON with keys in the order given, unescaped Unicode and no NaN."""
     return json.dumps(message, ensure_ascii=False, allow_nan=False, separators=(", ", ": "))
 
 
 def from_wire(message: Mapping[str, Any]) -> Event:
-    """The inverse of `wire()`. Unknown keys are ignored.
+    """Decodes what `wire()` gives. Unknown keys are ignored.
 
-    Raises ValueError for an unknown type or a missing or mistyped field.
+    Raises ValueError for an unknown type and for a missing or mistyped field.
     """
     kind = message.get("type")
     try:
@@ -228,6 +229,6 @@ def from_wire(message: Mapping[str, Any]) -> Event:
                 return EndOfStream()
             case "error":
                 return Error(str(message["message"]), int(message["code"]))
-    except (KeyError, TypeError, ValueError) as problem:
-        raise ValueError(f"a {kind!r} message is malformed: {problem!r}") from problem
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"a {kind!r} message is malformed: {error!r}") from error
     raise ValueError(f"unknown message type {kind!r}")

@@ -1,4 +1,4 @@
-"""What a client may ask of one session: the keys of `json_config` and their bounds."""
+"""The options of one session: the keys of `json_config` and their bounds."""
 
 from __future__ import annotations
 
@@ -15,15 +15,17 @@ LANGUAGES = ("en",)
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """Settings of one session. All may change while it runs (`Session.configure`).
+    """Options of one session. All may change while it runs (`Session.configure`).
 
-    delay_in_frames: steps of 80 ms between a word's end and its `text`.
-    temp: 0 is the likeliest text; above, the uncommitted words are sampled with `seed`.
-    padding_bonus: -4..4; negative commits sooner, positive waits for more agreement.
-    vad_threshold: speech probability that opens the voice gate.
-    turn_threshold: a turn closes when P(silent for 2 s) exceeds it.
-    turn_silence_ms: bounds the wait for a turn's end while the turn model is unsure.
-    turns: whether `turn` messages are sent (sockets must ask for them).
+    delay_in_frames: steps of 80 ms between the end of a word and its `text`.
+    temp: 0 gives the most probable text; above 0, uncommitted words are sampled.
+    padding_bonus: -4..4; below 0 words are committed sooner, above 0 with more agreement.
+    language: that of the recogniser.
+    seed: of the sampling.
+    vad_threshold: the probability of speech that opens the voice gate.
+    turn_threshold: P(nobody speaks for 2 s) above which the end of a turn is likely.
+    turn_silence_ms: scales the silence that closes a turn (`edged.vad.endpoint.Endpoint`).
+    turns: whether `turn` messages are given; clients of the API server have to ask for them.
     """
 
     delay_in_frames: int = 10
@@ -64,17 +66,20 @@ def from_json_config(
     base: Options = Options(),
     languages: tuple[str, ...] = LANGUAGES,
 ) -> Options:
-    """Options from a `json_config`, an object or a string holding one; `base` gives the rest.
+    """Reads the options of a `json_config`, which is an object or a string that holds one.
 
-    Unknown keys are ignored. Raises RequestError (1008) that names the key and what it allows.
+    base: gives what the configuration does not.
+    languages: what `language` may be.
+
+    Unknown keys are ignored. Raises RequestError (1008), which names the key and what it allows.
     """
     if config is None or config == "":
         return base
     if isinstance(config, str):
         try:
             config = json.loads(config)
-        except (ValueError, RecursionError) as problem:
-            raise RequestError(f"json_config is not valid JSON: {problem}") from None
+        except (ValueError, RecursionError) as error:
+            raise RequestError(f"json_config is not valid JSON: {error}") from None
     if not isinstance(config, Mapping):
         raise RequestError("json_config must be a JSON object or a string holding one")
     changed: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""How long the steps of a run took, measured from outside the session."""
+"""Measures how long the steps of a run take, from outside the session."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ STEP_MS = STEP_S * 1000
 class RunStats:
     """Wall time of each step, and the CPU time of the process since the start of the run.
 
-    Four bytes a step: 10 hours of audio are 1.8 MB.
+    step_ms: milliseconds, four bytes each: 10 hours of audio take 1.8 MB.
     """
 
     step_ms: array[float] = field(default_factory=lambda: array("f"))
@@ -33,17 +33,17 @@ class RunStats:
 
     @property
     def cpu_s(self) -> float:
-        """User and system time of all threads."""
+        """CPU seconds, user and system, of all threads."""
         return time.process_time() - self._cpu_start
 
 
 def percentile(values: Sequence[float], percent: float) -> float | None:
-    """None where there are no values: unknown, not zero."""
+    """The value below which `percent` of the values lie; None if there are no values."""
     return float(np.percentile(values, percent)) if len(values) else None
 
 
 def summary(stats: RunStats) -> str:
-    """One line for people."""
+    """One line of text for people."""
     if not stats.step_ms:
         return "0 steps"
     p50, p99 = (percentile(stats.step_ms, p) for p in (50, 99))

@@ -1,4 +1,4 @@
-"""The wire vocabulary, byte for byte, and back."""
+"""The messages on the wire, byte for byte, and back."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_a_flush_id_is_echoed_as_it_came(flush_id: int | str) -> None:
     assert (type(echoed), echoed) == (type(flush_id), flush_id)
 
 
-def test_seconds_are_derived_from_the_step_so_that_months_do_not_drift() -> None:
+def test_total_duration_is_derived_from_the_step_and_does_not_drift() -> None:
     month = 30 * 24 * 3600
     step = Step(int(month / 0.08) - 1)
     assert step.wire()["total_duration_s"] == month
@@ -87,7 +87,7 @@ def test_seconds_are_derived_from_the_step_so_that_months_do_not_drift() -> None
         {"type": "text", "text": "x", "start_s": None},
     ],
 )
-def test_what_is_no_message_is_refused(message: dict[str, object]) -> None:
+def test_a_malformed_message_is_refused(message: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=r"unknown message|malformed"):
         from_wire(message)
 

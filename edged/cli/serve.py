@@ -1,4 +1,4 @@
-"""`edged serve`: the door alone, on a machine without microphone and broker."""
+"""`edged serve`: the API server alone, on a machine without microphone and broker."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ DEFAULT_LISTEN = "127.0.0.1:8765"
 
 
 def serve(env_file: Path | None = None, flags: Mapping[str, Any] | None = None) -> int:
-    """Until SIGTERM or SIGINT. Raises an EdgedError if it cannot begin; else the exit code."""
+    """Runs until SIGTERM or SIGINT and returns the exit code. Raises an EdgedError if the server
+    cannot be started."""
     settings = load(env_file, dict(flags or {})).settings
     if not settings.listen:
         settings = settings.model_copy(update={"listen": DEFAULT_LISTEN})
@@ -27,8 +28,8 @@ def serve(env_file: Path | None = None, flags: Mapping[str, Any] | None = None) 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     models = loader.load(settings.models_dir, settings.model, settings.threads)
-    lent = factory.source(lambda: models, lambda: settings)
-    api_server = factory.api_server(settings, lent, lambda: {"cpu_temp": cpu_temp_c()})
+    sessions = factory.session_provider(lambda: models, lambda: settings)
+    api_server = factory.api_server(settings, sessions, lambda: {"cpu_temp": cpu_temp_c()})
     api_server.start()
     try:
         api_server.wait_open()

@@ -163,13 +163,13 @@ class Daemon:
 
     def _make_api_server(self, settings: Settings) -> ApiServer:
         """Raises ConfigError if its packages or its certificate are missing."""
-        lent = factory.source(
+        sessions = factory.session_provider(
             lambda: self._engine.models,
             lambda: self._keeper.settings,
             lambda: self._engine.waiting >= MICROPHONE_FIRST,
         )
         api_server = factory.api_server(
-            settings, lent, self._vitals, self._problems, True, self._on_mute
+            settings, sessions, self._vitals, self._problems, True, self._on_mute
         )
         self._vigil.heartbeats.watch("api", lambda: time.monotonic() - api_server.heartbeat)
         return api_server
@@ -220,7 +220,7 @@ class Daemon:
                 latency_ms = max(0.0, heard_s - event.stop_s) * 1000
             self._publisher.event(event, latency_ms)
         if self._api_server is not None:
-            self._api_server.heard(events)
+            self._api_server.publish_events(events)
 
     def _on_speaking(self, speaking: bool) -> None:
         """On the engine's thread."""
@@ -230,7 +230,7 @@ class Daemon:
         """A state, to the broker and to who follows at the door."""
         self._publisher.state(name, value)
         if self._api_server is not None:
-            self._api_server.state(name, value)
+            self._api_server.publish_state(name, value)
 
     def _on_mute(self, muted: bool) -> None:
         """Asked for at the door, on its thread."""

@@ -1,7 +1,7 @@
-"""The door: a thread with one event loop that serves HTTP and WebSockets.
+"""The API server: a thread with one event loop that serves HTTP and WebSockets.
 
-Whatever goes on here, the microphone is not disturbed: recognition runs on the crew's threads,
-which stand back for it, and a port that cannot be had is tried again.
+The microphone is never disturbed: recognition runs on worker threads that give way to it, and if
+the port cannot be opened, it is tried again.
 """
 
 from __future__ import annotations
@@ -9,278 +9,244 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import socket
-import ssl
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from aiohttp import web
 
-from edged.errors import ConfigError, EdgedError, PeerError
+from edged.errors import EdgedError, PeerError
 from edged.events import Event
-from edged.logs import log_event
+from edged.logs import log_event, log_exception
+from edged.server.access import AccessControl
+from edged.server.connection_limits import ConnectionLimits
+from edged.server.gradium_api import GradiumApi
+from edged.server.http_context import HttpContext
+from edged.server.listener import REQUEST_S, ListenAddress, Listener
 from edged.server.metrics import Metrics
-from edged.server.routes import Access, App
-from edged.server.streams import Source, Streams
+from edged.server.routes import Routes
+from edged.server.stream_pool import SessionProvider, StreamPool
 from edged.server.subscribers import state_message
 
-MAX_CONNECTIONS = 128
-STOP_S = 1.0  # for answers that are under way when the door closes
-REQUEST_S = 10.0  # from connecting, or the last answer, to a whole request's headers
-# What the kernels hold of a client that sends a file faster than it is heard. Its pings wait behind
-# that, and most libraries give up after 20 s: the 6 MB that kernels hold by themselves cost the
-# clients of a board that hears at twice real time their connection.
-RECEIVE_BYTES = 1 << 15
-SEGMENT_BYTES = 1400  # the client's own buffer grows with these; on loopback they have 64 kB
-RETRY_S = (1.0, 2.0, 5.0, 10.0, 30.0)  # between attempts at a port that is taken
+STOP_S = 1.0  # for answers that are being sent when the server stops
+LAST_WORDS_S = 0.1  # for sending the last messages to WebSockets
+RETRY_S = (1.0, 2.0, 5.0, 10.0, 30.0)  # between attempts to open a port that is in use
 _TICK_S = 1.0
-_FULL = (
-    b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain\r\nConnection: close\r\n"
-    b"Content-Length: 21\r\n\r\ntoo many connections\n"
-)
 
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Address:
-    """Where to listen. `cert_file` (with its key) makes it TLS; port 0 takes any."""
-
-    host: str
-    port: int
-    cert_file: Path | None = None
-    key_file: Path | None = None
-
-    def tls(self) -> ssl.SSLContext | None:
-        """Raises ConfigError for files that cannot be used."""
-        if self.cert_file is None:
-            return None
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        try:
-            context.load_cert_chain(self.cert_file, self.key_file)
-        except (OSError, ssl.SSLError) as problem:
-            reason = getattr(problem, "strerror", None) or problem
-            raise ConfigError(
-                f"EDGED_TLS_CERT_FILE {self.cert_file} and its key cannot be used: {reason}"
-            ) from None
-        return context
-
-
 class ApiServer:
-    """`start`, `stop` and `heard` may be called from any thread. The constructor opens nothing."""
+    """`start`, `stop` and the `publish_` methods may be called from any thread."""
 
     def __init__(
         self,
-        address: Address,
-        access: Access,
-        source: Source,
+        address: ListenAddress,
+        access: AccessControl,
+        sessions: SessionProvider,
         max_streams: int,
         health: Callable[[], Mapping[str, Any]] = dict,
         problems: Callable[[], list[str]] = list,
         microphone: bool = False,
-        mute: Callable[[bool], None] | None = None,
+        set_mute: Callable[[bool], None] | None = None,
     ) -> None:
-        """`health` and `problems` are the daemon's, for /metrics and /healthz. `microphone`: its
-        events come by `heard`. `mute` asks for it; it is called on the door's thread."""
+        """Opens nothing yet.
+
+        health: the daemon's health, for `/metrics`.
+        problems: what `/healthz` should report, as sentences.
+        microphone: whether `publish_events` will be called with the microphone's events.
+        set_mute: called on the server's thread when a client wants to mute or unmute.
+        """
         self.heartbeat = time.monotonic()
         self.url = ""  # once it is open
+        self.metrics = Metrics()
+        self.streams = StreamPool(sessions, max_streams, self.metrics)
+        self.access = access
+        self.gradium: GradiumApi | None = None  # once it is open
         self._address = address
-        self._access = access
         self._problems = problems
         self._health = health
         self._microphone = microphone
-        self._mute = mute
-        self._states: dict[str, str] = {}  # `state` messages: the last of each name
-        self._metrics = Metrics()
-        self._streams = Streams(source, max_streams, self._metrics)
-        self._app: App | None = None
+        self._set_mute = set_mute
+        self._states: dict[str, str] = {}  # the latest `state` message of each name
+        self._routes: Routes | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping: asyncio.Event | None = None
-        self._stop_asked = False
+        self._stop_requested = False
         self._opened = threading.Event()
-        self._problem: EdgedError | None = None
-        self._tls: ssl.SSLContext | None = None
+        self._error: EdgedError | None = None
+        self._tls = None
         self._thread = threading.Thread(target=self._main, name="api", daemon=True)
 
     def start(self) -> None:
-        """Returns at once: a port that cannot be had now may be free later. Raises ConfigError for
-        a certificate that cannot be used."""
+        """Starts the thread and returns at once: a port that is in use now may be free later.
+        Raises ConfigError if the certificate cannot be used."""
         self._tls = self._address.tls()
         self._thread.start()
 
     def wait_open(self, timeout_s: float = 10.0) -> str:
-        """The URL. Raises PeerError if it cannot be opened now."""
+        """Waits until the server is open and returns its URL. Raises PeerError if the first
+        attempt to open the port failed."""
         self._opened.wait(timeout_s)
-        if self._problem is not None or not self.url:
-            raise self._problem or PeerError("the door could not be opened in time")
+        if self._error is not None or not self.url:
+            raise self._error or PeerError("the API server could not be opened in time")
         return self.url
 
     def stop(self, timeout_s: float = 3.0) -> None:
-        """Tells everybody who is connected, and closes."""
-        self._stop_asked = True
+        """Sends every client an error, closes, and waits for that up to `timeout_s`."""
+        self._stop_requested = True
         loop, stopping = self._loop, self._stopping
         if loop is not None and stopping is not None and not loop.is_closed():
-            with contextlib.suppress(RuntimeError):  # it has just ended
+            with contextlib.suppress(RuntimeError):  # the loop has just been closed
                 loop.call_soon_threadsafe(stopping.set)
         if self._thread.is_alive():
             self._thread.join(timeout_s)
 
-    def heard(self, events: Sequence[Event]) -> None:
-        """The microphone's events, on the engine's thread. Never blocks."""
-        if self._app is not None:
-            self._app.followers.tell(events)
+    @property
+    def is_alive(self) -> bool:
+        """Whether the thread runs."""
+        return self._thread.is_alive()
 
-    def state(self, name: str, value: Mapping[str, Any] | str) -> None:
-        """What followers who ask for states are told, now and when they come. Never blocks."""
+    @property
+    def subscribers(self) -> int:
+        """The number of clients that receive the microphone's events."""
+        return self._routes.subscribers.count if self._routes is not None else 0
+
+    def publish_events(self, events: Sequence[Event]) -> None:
+        """Sends the microphone's events to the subscribers. Never blocks."""
+        if self._routes is not None:
+            self._routes.subscribers.publish(events)
+
+    def publish_state(self, name: str, value: Mapping[str, Any] | str) -> None:
+        """Sends a state to the subscribers that want states, now and when they connect. Never
+        blocks."""
         message = state_message(name, value)
-        self._states = {**self._states, name: message}  # replaced whole: the loop reads it
-        if self._app is not None:
-            self._app.followers.tell_state(message)
+        self._states = {**self._states, name: message}  # replaced: the event loop reads it
+        if self._routes is not None:
+            self._routes.subscribers.publish_state(message)
 
-    # -- the door's thread
+    # -- on the server's thread
 
     def _main(self) -> None:
-        # A broken request is the client's affair: it is answered, and not logged line by line.
+        # A malformed request is answered; it is not worth a log line.
         logging.getLogger("aiohttp").setLevel(logging.CRITICAL)
         try:
             asyncio.run(self._run())
         except Exception:
-            _log.exception("the door failed", extra={"EDGED_CODE": "api-failed"})
+            log_exception(_log, "api-failed", "the API server failed")
         finally:
             self._opened.set()
 
     async def _run(self) -> None:
         self._loop = asyncio.get_running_loop()
+        self._loop.set_exception_handler(_LoopErrors())
         self._stopping = asyncio.Event()
-        app = App(
-            self._access,
-            self._streams,
-            self._metrics,
+        context = HttpContext(self.access, self.streams, self.metrics)
+        gradium = GradiumApi(context)
+        routes = Routes(
+            context,
+            [gradium],
             self._problems,
             self._microphone,
             lambda: list(self._states.values()),
-            self._mute,
+            self._set_mute,
         )
-        self._metrics.open(app.gauges(), lambda: self._streams.model_name)
-        self._metrics.watch(self._health)
+        gauges = routes.gauges() | {
+            "sockets": ("Open WebSockets for speech.", lambda: len(gradium.connections))
+        }
+        self.metrics.add_gauges(gauges, lambda: self.streams.model_name)
+        self.metrics.add_health(self._health)
         runner = web.AppRunner(
-            app.application(),
+            routes.application(),
             access_log=None,
             handle_signals=False,
             keepalive_timeout=REQUEST_S,
             shutdown_timeout=STOP_S,
         )
         await runner.setup()
-        self._streams.start()
+        self.streams.start()
         try:
-            server = await self._bind(runner)
-            if server is not None:
-                self._app = app
-                await self._serve(runner, app)
-                server.close()
-                app.stop()
-                await asyncio.sleep(0.1)  # for the last words
+            listener = await self._open(runner, routes)
+            if listener is not None:
+                self._routes, self.gradium = routes, gradium
+                await self._serve(listener)
+                listener.close()
+                routes.stop()
+                await asyncio.sleep(LAST_WORDS_S)
         finally:
-            self._streams.stop()
+            self.streams.stop()
             await runner.cleanup()
 
-    async def _serve(self, runner: web.AppRunner, app: App) -> None:
-        """Looks after the connections until the end."""
+    async def _serve(self, listener: Listener) -> None:
+        """Runs until the server is stopped."""
         assert self._stopping is not None
-        patience: dict[Any, float] = {}
-        while not self._stopping.is_set() and not self._stop_asked:
+        while not self._stopping.is_set() and not self._stop_requested:
             self.heartbeat = time.monotonic()
-            patience = _dismiss_idle(runner, app, patience)
+            listener.drop_idle()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), _TICK_S)
 
-    async def _bind(self, runner: web.AppRunner) -> asyncio.Server | None:
-        """Until it succeeds; None if the end comes first."""
+    async def _open(self, runner: web.AppRunner, routes: Routes) -> Listener | None:
+        """Tries to open the port until that succeeds; None if the server is stopped first."""
         assert self._stopping is not None
-        assert self._loop is not None
+        assert runner.server is not None
+        listener = Listener(
+            self._address,
+            runner.server,
+            ConnectionLimits(),
+            self.metrics,
+            self._tls,
+            routes.health,
+        )
         attempt = 0
-        while not self._stop_asked:
+        while not self._stop_requested:
             try:
-                server = await self._loop.create_server(
-                    lambda: self._protocol(runner),
-                    self._address.host,
-                    self._address.port,
-                    ssl=self._tls,
-                    ssl_handshake_timeout=REQUEST_S if self._tls else None,
-                    start_serving=False,
-                )
-                _keep_buffers_small(server)
-                await server.start_serving()
+                await listener.bind()
             except OSError as problem:
-                self._could_not(problem, first=attempt == 0)
+                self._open_failed(problem, first=attempt == 0)
                 wait_s = RETRY_S[min(attempt, len(RETRY_S) - 1)]
                 until = time.monotonic() + wait_s
-                while time.monotonic() < until and not self._stop_asked:
+                while time.monotonic() < until and not self._stop_requested:
                     self.heartbeat = time.monotonic()
                     with contextlib.suppress(TimeoutError):
                         await asyncio.wait_for(self._stopping.wait(), min(_TICK_S, wait_s))
                 attempt += 1
                 continue
-            self._is_open(server)
-            return server
+            self._open_succeeded(listener)
+            return listener
         return None
 
-    def _protocol(self, runner: web.AppRunner) -> asyncio.Protocol:
-        assert runner.server is not None
-        if len(runner.server.connections) >= MAX_CONNECTIONS:
-            self._metrics.refused.labels("connections").inc()
-            return _Full()
-        return runner.server()
-
-    def _is_open(self, server: asyncio.Server) -> None:
-        port = server.sockets[0].getsockname()[1]
+    def _open_succeeded(self, listener: Listener) -> None:
         host = f"[{self._address.host}]" if ":" in self._address.host else self._address.host
-        self.url = f"{'https' if self._tls else 'http'}://{host}:{port}"
-        self._problem = None
-        log_event(_log, logging.INFO, "api-open", f"the door is open at {self.url}/api/")
+        self.url = f"{'https' if self._tls else 'http'}://{host}:{listener.port}"
+        self._error = None
+        log_event(_log, logging.INFO, "api-open", f"the API server listens at {self.url}/api/")
         self._opened.set()
 
-    def _could_not(self, problem: OSError, first: bool) -> None:
+    def _open_failed(self, problem: OSError, first: bool) -> None:
         address = f"{self._address.host}:{self._address.port}"
         reason = problem.strerror or problem
-        self._problem = PeerError(f"EDGED_LISTEN {address} cannot be opened: {reason}")
+        self._error = PeerError(f"EDGED_LISTEN {address} cannot be opened: {reason}")
         if first:
-            log_event(_log, logging.WARNING, "api-closed", f"{self._problem}; it is tried again")
+            log_event(
+                _log, logging.WARNING, "api-not-open", f"{self._error}; it will be tried again"
+            )
         self._opened.set()
 
 
-def _keep_buffers_small(server: asyncio.Server) -> None:
-    """Each connection inherits it."""
-    for listener in server.sockets:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BYTES)
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, SEGMENT_BYTES)
+class _LoopErrors:
+    """Logs the first unhandled exception of the event loop, and counts the others.
 
+    What clients do to their connections ends up here, so that a line for each would let them fill
+    the log.
+    """
 
-class _Full(asyncio.Protocol):
-    """Answers one connection too many."""
+    def __init__(self) -> None:
+        self._count = 0
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        transport.write(_FULL)
-        transport.close()
-
-
-def _dismiss_idle(
-    runner: web.AppRunner, app: App, patience: Mapping[Any, float]
-) -> dict[Any, float]:
-    """Cuts connections that have sent no whole request for too long (slow loris). `patience` is
-    when each of them was first seen idle."""
-    assert runner.server is not None
-    now, still = time.monotonic(), {}
-    for connection in runner.server.connections:
-        if connection in app.busy:
-            continue
-        since = still[connection] = patience.get(connection, now)
-        if now - since > REQUEST_S and connection.transport is not None:
-            connection.transport.abort()
-    return still
+    def __call__(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        self._count += 1
+        if self._count == 1:
+            message = f"unhandled error in the API server: {context.get('message')}"
+            log_exception(_log, "api-loop-error", message, context.get("exception"))

@@ -1,5 +1,7 @@
-"""`/kiosk/`: the captions page of this box. Plain files, for anybody who reaches the door: what is
-worth protecting, the events, asks for the key."""
+"""Serves the captions page at `/kiosk/`.
+
+Its files are public; the events that it shows are protected by the API key.
+"""
 
 from __future__ import annotations
 
@@ -10,37 +12,37 @@ from aiohttp import web
 from edged import resources
 
 _HEADERS = {
-    "Cache-Control": "no-cache",  # asked for again after an upgrade; the page keeps its own copy
+    "Cache-Control": "no-cache",  # checked again after an upgrade; the page keeps its own copy
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
-    # In a frame of another site's page a click that was meant for that page would mute. What else
-    # the page may do stands in index.html: a browser obeys both policies.
+    # In a frame of a foreign page, a click that was meant for that page could mute the device.
+    # index.html has the rest of the policy: a browser obeys both.
     "Content-Security-Policy": "frame-ancestors 'none'",
     "X-Frame-Options": "DENY",
 }
 _TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 
 
-def add_to(app: web.Application) -> None:
-    """Serves the files that are there now, by their names, and nothing else."""
+def add_routes(app: web.Application) -> None:
+    """Adds routes for the files that exist now, by their names, and for nothing else."""
     folder = resources.captions_page()
     files = {file.name: file for file in folder.iterdir()} if folder.is_dir() else {}
 
-    async def serve(request: web.Request) -> web.StreamResponse:
+    async def serve_file(request: web.Request) -> web.StreamResponse:
         file = files.get(request.match_info["name"] or "index.html")
         if file is None:
             raise web.HTTPNotFound
-        return _answer(file)
+        return _response(file)
 
-    async def to_page(request: web.Request) -> web.StreamResponse:
+    async def redirect(request: web.Request) -> web.StreamResponse:
         raise web.HTTPFound("/kiosk/")
 
-    app.router.add_get("/kiosk/{name:[a-z.]*}", serve)
-    app.router.add_get("/kiosk", to_page)
-    app.router.add_get("/", to_page)
+    app.router.add_get("/kiosk/{name:[a-z.]*}", serve_file)
+    app.router.add_get("/kiosk", redirect)
+    app.router.add_get("/", redirect)
 
 
-def _answer(file: Path) -> web.FileResponse:
+def _response(file: Path) -> web.FileResponse:
     headers = dict(_HEADERS)
     headers["Content-Type"] = _TYPES.get(file.suffix, "text/html") + "; charset=utf-8"
     return web.FileResponse(file, headers=headers)

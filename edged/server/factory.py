@@ -1,4 +1,7 @@
-"""From settings to a door: what the daemon and `edged serve` have in common."""
+"""Makes an API server from settings, for the daemon and for `edged serve`.
+
+The packages that the server needs are optional: they are imported only here.
+"""
 
 from __future__ import annotations
 
@@ -12,53 +15,55 @@ from edged.errors import ConfigError
 
 if TYPE_CHECKING:
     from edged.server.api_server import ApiServer
-    from edged.server.streams import Source
+    from edged.server.stream_pool import SessionProvider
 
 
-def source(
+def session_provider(
     models: Callable[[], Any],
     settings: Callable[[], Settings],
-    give_way: Callable[[], bool] | None = None,
-) -> Source:
-    """Of sessions through the door: the daemon's models and settings of that moment."""
-    _need_packages()
-    from edged.server.streams import Source
+    microphone_waits: Callable[[], bool] | None = None,
+) -> SessionProvider:
+    """Gives each session the models and settings of that moment. Raises ConfigError if a package
+    is missing."""
+    _check_packages()
+    from edged.server.stream_pool import SessionProvider
 
-    return Source(models, lambda: settings().options(), give_way)
+    return SessionProvider(models, lambda: settings().options(), microphone_waits)
 
 
 def api_server(
     settings: Settings,
-    lent: Source,
+    sessions: SessionProvider,
     health: Callable[[], Mapping[str, Any]],
     problems: Callable[[], list[str]] = list,
     microphone: bool = False,
-    mute: Callable[[bool], None] | None = None,
+    set_mute: Callable[[bool], None] | None = None,
 ) -> ApiServer:
-    """Not yet open. Raises ConfigError where the door's packages are not installed."""
-    _need_packages()
-    from edged.server.access import Origins, own_names
-    from edged.server.api_server import Address, ApiServer
-    from edged.server.routes import Access
+    """An API server that is not open yet; see ApiServer for the arguments. Raises ConfigError if a
+    package is missing."""
+    _check_packages()
+    from edged.server.access import AccessControl, Origins, own_names
+    from edged.server.api_server import ApiServer
+    from edged.server.listener import ListenAddress
 
     host, port = split_host_port(settings.listen)
     listed = (origin.strip().rstrip("/") for origin in settings.listen_origins.split(","))
     key = settings.api_key.get_secret_value() if settings.api_key else None
     return ApiServer(
-        Address(host, port, settings.tls_cert_file, settings.tls_key_file),
-        Access(key, Origins(frozenset(filter(None, listed)), own_names() | {host.lower()})),
-        lent,
+        ListenAddress(host, port, settings.tls_cert_file, settings.tls_key_file),
+        AccessControl(key, Origins(frozenset(filter(None, listed)), own_names() | {host.lower()})),
+        sessions,
         settings.max_streams,
         health,
         problems,
         microphone,
-        mute,
+        set_mute,
     )
 
 
-def _need_packages() -> None:
+def _check_packages() -> None:
     for package in ("aiohttp", "av", "prometheus_client"):
         if find_spec(package) is None:
             raise ConfigError(
-                f"EDGED_LISTEN needs the Python package {package}, from edged's extra `door`"
+                f"EDGED_LISTEN needs the Python package {package}, from edged's extra `api`"
             )

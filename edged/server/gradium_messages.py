@@ -1,24 +1,24 @@
-"""What a client may say: one JSON object per message, checked here and nowhere else."""
+"""The messages of Gradium's clients: one JSON object each, parsed and checked."""
 
 from __future__ import annotations
 
-import base64
 import binascii
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from edged.errors import RequestError
+from edged.options import Options, from_json_config
+from edged.server import json_limits
 
 Id: TypeAlias = int | str
-MAX_ID = 256  # characters of an id that is echoed
+MAX_ID = 256  # characters of an id that is sent back
 _LARGEST = 2**63
 
 
 @dataclass(frozen=True, slots=True)
-class Setup:
-    """Begins a request. `json_config` is checked where the options are made."""
+class SetupMessage:
+    """Begins a request. `session_options` checks `model_name` and `json_config`."""
 
     client_req_id: Id | None = None
     model_name: str = "default"
@@ -29,39 +29,47 @@ class Setup:
 
 
 @dataclass(frozen=True, slots=True)
-class Audio:
+class AudioMessage:
+    """Audio in the input format of the request, in pieces of any size."""
+
     data: bytes
     client_req_id: Id | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Flush:
+class FlushMessage:
+    """Asks for all words of the audio so far, and then `flushed` with the same id."""
+
     flush_id: Id
     client_req_id: Id | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class End:
+class EndMessage:
+    """No more audio follows in this request."""
+
     client_req_id: Id | None = None
 
 
-Message: TypeAlias = Setup | Audio | Flush | End
+Message: TypeAlias = SetupMessage | AudioMessage | FlushMessage | EndMessage
 
 
 class MessageError(RequestError):
-    """`client_req_id`: of the request that the message was meant for, if that could be read."""
+    """A message that is wrong. `client_req_id` is its request, as far as that could be read."""
 
-    def __init__(self, sentence: str, client_req_id: Id | None = None) -> None:
-        super().__init__(sentence)
+    def __init__(self, message: str, client_req_id: Id | None = None) -> None:
+        super().__init__(message)
         self.client_req_id = client_req_id
 
 
 def parse(text: str) -> Message:
-    """Raises MessageError: one sentence on what is wrong and what is allowed."""
+    """Parses one message. Raises MessageError, which names what is wrong and what is allowed."""
     try:
-        message = json.loads(text)
-    except (ValueError, RecursionError):
-        raise MessageError("a message must be one JSON object; this is not valid JSON") from None
+        message = json_limits.loads(text)
+    except ValueError:
+        raise MessageError(
+            "a message must be one JSON object; this is not valid JSON, or has too many values"
+        ) from None
     if not isinstance(message, dict):
         raise MessageError("a message must be a JSON object")
     client_req_id = _id(message, "client_req_id")
@@ -73,17 +81,33 @@ def parse(text: str) -> Message:
         raise MessageError(str(problem), client_req_id) from None
 
 
+def session_options(setup: SetupMessage, model_name: str, base: Options) -> Options:
+    """The options that a setup asks for; `base` gives the rest.
+
+    `model_name` is the model in use. Raises RequestError that names what is allowed.
+    """
+    known = ("default", model_name)
+    if setup.model_name not in known:
+        raise RequestError(f"model_name must be {' or '.join(known)}, not {setup.model_name!r:.60}")
+    if isinstance(setup.json_config, str):
+        try:
+            json_limits.check_config(setup.json_config)
+        except ValueError as problem:
+            raise RequestError(f"json_config is too large: {problem}") from None
+    return from_json_config(setup.json_config, base)
+
+
 def _parsed(message: dict[str, Any], client_req_id: Id | None) -> Message:
     match message.get("type"):
         case "audio":
-            return Audio(_audio(message.get("audio")), client_req_id)
+            return AudioMessage(_audio(message.get("audio")), client_req_id)
         case "flush":
             flush_id = _id(message, "flush_id")
             if flush_id is None:
                 raise RequestError("flush needs a flush_id: a whole number or a string")
-            return Flush(flush_id, client_req_id)
+            return FlushMessage(flush_id, client_req_id)
         case "end_of_stream":
-            return End(client_req_id)
+            return EndMessage(client_req_id)
         case "setup":
             return _setup(message, client_req_id)
         case kind:
@@ -92,11 +116,11 @@ def _parsed(message: dict[str, Any], client_req_id: Id | None) -> Message:
             )
 
 
-def _setup(message: dict[str, Any], client_req_id: Id | None) -> Setup:
+def _setup(message: dict[str, Any], client_req_id: Id | None) -> SetupMessage:
     config = message.get("json_config")
     if config is not None and not isinstance(config, dict | str):
         raise RequestError("json_config must be a JSON object or a string holding one")
-    return Setup(
+    return SetupMessage(
         client_req_id,
         _string(message, "model_name", "default"),
         _string(message, "input_format", "wav"),
@@ -110,13 +134,13 @@ def _audio(encoded: object) -> bytes:
     if not isinstance(encoded, str):
         raise RequestError("audio must be a string of base64")
     try:
-        return base64.b64decode(encoded, validate=True)
-    except (binascii.Error, ValueError):
+        return binascii.a2b_base64(encoded, strict_mode=True)
+    except ValueError:  # binascii.Error is one
         raise RequestError("audio is not valid base64") from None
 
 
 def _id(message: dict[str, Any], key: str) -> Id | None:
-    """An id is echoed exactly as it came, so it must be something that can be."""
+    """An id is sent back exactly as it came, so it must be something that can be encoded."""
     value = message.get(key)
     if value is None:
         return None
@@ -128,7 +152,7 @@ def _id(message: dict[str, Any], key: str) -> Id | None:
 
 
 def _is_text(value: str) -> bool:
-    """False for half of a surrogate pair, which JSON can say and UTF-8 cannot."""
+    """False for half of a surrogate pair, which JSON can express and UTF-8 cannot."""
     try:
         value.encode()
     except UnicodeEncodeError:

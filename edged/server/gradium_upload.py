@@ -1,4 +1,4 @@
-"""`POST /api/post/speech/asr`: a whole file in, its words out as lines of JSON."""
+"""One upload of Gradium's API (`POST /api/post/speech/asr`): a file in, its words as JSON lines."""
 
 from __future__ import annotations
 
@@ -12,134 +12,145 @@ from aiohttp import web
 
 from edged.errors import RequestError
 from edged.events import EndOfStream, EndText, Error, Event, Text, Turn, to_json
-from edged.server.gradium_messages import Audio, End, Setup
-from edged.server.metrics import Metrics
-from edged.server.stream import Stream
-from edged.server.streams import BusyError, Streams
-from edged.server.websocket_outgoing import SEND_S
+from edged.logs import log_event
+from edged.server.gradium_messages import SetupMessage, session_options
+from edged.server.http_context import HttpContext
+from edged.server.stream import SERVER_FAULT, Stream
+from edged.server.stream_pool import BusyError
+from edged.server.websocket_writer import SEND_S
 
+PROTOCOL = "gradium_upload"
 READ_S = 30.0  # in which SLOWEST bytes must arrive
-SLOWEST = 1024  # no speech is coded in fewer
-MAX_LINES = 200_000  # that wait for a client which sends all before it reads: 30 MB, 20 h of speech
-MAX_SENTENCE = 300
+SLOWEST = 1024  # bytes; no codec for speech needs fewer in that time
+MAX_LINES = 200_000  # that wait for a client which sends everything first: 30 MB, 20 h of speech
+MAX_ERROR = 300  # characters of an error message
+CLIENT_FAULT = 1008
 FORMATS = {"audio/wav": "wav", "audio/pcm": "pcm", "audio/ogg": "opus", "audio/opus": "opus"}
-_OTHER_NAMES = {"audio/x-wav": "wav", "audio/wave": "wav", "audio/vnd.wave": "wav"}
-_SAID = (Text, EndText, Turn)
+_ALIASES = {"audio/x-wav": "wav", "audio/wave": "wav", "audio/vnd.wave": "wav"}
+_ANSWERS = (Text, EndText, Turn)
 
 _log = logging.getLogger(__name__)
 
 
-class Upload:
-    """One request. Many clients send the whole body before they read a line of the answer, so
-    lines wait here meanwhile, and the body is never held back for them."""
+class ContentTypeError(RequestError):
+    """The Content-Type names audio of a kind that is not supported."""
+
+
+class GradiumUpload:
+    """Serves one upload.
+
+    Many clients send the whole body before they read the first line of the answer. Lines wait here
+    in the meantime, and the body is not held back for them.
+    """
 
     def __init__(
-        self,
-        request: web.Request,
-        streams: Streams,
-        metrics: Metrics,
-        abort: Callable[[], None],
+        self, request: web.Request, context: HttpContext, abort: Callable[[], None]
     ) -> None:
-        """`abort` cuts the connection."""
+        """`abort` drops the connection."""
         self._request = request
-        self._streams = streams
-        self._metrics = metrics
+        self._streams = context.streams
+        self._metrics = context.metrics
         self._abort = abort
         self._loop = asyncio.get_running_loop()
         self._lines: deque[str] = deque()
         self._failure: Error | None = None
-        self._over = False
+        self._done = False
         self._news = asyncio.Event()
         self._room = asyncio.Event()
 
     async def serve(self) -> web.StreamResponse:
-        """Whatever is wrong before the first line is an HTTP 500 in plain text, as in the cloud;
-        after that it is an `error` line."""
+        """Serves the request. An error before the first line is the answer's HTTP status, with the
+        message as plain text; an error after that is an `error` line."""
         try:
-            stream, _ = self._streams.open(self._setup(), self, "post")
+            setup = self._setup()
+            options = session_options(setup, self._streams.model_name, self._streams.options())
+            stream = self._streams.open(
+                options, setup.input_format, self, PROTOCOL, whole_file=True
+            )
         except RequestError as problem:
             if isinstance(problem, BusyError):
                 self._metrics.refused.labels("streams").inc()
-            return self._failed(Error(str(problem), problem.code))
-        body = asyncio.create_task(self._read(stream))
+            status = 415 if isinstance(problem, ContentTypeError) else None
+            return self._failed(Error(str(problem), problem.code), status)
+        body = asyncio.create_task(self._read_body(stream))
         try:
             return await self._answer(stream)
         finally:
-            self._over = True
+            self._done = True
             self._room.set()
             body.cancel()
             self._streams.release(stream)
 
     def stop(self) -> None:
-        """The door is closed."""
-        self._told(Error("edged is stopping", 1011))
+        """The server is stopping."""
+        self._received(Error("edged is stopping", SERVER_FAULT))
 
-    def _setup(self) -> Setup:
+    def _setup(self) -> SetupMessage:
         query = self._request.query
-        return Setup(
+        return SetupMessage(
             model_name=query.get("model", "default"),
-            input_format=query.get("input_format") or self._format(),
+            input_format=query.get("input_format") or self._content_format(),
             json_config=query.get("json_config"),
         )
 
-    def _format(self) -> str:
-        """From the Content-Type; WAV where it tells nothing of the audio (curl says of all that it
-        sends that it is a form). Raises RequestError for audio of another kind."""
+    def _content_format(self) -> str:
+        """The input format that the Content-Type names; WAV if it names no audio at all (curl
+        sends everything as a form). Raises ContentTypeError for other kinds of audio."""
         header = self._request.headers.get("Content-Type", "")
         kind = header.partition(";")[0].strip().lower()
-        known = (FORMATS | _OTHER_NAMES).get(kind)
+        known = (FORMATS | _ALIASES).get(kind)
         if known is None and kind.startswith(("audio/", "video/")):
             allowed = ", ".join(FORMATS)
-            raise RequestError(f"Content-Type must be one of {allowed}, not {kind!r:.60}")
+            raise ContentTypeError(f"Content-Type must be one of {allowed}, not {kind!r:.60}")
         return known or "wav"
 
-    # -- edged.server.stream.Client, on a thread of the crew
+    # -- StreamClient, on a worker thread
 
-    def events(self, events: Sequence[Event]) -> None:
-        lines = [to_json(event.wire()) + "\n" for event in events if isinstance(event, _SAID)]
+    def on_events(self, events: Sequence[Event]) -> None:
+        lines = [to_json(event.wire()) + "\n" for event in events if isinstance(event, _ANSWERS)]
         self._lines.extend(lines)
         if lines or isinstance(events[-1], EndOfStream | Error):
-            self._soon(partial(self._told, events[-1]))
+            self._call_soon(partial(self._received, events[-1]))
 
     def is_full(self) -> bool:
         return len(self._lines) >= MAX_LINES
 
-    def room(self) -> None:
-        self._soon(self._room.set)
+    def on_room(self) -> None:
+        self._call_soon(self._room.set)
 
-    # -- on the loop
+    # -- on the event loop
 
-    def _soon(self, call: Callable[[], None]) -> None:
+    def _call_soon(self, call: Callable[[], None]) -> None:
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(call)
 
-    def _told(self, last: Event) -> None:
+    def _received(self, last: Event) -> None:
         if isinstance(last, EndOfStream | Error):
-            self._over = True
+            self._done = True
             self._failure = last if isinstance(last, Error) else None
             self._room.set()
         self._news.set()
 
-    async def _read(self, stream: Stream) -> None:
-        """The body into the stream, as fast as the stream takes it."""
+    async def _read_body(self, stream: Stream) -> None:
+        """Passes the body to the stream as fast as it is accepted."""
         try:
-            while not self._over and (data := await self._chunk()):
-                stream.submit(Audio(data))
-                while stream.is_full and not self._over:
+            while not self._done and (data := await self._read_chunk()):
+                stream.push(data)
+                while stream.is_full and not self._done:
                     self._room.clear()
                     if stream.is_full:
                         await self._room.wait()
         except TimeoutError:
-            self._told(Error(f"the body stalled for {READ_S:.0f} s", 1008))
-        except Exception as problem:  # aiohttp has many ways to say it
-            _log.debug("a body broke off: %r", problem)
-            self._told(Error("the body broke off", 1008))
+            self._received(Error(f"the body stalled for {READ_S:.0f} s", CLIENT_FAULT))
+        except Exception as problem:  # aiohttp raises many types
+            log_event(_log, logging.DEBUG, "api-body-broken", f"an upload broke off: {problem!r}")
+            self._received(Error("the body broke off", CLIENT_FAULT))
         else:
-            stream.submit(End())
+            stream.end()
 
-    async def _chunk(self) -> bytes:
-        """SLOWEST bytes or more; fewer at the end, none after it. Raises TimeoutError for a
-        trickle."""
+    async def _read_chunk(self) -> bytes:
+        """SLOWEST bytes or more, fewer at the end of the body, and none after it. Raises
+        TimeoutError if they arrive too slowly."""
         data = bytearray()
         async with asyncio.timeout(READ_S):
             while len(data) < SLOWEST and (more := await self._request.content.readany()):
@@ -147,50 +158,52 @@ class Upload:
         return bytes(data)
 
     async def _answer(self, stream: Stream) -> web.StreamResponse:
-        await self._wait()
+        await self._wait_for_lines()
         if self._failure is not None and not self._lines:
             return self._failed(self._failure)
         response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
         await response.prepare(self._request)
         try:
-            while self._lines or not self._over:
+            while self._lines or not self._done:
                 while self._lines:
                     was_full = self.is_full()
                     line = self._lines.popleft()
                     if was_full:
                         self._streams.wake(stream)
-                    await _written(response, line)
-                await self._wait()
+                    await _send(response, line)
+                await self._wait_for_lines()
             if self._failure is not None:
                 self._count(self._failure)
-                await _written(response, to_json(self._failure.wire()) + "\n")
+                await _send(response, to_json(self._failure.wire()) + "\n")
             async with asyncio.timeout(SEND_S):
                 await response.write_eof()
         except TimeoutError:
-            self._abort()  # the client does not read: nobody should wait for it
+            self._abort()  # the client does not read
         return response
 
-    def _failed(self, error: Error) -> web.Response:
+    def _failed(self, error: Error, status: int | None = None) -> web.Response:
         self._count(error)
-        return failed(error)
+        return error_response(error, status)
 
     def _count(self, error: Error) -> None:
         self._metrics.errors.labels(str(error.code)).inc()
 
-    async def _wait(self) -> None:
+    async def _wait_for_lines(self) -> None:
         """Until there are lines, or there will be no more."""
-        while not self._lines and not self._over:
+        while not self._lines and not self._done:
             self._news.clear()
             await self._news.wait()
 
 
-async def _written(response: web.StreamResponse, line: str) -> None:
-    """Raises TimeoutError if the client does not take it."""
+async def _send(response: web.StreamResponse, line: str) -> None:
+    """Raises TimeoutError if the client does not read."""
     async with asyncio.timeout(SEND_S):
         await response.write(line.encode())
 
 
-def failed(error: Error) -> web.Response:
-    """As the cloud says it."""
-    sentence = error.message[:MAX_SENTENCE]
-    return web.Response(status=500, text=f"error from server {error.code}: {sentence}\n")
+def error_response(error: Error, status: int | None = None) -> web.Response:
+    """An error as the cloud words it. The default status is 400 for a client's fault, else 503."""
+    if status is None:
+        status = 400 if error.code == CLIENT_FAULT else 503
+    message = error.message[:MAX_ERROR]
+    return web.Response(status=status, text=f"error from server {error.code}: {message}\n")

@@ -1,4 +1,4 @@
-"""The daemon's health as Prometheus has it: base units, and counters that are called `_total`."""
+"""Exports the daemon's health, the same as in `state/health`, as Prometheus metrics."""
 
 from __future__ import annotations
 
@@ -11,63 +11,73 @@ from prometheus_client.registry import Collector
 
 
 @dataclass(frozen=True, slots=True)
-class Vital:
-    """How a number of `state/health` is called. `by`: the label of a number of each kind."""
+class HealthMetric:
+    """Name and help text of one metric. `label` names the label of a value with several parts."""
 
     name: str
-    text: str
-    counts: bool = False
-    by: str | None = None
+    help: str
+    is_counter: bool = False
+    label: str | None = None
 
 
-# What is not here is left out: a number without a meaning helps nobody.
-VITALS = {
-    "level_dbfs": Vital("level_dbfs", "Loudness of the microphone's last second, full scale is 0."),
-    "clipping": Vital("clipping", "1 while the microphone's signal is cut off at full scale."),
-    "rtf": Vital("work_ratio", "Seconds of work for a second of the microphone's audio."),
-    "lag_s": Vital("lag_seconds", "Audio of the microphone that waits to be heard."),
-    "cpu_temp": Vital("cpu_temperature_celsius", "Of the processor."),
-    "xruns": Vital("xruns", "Overruns of the sound card.", counts=True),
-    "dropped_s": Vital(
-        "dropped_audio_seconds", "Audio of the microphone that was never heard.", counts=True
+# Keys of the health report that are not listed here are not exported.
+HEALTH_METRICS = {
+    "level_dbfs": HealthMetric(
+        "level_dbfs", "Level of the microphone's last second; full scale is 0."
     ),
-    "engine_failures": Vital("engine_failures", "Failures of the recogniser.", counts=True),
-    "rejected_by_reason": Vital(
-        "rejected_texts", "Texts withheld as improbable.", counts=True, by="reason"
+    "clipping": HealthMetric("clipping", "1 while the microphone's signal clips."),
+    "rtf": HealthMetric("work_ratio", "Seconds of work for a second of the microphone's audio."),
+    "lag_s": HealthMetric("lag_seconds", "Audio of the microphone that waits to be processed."),
+    "cpu_temp": HealthMetric("cpu_temperature_celsius", "Temperature of the processor."),
+    "xruns": HealthMetric("xruns", "Overruns of the sound card.", is_counter=True),
+    "dropped_s": HealthMetric(
+        "dropped_audio_seconds", "Audio of the microphone that was lost.", is_counter=True
     ),
-    "outbox_depth": Vital("outbox_messages", "Messages that wait for the broker."),
-    "spooled": Vital("spooled_messages", "Of those, how many are on disk."),
-    "messages_dropped": Vital(
-        "dropped_messages", "Messages that were never published.", counts=True, by="reason"
+    "engine_failures": HealthMetric(
+        "engine_failures", "Failures of the recogniser.", is_counter=True
     ),
-    "heard_s": Vital("heard_audio_seconds", "Audio of the microphone so far.", counts=True),
-    "uptime_s": Vital("uptime_seconds", "Since the start."),
-    "broker_connected": Vital("broker_connected", "1 while the MQTT broker is reached."),
-    "microphone_open": Vital("microphone_open", "1 while the microphone is heard, or muted."),
+    "rejected_by_reason": HealthMetric(
+        "rejected_texts", "Texts withheld as improbable.", is_counter=True, label="reason"
+    ),
+    "outbox_depth": HealthMetric("outbox_messages", "Messages that wait for the broker."),
+    "spooled": HealthMetric("spooled_messages", "How many of those are on disk."),
+    "messages_dropped": HealthMetric(
+        "dropped_messages", "Messages that were never published.", is_counter=True, label="reason"
+    ),
+    "heard_s": HealthMetric(
+        "heard_audio_seconds", "Audio of the microphone that was processed.", is_counter=True
+    ),
+    "uptime_s": HealthMetric("uptime_seconds", "Time since the daemon started."),
+    "broker_connected": HealthMetric(
+        "broker_connected", "1 while connected to the MQTT broker."
+    ),
+    "microphone_open": HealthMetric(
+        "microphone_open", "1 while the microphone is open, or muted on purpose."
+    ),
 }
 
 
 class HealthCollector(Collector):
-    """Read at each scrape; an unknown number is left out."""
+    """Calls `health` at each scrape. Values that are None are left out."""
 
     def __init__(self, health: Callable[[], Mapping[str, Any]]) -> None:
         self._health = health
 
     def describe(self) -> Iterator[GaugeMetricFamily]:
-        """Nothing: the numbers are known only once all of the daemon runs."""
+        """Names no metric: the values are known only once the whole daemon runs."""
         return iter(())
 
     def collect(self) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:
         for key, value in self._health().items():
-            vital = VITALS.get(key)
-            if vital is None or value is None:
+            metric = HEALTH_METRICS.get(key)
+            if metric is None or value is None:
                 continue
-            family = CounterMetricFamily if vital.counts else GaugeMetricFamily
-            labels = [vital.by] if vital.by else []
-            found = family(f"edged_{vital.name}", vital.text, labels=labels)
-            if vital.by:
-                for reason, count in value.items():
-                    found.add_metric([str(reason)], float(count))
+            family = CounterMetricFamily if metric.is_counter else GaugeMetricFamily
+            labels = [metric.label] if metric.label else []
+            found = family(f"edged_{metric.name}", metric.help, labels=labels)
+            if metric.label:
+                for part, count in value.items():
+                    found.add_metric([str(part)], float(count))
             else:
                 found.add_metric([], float(value))
             yield found

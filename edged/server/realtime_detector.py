@@ -1,55 +1,57 @@
-"""Is a stream spoken live, or is it a file that comes as fast as it is taken? Pure.
+"""Tells live speech from a file that is sent as fast as it is accepted, by arrival times alone.
 
-Live, nobody may wait for long work, and a late recogniser reads in larger chunks. A file is worked
-through as `edged transcribe` would: the same text at each run.
+While somebody speaks, long work must not delay the next step, and a recogniser that falls behind
+updates in larger chunks. A file is processed as `edged transcribe` does it, so that it gives the
+same text at each run.
 """
 
 from __future__ import annotations
 
-AHEAD_S = 1.0  # audio that came this much sooner than it can have been spoken is from a file
-MOST_S = 3.0  # no stream is known to be further ahead: one that goes on live is soon seen as live
-LATE_S = 30.0  # nor further behind: what a stalled network then gives at once is still live
-# How much faster than it is spoken live audio may come. LiveKit's plug-in puts up to a second of
-# silence behind each turn, which must not add up.
-LIVE = 1.5
+AHEAD_S = 1.0  # audio that arrived this much sooner than it can have been spoken is from a file
+MAX_AHEAD_S = 3.0  # the lead is counted up to here, so that a file that goes on live is soon live
+MAX_BEHIND_S = 30.0  # a stalled network may deliver this much at once and the stream stays live
+# How much faster than real time live audio may arrive. LiveKit's plug-in inserts up to a second of
+# silence after each turn, which must not add up.
+LIVE_RATE = 1.5
 
 
-class Pace:
-    """Counts at arrivals alone: what waits here says nothing about how it came."""
+class RealtimeDetector:
+    """Compares how much audio has arrived with how much time has passed. Times are seconds."""
 
     def __init__(self) -> None:
         self._ahead_s = 0.0
         self._total_s = 0.0
-        self._came_at: float | None = None
-        self._held_at: float | None = None
+        self._arrived_at: float | None = None
+        self._paused_at: float | None = None
 
     @property
     def is_file(self) -> bool:
+        """Whether the audio comes from a file."""
         return self._ahead_s > AHEAD_S
 
-    def came(self, total_s: float, now: float) -> None:
-        """Audio came; `total_s` seconds so far."""
-        if self._came_at is not None:
-            since = self._came_at
-            if self._held_at is not None and self.is_file:
-                since += now - max(self._held_at, since)  # it was kept from coming faster
-            self._pass(now - since)
-        self._came_at, self._held_at = now, None
-        self.is_worth(total_s)
+    def audio_arrived(self, total_s: float, now: float) -> None:
+        """Audio arrived at the time `now`, `total_s` seconds of it so far."""
+        if self._arrived_at is not None:
+            since = self._arrived_at
+            if self._paused_at is not None and self.is_file:
+                since += now - max(self._paused_at, since)  # it was kept from arriving faster
+            self._time_passed(now - since)
+        self._arrived_at, self._paused_at = now, None
+        self.set_total(total_s)
 
-    def is_worth(self, total_s: float) -> None:
-        """It is known better how many seconds have come (a header was read)."""
+    def set_total(self, total_s: float) -> None:
+        """Corrects how many seconds have arrived, once a header tells."""
         more = total_s - self._total_s
         self._total_s = total_s
-        self._ahead_s = min(self._ahead_s + more, MOST_S)
+        self._ahead_s = min(self._ahead_s + more, MAX_AHEAD_S)
 
-    def held(self, now: float) -> None:
-        """From now on the client is held back, until more comes."""
-        if self._held_at is None:
-            self._held_at = now
+    def reading_paused(self, now: float) -> None:
+        """The client is held back from `now` until more audio arrives."""
+        if self._paused_at is None:
+            self._paused_at = now
 
-    def _pass(self, seconds: float) -> None:
-        """Time went by: a lead shrinks the faster."""
-        until_even = min(max(0.0, self._ahead_s) / LIVE, seconds)
-        self._ahead_s -= LIVE * until_even + (seconds - until_even)
-        self._ahead_s = max(self._ahead_s, -LATE_S)
+    def _time_passed(self, seconds: float) -> None:
+        """A lead shrinks at LIVE_RATE, a lag grows at 1."""
+        until_even = min(max(0.0, self._ahead_s) / LIVE_RATE, seconds)
+        self._ahead_s -= LIVE_RATE * until_even + (seconds - until_even)
+        self._ahead_s = max(self._ahead_s, -MAX_BEHIND_S)

@@ -1,7 +1,8 @@
-"""One stream of audio through the door: a client's bytes in, a Session's events out.
+"""One stream of audio: bytes of a client in, events of a Session out.
 
-The loop puts commands in, the crew's threads take them out. What waits is counted in bytes, and
-whoever feeds a stream stops while it is full: nothing is dropped, the client is held back.
+The event loop queues commands, the threads of the worker pool process them. What waits is counted
+in bytes, and whoever feeds a stream pauses while it is full: the client is held back, and nothing
+is dropped.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
+from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
 from edged import STEP_S
@@ -21,196 +23,229 @@ from edged.engine.background_worker import ConditionalExecutor
 from edged.engine.session import Session
 from edged.errors import RequestError
 from edged.events import EndOfStream, Error, Event
-from edged.server.gradium_messages import Audio, End, Flush
+from edged.logs import log_exception
 from edged.server.metrics import Metrics
-from edged.server.realtime_detector import Pace
+from edged.server.realtime_detector import RealtimeDetector
 
-MAX_WAITING = 1 << 20  # bytes that wait; one message may go beyond
-MAX_WAITING_S = 10.0  # and what they last, as far as that is known
-ROOM = 0.9  # of these: read on soon, for a client's pings wait behind its audio
-OF_COMMAND = 256  # bytes that a command takes beside its audio: many small ones fill it too
-BACKLOG_STEPS = 4  # steps of a live stream that wait: the recogniser then updates in larger chunks
-OURS = 1011  # the code of an `error` that the client did not cause
-
-Command: TypeAlias = Audio | Flush | End
+MAX_WAITING = 1 << 20  # bytes that wait; one message may exceed it
+MAX_WAITING_S = 10.0  # and their duration, as far as it is known
+RESUME_BELOW = 0.9  # of these; reading resumes early, because pings wait behind audio
+COMMAND_BYTES = 256  # what a command counts beside its audio, so that small ones are bounded too
+BACKLOG_STEPS = 4  # waiting steps of a live stream from which the recogniser uses larger chunks
+SERVER_FAULT = 1011  # code of an `error` that the client did not cause
 
 _log = logging.getLogger(__name__)
 
 
-def size_of(command: Command) -> int:
-    """Bytes that it takes while it waits."""
-    return OF_COMMAND + (len(command.data) if isinstance(command, Audio) else 0)
+@dataclass(frozen=True, slots=True)
+class _Audio:
+    data: bytes
 
 
-class Client(Protocol):
-    """Who is at the other end. Called on the crew's threads; must not block."""
+@dataclass(frozen=True, slots=True)
+class _Flush:
+    flush_id: int | str
 
-    def events(self, events: Sequence[Event]) -> None:
-        """The last one of a stream is EndOfStream or Error."""
+
+@dataclass(frozen=True, slots=True)
+class _End:
+    pass
+
+
+_Command: TypeAlias = _Audio | _Flush | _End
+
+
+class StreamClient(Protocol):
+    """The other end of a stream. Called on the worker threads; must not block."""
+
+    def on_events(self, events: Sequence[Event]) -> None:
+        """Receives events in order. The last event of a stream is EndOfStream or Error."""
 
     def is_full(self) -> bool:
-        """True while the client does not read: the stream rests until it is woken."""
+        """True while the client does not read: the stream pauses until it is woken."""
 
-    def room(self) -> None:
-        """The stream takes audio again."""
+    def on_room(self) -> None:
+        """The stream was full and accepts audio again."""
 
 
 class Stream:
-    """Goes from `submit` to `submit` until `done`."""
+    """Commands are queued on the event loop and processed by `work` until `done`."""
 
     def __init__(
         self,
         make_session: Callable[[Executor], Session],
         decoder: Decoder,
-        client: Client,
+        client: StreamClient,
         wake: Callable[[Stream], None],
-        executor: Executor,
+        background: Executor,
         metrics: Metrics,
-        whole: bool = False,
+        whole_file: bool = False,
     ) -> None:
-        """`make_session` is called on the first step, with an executor for long work. `wake` tells
-        the crew that there is something to do. `whole`: it is a file, however it comes."""
+        """`make_session` is called at the first step, with an executor for long work. `wake` tells
+        the worker pool that there is something to do. `whole_file`: the audio is a file, however
+        it arrives, and its long work is done at once, so that its text is always the same."""
         self.done = False
         self._make_session = make_session
         self._decoder = decoder
         self._client = client
         self._wake = wake
-        self._executor = ConditionalExecutor(executor, self._is_file)
+        self._background = ConditionalExecutor(background, self._is_file)
         self._metrics = metrics
         self._session: Session | None = None
         self._lock = threading.Lock()
-        self._waiting: deque[tuple[Command, float]] = deque()  # and when it came
+        self._waiting: deque[tuple[_Command, float]] = deque()  # with the time of arrival
         self._waiting_bytes = 0  # of audio
         self._received = 0  # bytes of audio
         self._was_full = False
-        self._pace = Pace()
-        self._whole = whole
+        self._realtime = RealtimeDetector()
+        self._whole_file = whole_file
         self._frames: Iterator[Frame] = iter(())
-        self._next: deque[tuple[Frame | Flush | End, float]] = deque()  # decoded: a few steps
-        self._came_at = 0.0  # the audio that is being decoded
-        self._at_work = False
+        self._decoded: deque[tuple[Frame | _Flush | _End, float]] = deque()  # a few steps
+        self._arrived_at = 0.0  # of the audio that is being decoded
+        self._working = False
 
-    # -- from the loop
+    # -- on the event loop
 
-    def submit(self, command: Command) -> None:
+    def push(self, data: bytes) -> None:
+        """Queues audio, in the input format of the stream."""
+        self._submit(_Audio(data))
+
+    def flush(self, flush_id: int | str) -> None:
+        """Queues a flush, which is answered with `Flushed`."""
+        self._submit(_Flush(flush_id))
+
+    def end(self) -> None:
+        """Queues the end of the audio, which is answered with `EndOfStream`."""
+        self._submit(_End())
+
+    @property
+    def is_full(self) -> bool:
+        """No more should be queued until `StreamClient.on_room`."""
+        with self._lock:
+            self._was_full = not self.done and self._load() > 1
+            if self._was_full:
+                self._realtime.reading_paused(time.monotonic())
+            return self._was_full
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether something is still to be processed or, once `done`, to be sent. The stages are
+        checked in the order in which a command passes through them, so that none is missed."""
+        return bool(self._waiting) or self._working or bool(self._decoded) or self.done
+
+    @property
+    def queued(self) -> int:
+        """The number of commands that wait."""
+        return len(self._waiting)
+
+    @property
+    def waiting_s(self) -> float:
+        """Seconds of audio that were received and not yet processed, as far as it is known."""
+        return self._waiting_bytes * self._decoder.seconds_per_byte + len(self._decoded) * STEP_S
+
+    @property
+    def step_idx(self) -> int:
+        """The number of steps that were processed."""
+        return self._session.step_idx if self._session is not None else 0
+
+    def abandon(self) -> None:
+        """The client is gone: nothing more is processed or sent."""
+        self.done = True
+
+    def _submit(self, command: _Command) -> None:
         now = time.monotonic()
         with self._lock:
             if self.done:
                 return
-            if isinstance(command, Audio):
+            if isinstance(command, _Audio):
                 self._waiting_bytes += len(command.data)
                 self._received += len(command.data)
-                self._pace.came(self._received_s, now)
+                self._realtime.audio_arrived(self._received_s, now)
             self._waiting.append((command, now))
         self._wake(self)
 
-    @property
-    def is_full(self) -> bool:
-        """No more should be submitted until `Client.room`."""
-        with self._lock:
-            self._was_full = not self.done and self._load() > 1
-            if self._was_full:
-                self._pace.held(time.monotonic())
-            return self._was_full
-
-    @property
-    def waits(self) -> bool:
-        """Something is still to be done or, once `done`, to be told. Asked in the order in which
-        a command goes through them, so that none is between two."""
-        return bool(self._waiting) or self._at_work or bool(self._next) or self.done
-
-    @property
-    def waiting_s(self) -> float:
-        """Audio that was received and not yet heard, as far as it is known."""
-        return self._waiting_bytes * self._decoder.seconds_per_byte + len(self._next) * STEP_S
-
-    def abandon(self) -> None:
-        """The client is gone: nothing more is done or said."""
-        self.done = True
-
-    # -- on a thread of the crew
+    # -- on a worker thread
 
     def work(self) -> bool:
-        """At most one step."""
+        """Processes at most one step. Returns True if there may be more to do."""
         if self.done or self._client.is_full():
             return False
-        self._at_work = True
+        self._working = True
         try:
             return self._step()
         except RequestError as problem:
             self._fail(str(problem), problem.code)
         except Exception as problem:
-            _log.exception("a stream failed", extra={"EDGED_CODE": "api-stream-failed"})
-            self._fail(f"the recogniser failed ({type(problem).__name__})", OURS)
+            log_exception(_log, "api-stream-failed", "the recogniser failed in an API stream")
+            self._fail(f"the recogniser failed ({type(problem).__name__})", SERVER_FAULT)
         finally:
-            self._at_work = False
+            self._working = False
         return False
 
     def _step(self) -> bool:
         self._decode()
-        if not self._next:
+        if not self._decoded:
             return False
         if self._session is None:
-            self._session = self._make_session(self._executor)
-        item, came_at = self._next.popleft()
+            self._session = self._make_session(self._background)
+        item, arrived_at = self._decoded.popleft()
         match item:
-            case Flush(flush_id):
+            case _Flush(flush_id):
                 events = self._session.flush(flush_id)
-                self._metrics.flush_seconds.observe(time.monotonic() - came_at)
-                self._tell(events)
-            case End():
-                self._tell(self._session.end())
+                self._metrics.flush_seconds.observe(time.monotonic() - arrived_at)
+                self._deliver(events)
+            case _End():
+                self._deliver(self._session.end())
             case frame:
                 is_file = self._is_file()
-                backlog = (
-                    is_file or len(self._next) >= BACKLOG_STEPS
-                )  # as edged.cli.transcribe has it
+                # Files are processed in larger chunks, as in edged.cli.transcribe.
+                backlog = is_file or len(self._decoded) >= BACKLOG_STEPS
                 started = time.monotonic()
                 events = self._session.push(frame, backlog)
                 now = time.monotonic()
                 self._metrics.step_seconds.observe(now - started)
                 if not is_file:
-                    self._metrics.answer_seconds.observe(now - came_at)
-                self._tell(events)  # counted before: who has heard it may look at once
+                    self._metrics.answer_seconds.observe(now - arrived_at)
+                self._deliver(events)
         return not self.done
 
     def _decode(self) -> None:
-        """Keeps a few frames ready, so that it is known whether more wait."""
-        while len(self._next) <= BACKLOG_STEPS:
+        """Keeps a few frames decoded, so that it is known whether more wait."""
+        while len(self._decoded) <= BACKLOG_STEPS:
             frame = next(self._frames, None)
             if frame is not None:
-                self._next.append((frame, self._came_at))
+                self._decoded.append((frame, self._arrived_at))
                 continue
             taken = self._take()
             if taken is None:
                 return
-            command, self._came_at = taken
+            command, self._arrived_at = taken
             match command:
-                case Audio(data):
+                case _Audio(data):
                     self._frames = self._decoder.push(data)
-                case End():
-                    self._next.extend((frame, self._came_at) for frame in self._decoder.finish())
-                    self._next.append((command, self._came_at))
-                case Flush():
-                    self._next.append((command, self._came_at))
+                case _End():
+                    self._decoded.extend((last, self._arrived_at) for last in self._decoder.finish())
+                    self._decoded.append((command, self._arrived_at))
+                case _Flush():
+                    self._decoded.append((command, self._arrived_at))
 
-    def _take(self) -> tuple[Command, float] | None:
+    def _take(self) -> tuple[_Command, float] | None:
         with self._lock:
             if not self._waiting:
                 return None
             taken = self._waiting.popleft()
-            if isinstance(taken[0], Audio):
+            if isinstance(taken[0], _Audio):
                 self._waiting_bytes -= len(taken[0].data)
-            room = self._was_full and self._load() < ROOM
-            if room:
+            has_room = self._was_full and self._load() < RESUME_BELOW
+            if has_room:
                 self._was_full = False
-        if room:
-            self._client.room()
+        if has_room:
+            self._client.on_room()
         return taken
 
     def _load(self) -> float:
-        """1: as much waits as may."""
-        size = self._waiting_bytes + OF_COMMAND * len(self._waiting)
+        """How much waits, as a share of what may wait."""
+        size = self._waiting_bytes + COMMAND_BYTES * len(self._waiting)
         seconds = self._waiting_bytes * self._decoder.seconds_per_byte
         return max(size / MAX_WAITING, seconds / MAX_WAITING_S)
 
@@ -220,20 +255,20 @@ class Stream:
 
     def _is_file(self) -> bool:
         with self._lock:
-            self._pace.is_worth(self._received_s)  # what its header says may be known by now
-            return self._whole or self._pace.is_file
+            self._realtime.set_total(self._received_s)  # a header may have been decoded by now
+            return self._whole_file or self._realtime.is_file
 
-    def _tell(self, events: list[Event]) -> None:
+    def _deliver(self, events: list[Event]) -> None:
         if self.done or not events:
             return
         if isinstance(events[-1], EndOfStream):
             self._close()
-        self._client.events(events)
+        self._client.on_events(events)
 
-    def _fail(self, sentence: str, code: int) -> None:
+    def _fail(self, message: str, code: int) -> None:
         if not self.done:
             self._close()
-            self._client.events([Error(sentence, code)])
+            self._client.on_events([Error(message, code)])
 
     def _close(self) -> None:
         self.done = True

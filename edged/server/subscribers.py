@@ -1,4 +1,4 @@
-"""`GET /api/events`: the microphone's own events, for whoever wants to watch. Read-only."""
+"""The events of the microphone for any number of read-only WebSockets (`GET /api/events`)."""
 
 from __future__ import annotations
 
@@ -9,91 +9,100 @@ from typing import Any
 from aiohttp import WSMsgType
 
 from edged.events import Error, Event, Ready, to_json
-from edged.server.websocket_incoming import Incoming, Socket
-from edged.server.websocket_outgoing import Outgoing
+from edged.server.websocket_reader import WebSocket, WebSocketReader
+from edged.server.websocket_writer import WebSocketWriter
 
-MAX_FOLLOWERS = 16
+MAX_SUBSCRIBERS = 16
 
 
 class Subscribers:
-    """Everybody who watches. `tell` and `tell_state` are for any thread, the rest is the loop's.
+    """Everybody who receives the microphone's events.
 
-    Who asks for them (`?states=on`: a page) also gets `state` messages, the last of each at once.
+    `publish` and `publish_state` may be called from any thread, everything else on the event loop.
+    Subscribers with `?states=on` (the captions page) also get `state` messages: the latest of each
+    name at once, and each change.
     """
 
     def __init__(self) -> None:
-        self._followers: set[Outgoing] = set()
-        self._with_states: set[Outgoing] = set()
+        self._all: set[WebSocketWriter] = set()
+        self._with_states: set[WebSocketWriter] = set()
         self._loop = asyncio.get_running_loop()
 
     @property
     def count(self) -> int:
-        return len(self._followers)
+        """The number of subscribers."""
+        return len(self._all)
 
-    def tell(self, events: Sequence[Event]) -> None:
-        """Never blocks. Who does not keep up is told so and sent away: a gap would be a lie."""
-        if not self._followers or self._loop.is_closed():
+    def publish(self, events: Sequence[Event]) -> None:
+        """Sends events to everybody. Never blocks. A subscriber that does not keep up is
+        disconnected, because a gap would go unnoticed."""
+        if not self._all or self._loop.is_closed():
             return
         texts = [to_json(event.wire()) for event in events]
-        self._loop.call_soon_threadsafe(self._hand_out, texts)
+        self._loop.call_soon_threadsafe(self._send, texts, self._all)
 
-    def tell_state(self, state: str) -> None:
-        """One `state` message, as JSON."""
+    def publish_state(self, message: str) -> None:
+        """Sends one `state` message, as JSON text, to those who want states."""
         if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._hand_out, [state], self._with_states)
+            self._loop.call_soon_threadsafe(self._send, [message], self._with_states)
 
     async def serve(
         self,
-        socket: Socket,
+        socket: WebSocket,
         ready: Ready,
         abort: Callable[[], None],
         states: Sequence[str] | None,
     ) -> None:
-        """Until the client goes or says something. `states`: those of now; None: it wants none."""
-        outgoing = Outgoing(socket, abort)
-        writer = asyncio.create_task(outgoing.run())
-        if len(self._followers) >= MAX_FOLLOWERS:
-            _send_away(outgoing, f"{MAX_FOLLOWERS} are following already", 1011)
+        """Serves one subscriber until it disconnects or sends something.
+
+        `abort` drops its connection. `states` are the current `state` messages; None: it does not
+        want them.
+        """
+        writer = WebSocketWriter(socket, abort)
+        sending = asyncio.create_task(writer.run())
+        if len(self._all) >= MAX_SUBSCRIBERS:
+            _disconnect(writer, f"there are {MAX_SUBSCRIBERS} subscribers already", 1011)
         else:
-            outgoing.put(to_json(ready.wire()))
-            self._followers.add(outgoing)
+            writer.put(to_json(ready.wire()))
+            self._all.add(writer)
             if states is not None:
-                self._with_states.add(outgoing)
+                self._with_states.add(writer)
                 for state in states:
-                    outgoing.put(state)
+                    writer.put(state)
         try:
-            message = await Incoming(socket, abort).receive()
+            message = await WebSocketReader(socket, abort).receive()
             if message.type in (WSMsgType.TEXT, WSMsgType.BINARY):
-                _send_away(outgoing, "this stream is read-only", 1008)
+                _disconnect(writer, "this stream is read-only", 1008)
             else:
-                outgoing.drop()
+                writer.drop()
         finally:
-            self._forget(outgoing)
-            await writer
+            self._remove(writer)
+            await sending
 
     def stop(self) -> None:
-        for outgoing in list(self._followers):
-            _send_away(outgoing, "edged is stopping", 1011)
+        """Disconnects everybody."""
+        for writer in list(self._all):
+            _disconnect(writer, "edged is stopping", 1011)
 
-    def _hand_out(self, texts: list[str], to: set[Outgoing] | None = None) -> None:
-        for outgoing in list(self._followers if to is None else to):
-            if outgoing.is_full:
-                self._forget(outgoing)
-                _send_away(outgoing, "too slow to follow", 1008)
+    def _send(self, texts: list[str], receivers: set[WebSocketWriter]) -> None:
+        for writer in list(receivers):
+            if writer.is_full:
+                self._remove(writer)
+                _disconnect(writer, "this client reads too slowly", 1008)
                 continue
             for text in texts:
-                outgoing.put(text)
+                writer.put(text)
 
-    def _forget(self, outgoing: Outgoing) -> None:
-        self._followers.discard(outgoing)
-        self._with_states.discard(outgoing)
+    def _remove(self, writer: WebSocketWriter) -> None:
+        self._all.discard(writer)
+        self._with_states.discard(writer)
 
 
 def state_message(name: str, value: Mapping[str, Any] | str) -> str:
-    """Ours, like `turn`: what MQTT has as the retained `state/<name>`."""
+    """A `state` message: what MQTT has as the retained topic `state/<name>`."""
     return to_json({"type": "state", "name": name, "value": value})
 
 
-def _send_away(outgoing: Outgoing, sentence: str, code: int) -> None:
-    outgoing.put(to_json(Error(sentence, code).wire()))
-    outgoing.close(code, sentence)
+def _disconnect(writer: WebSocketWriter, message: str, code: int) -> None:
+    writer.put(to_json(Error(message, code).wire()))
+    writer.close(code, message)

@@ -1,8 +1,8 @@
-"""A few threads that take turns over all streams of the door, one step of each at a time.
+"""A few threads that process all streams in turn, one step of each at a time.
 
-Turns make it fair: whoever sends a file as fast as it can gets no more than who speaks live. The
-microphone goes before all of them: these threads run at a lower priority, and none begins a step
-while audio of the microphone waits.
+Taking turns makes it fair: a client that sends a file as fast as it can gets no more than one that
+speaks live. The microphone goes before all of them: these threads run at a lower priority, and none
+begins a step while audio of the microphone waits.
 """
 
 from __future__ import annotations
@@ -17,46 +17,51 @@ from collections.abc import Callable
 from enum import Enum, auto
 from typing import Protocol
 
-NICENESS = 5  # added to the daemon's own
-_LOOK_AGAIN_S = 0.005
+from edged.logs import log_exception
+
+NICENESS = 5  # added to the niceness of the process
+_POLL_S = 0.005  # while the microphone's audio waits
 
 _log = logging.getLogger(__name__)
 
 
 class Job(Protocol):
-    """Something with steps to do. Compared by identity."""
+    """Something that has steps to do. Jobs are compared by identity."""
 
     def work(self) -> bool:
-        """One step; True if more is to be done at once. Never called by two threads at once."""
+        """Does one step and returns True if there is more to do at once. Never called by two
+        threads at the same time."""
 
 
-class _State(Enum):
+class _JobState(Enum):
     QUEUED = auto()
     RUNNING = auto()
     RUNNING_AND_WOKEN = auto()
 
 
 class WorkerPool:
-    """Bounded by its jobs: each stands in the queue once."""
+    """Threads that run jobs. Each job is in the queue at most once, which bounds the queue."""
 
-    def __init__(self, threads: int, give_way: Callable[[], bool] | None) -> None:
-        """`give_way` is True while the microphone's audio waits; None: there is none."""
-        self._give_way = give_way
+    def __init__(self, threads: int, microphone_waits: Callable[[], bool] | None) -> None:
+        """`microphone_waits` is true while audio of the microphone waits; None: there is no
+        microphone."""
+        self._microphone_waits = microphone_waits
         self._queue: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
-        self._states: dict[Job, _State] = {}  # a job that is not here is idle
+        self._states: dict[Job, _JobState] = {}  # jobs that are not in here are idle
         self._lock = threading.Lock()
         self._stopping = threading.Event()
-        self._since: dict[int, float] = {}  # when each thread that works began its step
+        self._started_at: dict[int, float] = {}  # of the step that each busy thread is doing
         self._threads = [
             threading.Thread(target=self._run, name=f"api-{n}", daemon=True) for n in range(threads)
         ]
 
     def start(self) -> None:
+        """Starts the threads."""
         for thread in self._threads:
             thread.start()
 
     def stop(self, timeout_s: float = 1.0) -> None:
-        """No further step is begun."""
+        """Begins no further step, and waits for each thread up to `timeout_s`."""
         self._stopping.set()
         for _ in self._threads:
             self._queue.put(None)
@@ -65,51 +70,61 @@ class WorkerPool:
 
     @property
     def longest_s(self) -> float:
-        """How long the longest step has been going on; 0 if none is."""
-        began = list(self._since.values())
-        return time.monotonic() - min(began) if began else 0.0
+        """For how long the oldest step in progress has been running; 0 if there is none."""
+        started = list(self._started_at.values())
+        return time.monotonic() - min(started) if started else 0.0
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no job is queued or running."""
+        return not self._states
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether any of the threads runs."""
+        return any(thread.is_alive() for thread in self._threads)
 
     def wake(self, job: Job) -> None:
-        """The job has something to do. From any thread."""
+        """The job has something to do. May be called from any thread."""
         with self._lock:
             state = self._states.get(job)
             if state is None:
-                self._states[job] = _State.QUEUED
+                self._states[job] = _JobState.QUEUED
                 self._queue.put(job)
-            elif state is _State.RUNNING:
-                self._states[job] = _State.RUNNING_AND_WOKEN
+            elif state is _JobState.RUNNING:
+                self._states[job] = _JobState.RUNNING_AND_WOKEN
 
     def _must_wait(self) -> bool:
-        return self._give_way is not None and self._give_way()
+        return self._microphone_waits is not None and self._microphone_waits()
 
     def _run(self) -> None:
-        if self._give_way is not None:
-            be_nice()
+        if self._microphone_waits is not None:
+            lower_priority()
         while not self._stopping.is_set():
             job = self._queue.get()
-            while self._must_wait() and not self._stopping.wait(_LOOK_AGAIN_S):
+            while self._must_wait() and not self._stopping.wait(_POLL_S):
                 pass
             if job is None or self._stopping.is_set():
                 return
             with self._lock:
-                self._states[job] = _State.RUNNING
+                self._states[job] = _JobState.RUNNING
             more = False
-            self._since[threading.get_ident()] = time.monotonic()
+            self._started_at[threading.get_ident()] = time.monotonic()
             try:
                 more = job.work()
-            except Exception:  # the job's own bug must not cost the others their thread
-                _log.exception("a stream of the door failed", extra={"EDGED_CODE": "api-stream"})
-            self._since.pop(threading.get_ident(), None)
+            except Exception:  # a bug in one job must not end the thread
+                log_exception(_log, "api-job-failed", "an API stream failed unexpectedly")
+            self._started_at.pop(threading.get_ident(), None)
             with self._lock:
-                if more or self._states[job] is _State.RUNNING_AND_WOKEN:
-                    self._states[job] = _State.QUEUED
+                if more or self._states[job] is _JobState.RUNNING_AND_WOKEN:
+                    self._states[job] = _JobState.QUEUED
                     self._queue.put(job)
                 else:
                     del self._states[job]
 
 
-def be_nice() -> None:
-    """Lowers the priority of the calling thread alone (Linux has one per thread)."""
+def lower_priority() -> None:
+    """Lowers the priority of the calling thread alone; on Linux each thread has its own."""
     with contextlib.suppress(OSError):
         thread = threading.get_native_id()
         nice = os.getpriority(os.PRIO_PROCESS, thread)

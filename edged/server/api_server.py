@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import ssl
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -76,7 +77,7 @@ class ApiServer:
         self._stop_requested = False
         self._opened = threading.Event()
         self._error: EdgedError | None = None
-        self._tls = None
+        self._tls: ssl.SSLContext | None = None
         self._thread = threading.Thread(target=self._main, name="api", daemon=True)
 
     def start(self) -> None:
@@ -229,9 +230,7 @@ class ApiServer:
         reason = problem.strerror or problem
         self._error = PeerError(f"EDGED_LISTEN {address} cannot be opened: {reason}")
         if first:
-            log_event(
-                _log, logging.WARNING, "api-not-open", f"{self._error}; it will be tried again"
-            )
+            log_event(_log, logging.WARNING, "api-closed", f"{self._error}; it will be tried again")
         self._opened.set()
 
 

@@ -1,4 +1,7 @@
-"""How many connections may be open: in all, from one address, and in reserve for health checks."""
+"""How many connections may be open: in all, from one address, and in reserve for health checks.
+
+Only connections that have sent something are counted here; see `edged.server.silent_sockets`.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ class Admission(Enum):
 
 
 class ConnectionLimits:
-    """Counts the open connections of one server, TLS handshakes in progress included."""
+    """Counts the open connections of all listeners, TLS handshakes in progress included."""
 
     def __init__(self) -> None:
         self._by_client: Counter[str] = Counter()
@@ -37,7 +40,7 @@ class ConnectionLimits:
 
         `health_checks` False: the listener serves no `/healthz`, so there is no reserve.
         """
-        client = _client(address)
+        client = client_of(address)
         if self._total < MAX_CONNECTIONS and self._by_client[client] < MAX_PER_ADDRESS:
             self._total += 1
             self._by_client[client] += 1
@@ -52,15 +55,16 @@ class ConnectionLimits:
         if admission is Admission.HEALTH_ONLY:
             self._reserved -= 1
         elif admission is Admission.ADMITTED:
-            client = _client(address)
+            client = client_of(address)
             self._total -= 1
             self._by_client[client] -= 1
             if not self._by_client[client]:
                 del self._by_client[client]
 
 
-def _client(address: str) -> str:
-    """An IPv4 address, or the /64 network of an IPv6 address, all of which one host may use."""
+def client_of(address: str) -> str:
+    """What is counted as one client: an IPv4 address, or the /64 network of an IPv6 address, all of
+    which one host may use."""
     try:
         parsed = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -12,7 +11,6 @@ from aiohttp import web
 
 from edged.errors import RequestError
 from edged.events import EndOfStream, EndText, Error, Event, Text, Turn, to_json
-from edged.logs import log_event
 from edged.server.gradium_messages import SetupMessage, session_options
 from edged.server.http_context import HttpContext
 from edged.server.stream import SERVER_FAULT, Stream
@@ -28,8 +26,6 @@ CLIENT_FAULT = 1008
 FORMATS = {"audio/wav": "wav", "audio/pcm": "pcm", "audio/ogg": "opus", "audio/opus": "opus"}
 _ALIASES = {"audio/x-wav": "wav", "audio/wave": "wav", "audio/vnd.wave": "wav"}
 _ANSWERS = (Text, EndText, Turn)
-
-_log = logging.getLogger(__name__)
 
 
 class ContentTypeError(RequestError):
@@ -142,8 +138,7 @@ class GradiumUpload:
                         await self._room.wait()
         except TimeoutError:
             self._received(Error(f"the body stalled for {READ_S:.0f} s", CLIENT_FAULT))
-        except Exception as problem:  # aiohttp raises many types
-            log_event(_log, logging.DEBUG, "api-body-broken", f"an upload broke off: {problem!r}")
+        except Exception:  # aiohttp raises many types
             self._received(Error("the body broke off", CLIENT_FAULT))
         else:
             stream.end()

@@ -48,9 +48,7 @@ HEALTH_METRICS = {
         "heard_audio_seconds", "Audio of the microphone that was processed.", is_counter=True
     ),
     "uptime_s": HealthMetric("uptime_seconds", "Time since the daemon started."),
-    "broker_connected": HealthMetric(
-        "broker_connected", "1 while connected to the MQTT broker."
-    ),
+    "broker_connected": HealthMetric("broker_connected", "1 while connected to the MQTT broker."),
     "microphone_open": HealthMetric(
         "microphone_open", "1 while the microphone is open, or muted on purpose."
     ),

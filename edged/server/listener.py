@@ -1,8 +1,8 @@
 """Accepts connections: binding the port, TLS, connection limits and idle connections.
 
-Connections are counted when they are accepted, before their TLS handshake, so that a client which
-never completes it cannot use up descriptors and memory. One connection above the limits is served
-only if it asks for `/healthz`: a monitor must not restart a device because somebody floods it.
+A connection is counted from its first byte on, before the TLS handshake, so that a client which
+never completes it cannot use up descriptors and memory. Connections above the limits are served
+only if they ask for `/healthz`: a monitor must not restart a device because somebody floods it.
 """
 
 from __future__ import annotations
@@ -23,13 +23,14 @@ from edged.errors import ConfigError
 from edged.logs import log_event
 from edged.server.connection_limits import Admission, ConnectionLimits
 from edged.server.metrics import Metrics
+from edged.server.silent_sockets import SilentSockets
 
 HANDSHAKE_S = 5.0  # for a TLS handshake
 REQUEST_S = 10.0  # from accepting a connection, or its last answer, to the next request's headers
 HEALTH_CHECK_S = 2.0  # the same for a connection in reserve, its TLS handshake included
 QUIET_S = 60.0  # without a refused connection until the next one is logged again
 MAX_HEALTH_REQUEST = 8192  # bytes
-BACKLOG = 128  # connections that the kernel completes before they are accepted
+BACKLOG = 1024  # connections that the kernel completes before they are accepted
 # The kernel buffers audio of clients that send files faster than they are transcribed, and pings of
 # these clients wait behind it. Most libraries close a connection without a pong after 20 s.
 RECEIVE_BYTES = 1 << 15
@@ -94,6 +95,7 @@ class Listener:
         self._tasks: set[asyncio.Task[None]] = set()
         self._open: set[_Connection] = set()
         self._reserved: deque[_Connection] = deque()
+        self._silent = SilentSockets(self._admit)
         self._refused_at = -QUIET_S
 
     @property
@@ -115,10 +117,12 @@ class Listener:
             task.cancel()
         for bound in self._sockets:
             bound.close()
+        self._silent.close()
 
     def drop_idle(self) -> None:
         """Closes connections that have sent no complete request for too long. Call once a
         second."""
+        self._silent.close_older_than(REQUEST_S)
         now = self._loop.time()
         for connection in list(self._open):
             if not connection.requests and now - connection.active_at > connection.idle_s:
@@ -156,8 +160,11 @@ class Listener:
                 if problem.errno in _RESOURCE_ERRORS:
                     self._log_refusal(f"no connection can be accepted: {problem.strerror}")
                     await asyncio.sleep(_RETRY_ACCEPT_S)
+                await asyncio.sleep(0)
                 continue  # otherwise the client was gone before it was accepted
-            self._admit(accepted, str(peer[0]))
+            accepted.setblocking(False)
+            self._silent.add(accepted, str(peer[0]))
+            await asyncio.sleep(0)  # lets other connections be served between two accepts
 
     def _admit(self, accepted: socket.socket, address: str) -> None:
         has_health = self._health is not None

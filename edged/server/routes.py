@@ -126,7 +126,7 @@ class Routes:
     def _log_foreign(self, message: str) -> None:
         if message not in self._logged and len(self._logged) < MAX_LOGGED:
             self._logged.add(message)
-            log_event(_log, logging.WARNING, "api-origin-refused", f"a request was refused: {message}")
+            log_event(_log, logging.WARNING, "api-foreign", f"a request was refused: {message}")
 
     async def _serve_events(self, request: web.Request) -> web.StreamResponse:
         if denied := self._denied(request):

@@ -80,6 +80,7 @@ class Stream:
         background: Executor,
         metrics: Metrics,
         whole_file: bool = False,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`make_session` is called at the first step, with an executor for long work. `wake` tells
         the worker pool that there is something to do. `whole_file`: the audio is a file, however
@@ -99,6 +100,7 @@ class Stream:
         self._was_full = False
         self._realtime = RealtimeDetector()
         self._whole_file = whole_file
+        self._clock = clock
         self._frames: Iterator[Frame] = iter(())
         self._decoded: deque[tuple[Frame | _Flush | _End, float]] = deque()  # a few steps
         self._arrived_at = 0.0  # of the audio that is being decoded
@@ -124,7 +126,7 @@ class Stream:
         with self._lock:
             self._was_full = not self.done and self._load() > 1
             if self._was_full:
-                self._realtime.reading_paused(time.monotonic())
+                self._realtime.reading_paused(self._clock())
             return self._was_full
 
     @property
@@ -153,7 +155,7 @@ class Stream:
         self.done = True
 
     def _submit(self, command: _Command) -> None:
-        now = time.monotonic()
+        now = self._clock()
         with self._lock:
             if self.done:
                 return
@@ -192,7 +194,7 @@ class Stream:
         match item:
             case _Flush(flush_id):
                 events = self._session.flush(flush_id)
-                self._metrics.flush_seconds.observe(time.monotonic() - arrived_at)
+                self._metrics.flush_seconds.observe(self._clock() - arrived_at)
                 self._deliver(events)
             case _End():
                 self._deliver(self._session.end())
@@ -200,9 +202,9 @@ class Stream:
                 is_file = self._is_file()
                 # Files are processed in larger chunks, as in edged.cli.transcribe.
                 backlog = is_file or len(self._decoded) >= BACKLOG_STEPS
-                started = time.monotonic()
+                started = self._clock()
                 events = self._session.push(frame, backlog)
-                now = time.monotonic()
+                now = self._clock()
                 self._metrics.step_seconds.observe(now - started)
                 if not is_file:
                     self._metrics.answer_seconds.observe(now - arrived_at)
@@ -224,7 +226,9 @@ class Stream:
                 case _Audio(data):
                     self._frames = self._decoder.push(data)
                 case _End():
-                    self._decoded.extend((last, self._arrived_at) for last in self._decoder.finish())
+                    self._decoded.extend(
+                        (last, self._arrived_at) for last in self._decoder.finish()
+                    )
                     self._decoded.append((command, self._arrived_at))
                 case _Flush():
                     self._decoded.append((command, self._arrived_at))

@@ -30,6 +30,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -45,12 +46,10 @@ from websockets.exceptions import ConnectionClosed
 from edged.bench import wer
 from edged.bench.manifest import read_manifest
 from edged.models.samples import samples
-from tests.integration.test_api_clients import opus, pcm
-from tests.integration.test_api_processes import _is_open as is_open
-from tests.integration.test_api_processes import free_port
 from tests.support.api_fuzz import hostile_message
 from tests.support.daemon_process import Box
-from tests.support.mosquitto import Mosquitto
+from tests.support.mosquitto import Mosquitto, free_port
+from tests.support.sample_audio import opus, pcm
 
 WHAT = ("live", "first", "long", "fuzz", "same", "opus", "memory")
 STEP_S = 0.08
@@ -60,7 +59,7 @@ FASTER = 20
 PAUSE = np.zeros(24_000 * 2, np.int16)
 # One address may not begin sessions as fast as the fuzzer does.
 EDGED = (
-    "from edged.server import guard; guard.BURST = 10**9;from edged.cli.main import main; main()"
+    "from edged.server import access; access.BURST = 10**9;from edged.cli.main import main; main()"
 )
 SETUP = json.dumps({"type": "setup", "input_format": "pcm"})
 
@@ -74,12 +73,19 @@ def server(streams: int) -> Iterator[tuple[str, psutil.Process]]:
         env=os.environ | {"EDGED_LOG_LEVEL": "warning"},
     )
     try:
-        while not is_open(f"http://{address}"):
+        while not _is_open(f"http://{address}"):
             time.sleep(0.1)
         yield address, psutil.Process(process.pid)
     finally:
         process.terminate()
         process.wait(10)
+
+
+def _is_open(url: str) -> bool:
+    with contextlib.suppress(OSError):
+        with urllib.request.urlopen(f"{url}/healthz", timeout=5) as answer:
+            return bool(answer.status == 200)
+    return False
 
 
 def cpu_s(process: psutil.Process) -> float:
@@ -88,7 +94,7 @@ def cpu_s(process: psutil.Process) -> float:
 
 def speech(first: int = 0) -> list[str]:
     """The sample clips with pauses, as audio messages of one step each, over and over."""
-    clips = [np.concatenate([pcm(sample), PAUSE]) for sample in samples()]
+    clips = [np.concatenate([pcm(sample.path), PAUSE]) for sample in samples()]
     audio = np.concatenate(clips[first:] + clips[:first])
     audio = audio[: len(audio) // 1920 * 1920].reshape(-1, 1920)
     return [
@@ -390,13 +396,13 @@ def opus_errors(url: str, manifest: Path | None, save: Path | None) -> None:
     sums = {"wav": wer.Errors(), "opus": wer.Errors()}
     told = []
     for clip in clips(manifest):
-        audio = pcm(clip) if _is_mono(clip.path) else None
+        audio = pcm(clip.path) if _is_mono(clip.path) else None
         if audio is None:
             continue
         buffer = io.BytesIO()
         soundfile.write(buffer, audio, 24_000, format="WAV", subtype="PCM_16")
         texts = {}
-        for form, data in (("wav", buffer.getvalue()), ("opus", opus(clip, 24_000))):
+        for form, data in (("wav", buffer.getvalue()), ("opus", opus(clip.path, 24_000))):
             words = asyncio.run(heard(url, form, data))
             texts[form] = " ".join(word for word, _ in words)
             sums[form] += wer.errors(clip.text, texts[form])

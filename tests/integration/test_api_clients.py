@@ -14,7 +14,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import av
 import gradium
 import numpy as np
 import pytest
@@ -27,12 +26,13 @@ from edged.bench import wer
 from edged.engine.session import Session
 from edged.events import Text
 from edged.models.loader import Models, load
-from edged.models.samples import Sample, samples
+from edged.models.samples import samples
 from edged.options import Options
 from edged.server import access
 from edged.server.api_server import ApiServer
-from edged.server.streams import Source
+from edged.server.stream_pool import SessionProvider
 from tests.support.api_server import as_wav, client, open_api_server
+from tests.support.sample_audio import opus, pcm
 
 ROOT = Path(__file__).parents[2]
 CLIENTS = Path(os.environ.get("EDGED_TEST_CLIENTS", ROOT / ".venv-clients")) / "bin" / "python"
@@ -51,7 +51,7 @@ def models() -> Models:
 @pytest.fixture(scope="module")
 def api_server(models: Models) -> Iterator[ApiServer]:
     access.BURST, before = 1000, access.BURST
-    with open_api_server(Source(lambda: models, Options)) as opened:
+    with open_api_server(SessionProvider(lambda: models, Options)) as opened:
         yield opened
     access.BURST = before
 
@@ -69,12 +69,6 @@ def transcribed(models: Models, path: Path) -> str:
     events = [event for frame in source.frames() for event in session.push(frame, backlog=True)]
     events += session.end()
     return " ".join(event.text for event in events if isinstance(event, Text))
-
-
-def pcm(sample: Sample) -> np.ndarray:
-    """int16, 24 kHz."""
-    audio, rate = soundfile.read(sample.path, dtype="float32")
-    return np.rint(soxr.resample(audio, rate, 24_000) * 32767).astype(np.int16)
 
 
 # -- the vendor's SDK
@@ -98,7 +92,7 @@ def test_the_sdks_stt_hears_every_clip_as_transcribe_does(
 def test_the_sdks_stt_takes_arrays_and_json_config(cloud: Any) -> None:
     sample = CLIPS[0]
     setup = {"input_format": "pcm", "json_config": {"delay_in_frames": 16, "language": "en"}}
-    result = asyncio.run(cloud.stt(setup, pcm(sample), sample_rate=24_000))
+    result = asyncio.run(cloud.stt(setup, pcm(sample.path), sample_rate=24_000))
     assert wer.errors(sample.text, result.text).rate < 0.2
 
 
@@ -106,7 +100,7 @@ def test_the_sdks_stt_stream_gives_words_one_by_one(cloud: Any) -> None:
     sample = CLIPS[1]
 
     async def audio() -> AsyncIterator[np.ndarray]:
-        samples = pcm(sample)
+        samples = pcm(sample.path)
         for at in range(0, len(samples), 1920):
             yield samples[at : at + 1920]
 
@@ -123,7 +117,7 @@ def test_the_sdks_stt_realtime_flushes_and_ends(cloud: Any) -> None:
     sample = CLIPS[0]
 
     async def run() -> list[dict[str, Any]]:
-        samples = pcm(sample)
+        samples = pcm(sample.path)
         async with cloud.stt_realtime(model_name="default", input_format="pcm") as stt:
             for at in range(0, len(samples), 1920):
                 await stt.send_audio(samples[at : at + 1920])
@@ -186,7 +180,7 @@ def test_the_readmes_examples_hear_what_is_said(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     sample = CLIPS[0]
-    samples_24k = pcm(sample)
+    samples_24k = pcm(sample.path)
 
     async def microphone_chunks() -> AsyncIterator[np.ndarray]:
         for at in range(0, len(samples_24k), 1920):
@@ -264,8 +258,8 @@ def test_websockets_alone_hears_turns_if_it_asks(api_server: ApiServer) -> None:
         data = as_wav(clip.path)
         for at in range(0, len(data), 999):
             c.audio(data[at : at + 999])
-        c.say(type="end_of_stream")
-        heard = c.rest(60)
+        c.send(type="end_of_stream")
+        heard = c.receive_all(60)
     (turn,) = [m for m in heard if m["type"] == "turn"]
     assert wer.errors(clip.text, turn["text"]).rate < 0.2
     assert turn["words"][0]["start_s"] < 1.5
@@ -286,7 +280,7 @@ def test_opus_at_24_kbit_is_heard_as_well_but_for_a_word_in_64(cloud: Any, tmp_p
             moved = replace(sample, path=tmp_path / "moved.wav")
             soundfile.write(moved.path, np.pad(audio, (later * rate // 100, 0)), rate, "PCM_16")
             for form in sums:
-                data = as_wav(moved.path) if form == "wav" else opus(moved, 24_000)
+                data = as_wav(moved.path) if form == "wav" else opus(moved.path, 24_000)
                 text = asyncio.run(cloud.stt({"input_format": form}, data)).text
                 sums[form] += wer.errors(sample.text, text)
     assert sums["opus"].rate <= sums["wav"].rate + 1 / 64, sums
@@ -305,29 +299,12 @@ def test_every_format_is_understood(cloud: Any, form: str) -> None:
     assert wer.errors(sample.text, result.text).rate < 0.3
 
 
-def opus(sample: Sample, bits_per_s: int) -> bytes:
-    """As a program with libopus sends it."""
-    audio, rate = soundfile.read(sample.path, dtype="float32")
-    at_48k = soxr.resample(audio, rate, 48_000)[None]
-    buffer = io.BytesIO()
-    with av.open(buffer, "w", format="ogg") as container:
-        stream = container.add_stream("libopus", rate=48_000, layout="mono")
-        stream.bit_rate = bits_per_s
-        frame = av.AudioFrame.from_ndarray(at_48k, format="flt", layout="mono")
-        frame.sample_rate = 48_000
-        container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
-    data = buffer.getvalue()
-    assert 8 * len(data) / (len(audio) / rate) < 1.3 * bits_per_s
-    return data
-
-
 def _run(script: str, api_server: ApiServer, folder: Path, *more: str) -> list[tuple[str, str]]:
     wav = folder / "clip.wav"
-    soundfile.write(wav, pcm(CLIPS[0]), 24_000)
+    soundfile.write(wav, pcm(CLIPS[0].path), 24_000)
     url = api_server.url.replace("http", "ws", 1) + "/api/speech/asr"
     ran = subprocess.run(
-        [str(CLIENTS), str(ROOT / "tests" / "clients" / script), url, str(wav), *more],
+        [str(CLIENTS), str(ROOT / "tests" / "support" / "clients" / script), url, str(wav), *more],
         capture_output=True,
         text=True,
         timeout=120,

@@ -1,8 +1,9 @@
-"""The rest of the door: upload, health, metrics, the microphone's events, keys, pages, abuse."""
+"""HTTP paths of the API server: upload, health, metrics, events, keys, origins and abuse."""
 
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import random
 import re
@@ -23,23 +24,26 @@ from edged import __version__
 from edged.events import Step, Text
 from edged.server import (
     access,
+    connection_limits,
     gradium_upload,
-    routes,
-    streams,
-    websocket_incoming,
-    websocket_outgoing,
+    listener,
+    silent_sockets,
+    stream_pool,
+    websocket_reader,
+    websocket_writer,
 )
 from edged.server import api_server as api_server_module
 from edged.server import gradium_websocket as socket_module
-from edged.server.access import Origins
-from edged.server.api_server import Address, ApiServer
+from edged.server.access import AccessControl, Origins
+from edged.server.api_server import ApiServer
+from edged.server.listener import ListenAddress
 from tests.support.api_fuzz import hostile_message
 from tests.support.api_server import (
-    Scripted,
+    ScriptedSession,
     as_wav,
     client,
     open_api_server,
-    scripted_source,
+    scripted_sessions,
     silence,
     socket_url,
 )
@@ -47,11 +51,7 @@ from tests.support.mosquitto import until
 
 SPEECH = Path(__file__).parents[2] / "models" / "samples" / "good-influence.flac"
 KEY = "correct horse"
-
-
-@pytest.fixture(autouse=True)
-def _scripted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streams, "Session", Scripted)
+LOOPBACK = ("127.0.0.1", "127.0.0.2")
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def many(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def api_server(many: None) -> Iterator[ApiServer]:
-    with open_api_server(scripted_source(), microphone=True) as opened:
+    with open_api_server(scripted_sessions(), microphone=True) as opened:
         yield opened
 
 
@@ -103,30 +103,30 @@ def test_the_format_of_an_upload_comes_from_its_type_or_the_query(api_server: Ap
 
 
 @pytest.mark.parametrize(
-    ("params", "words"),
+    ("params", "status", "words"),
     [
-        ({}, "error from server 1008: the audio is not WAV"),
-        ({"input_format": "mp3"}, "error from server 1008: input_format must be one of"),
-        ({"Content-Type": "audio/mpeg"}, "1008: Content-Type must be one of audio/wav, audio/pcm"),
-        ({"input_format": "pcm", "model": "x"}, "error from server 1008: model_name must be"),
-        ({"input_format": "pcm", "json_config": "{"}, "1008: json_config is not valid JSON"),
+        ({}, 400, "error from server 1008: the audio is not WAV"),
+        ({"input_format": "mp3"}, 400, "error from server 1008: input_format must be one of"),
+        ({"Content-Type": "audio/mpeg"}, 415, "1008: Content-Type must be one of audio/wav"),
+        ({"input_format": "pcm", "model": "x"}, 400, "error from server 1008: model_name must be"),
+        ({"input_format": "pcm", "json_config": "{"}, 400, "1008: json_config is not valid JSON"),
     ],
 )
-def test_what_is_wrong_before_the_first_line_is_a_500_in_plain_text(
-    api_server: ApiServer, params: dict, words: str
+def test_a_fault_of_the_client_before_the_first_line_is_a_4xx_in_plain_text(
+    api_server: ApiServer, params: dict[str, str], status: int, words: str
 ) -> None:
     headers = {key: params[key] for key in params if key == "Content-Type"}
     answer = post(api_server, silence(1), params=params if not headers else {}, headers=headers)
-    assert answer.status_code == 500
+    assert answer.status_code == status
     assert answer.headers["Content-Type"].startswith("text/plain")
     assert words in answer.text
-    until(lambda: api_server._streams.count == 0, "its stream is free")
+    until(lambda: api_server.streams.count == 0, "its stream is free")
 
 
 def test_what_fails_in_the_middle_is_an_error_line(
     api_server: ApiServer, monkeypatch: object
 ) -> None:
-    monkeypatch.setattr(Scripted, "fail_at", 2)  # type: ignore[attr-defined]
+    monkeypatch.setattr(ScriptedSession, "fail_at", 2)  # type: ignore[attr-defined]
 
     def slowly() -> Iterator[bytes]:
         yield silence(2)
@@ -147,8 +147,8 @@ def test_an_upload_that_stalls_or_breaks_off_frees_its_stream(
     with _raw(api_server, head) as stalled:
         assert b"the body stalled" in stalled.recv(4096)
     with _raw(api_server, head):
-        until(lambda: api_server._streams.count == 1, "an upload")
-    until(lambda: api_server._streams.count == 0, "its stream is free")
+        until(lambda: api_server.streams.count == 1, "an upload")
+    until(lambda: api_server.streams.count == 0, "its stream is free")
 
 
 # -- the state of things
@@ -156,7 +156,7 @@ def test_an_upload_that_stalls_or_breaks_off_frees_its_stream(
 
 def test_health_says_ok_or_what_is_wrong_and_needs_no_key(many: None) -> None:
     problems: list[str] = []
-    with open_api_server(scripted_source(), api_key=KEY, problems=lambda: problems) as api_server:
+    with open_api_server(scripted_sessions(), api_key=KEY, problems=lambda: problems) as api_server:
         answer = requests.get(f"{api_server.url}/healthz", timeout=10)
         assert (answer.status_code, answer.text) == (200, "ok\n")
         problems.append("no sign of life from engine")
@@ -176,14 +176,14 @@ def test_metrics_are_prometheus_text_with_counters_histogram_and_the_daemons_hea
         "rejected_by_reason": {"unsure": 2, "loop": 1},
         "rejected": 3,
     }
-    with open_api_server(scripted_source(), health=lambda: health) as api_server:
+    with open_api_server(scripted_sessions(), health=lambda: health) as api_server:
         post(api_server, silence(40), params={"input_format": "pcm"})
         post(api_server, silence(5), params={"input_format": "mp3"})
         with client(api_server) as c:
             c.setup()
             c.audio(silence(1))
-            c.say(type="flush", flush_id=1)
-            c.until("flushed")
+            c.send(type="flush", flush_id=1)
+            c.receive_until("flushed")
             answer = requests.get(f"{api_server.url}/metrics", timeout=10)
     assert answer.headers["Content-Type"].startswith("text/plain; version=0.0.4")
     families = list(text_string_to_metric_families(answer.text))
@@ -193,8 +193,8 @@ def test_metrics_are_prometheus_text_with_counters_histogram_and_the_daemons_hea
         for family in families
         for sample in family.samples
     }
-    assert found["edged_api_sessions_total", "post"] == 1
-    assert found["edged_api_sessions_total", "socket"] == 1
+    assert found["edged_api_sessions_total", "gradium_upload"] == 1
+    assert found["edged_api_sessions_total", "gradium_websocket"] == 1
     assert found["edged_api_errors_total", "1008"] == 1
     assert found["edged_api_errors_total", "1011"] == 0
     assert found["edged_api_refused_total", "key"] == 0
@@ -215,9 +215,9 @@ def test_metrics_are_prometheus_text_with_counters_histogram_and_the_daemons_hea
 def test_a_step_that_never_ends_is_a_problem_of_the_box(
     api_server: ApiServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(streams, "STUCK_S", 0.2)
+    monkeypatch.setattr(stream_pool, "STUCK_S", 0.2)
     free = threading.Event()
-    monkeypatch.setattr(Scripted, "push", lambda *_: free.wait(20) and [])
+    monkeypatch.setattr(ScriptedSession, "push", lambda *_: free.wait(20) and [])
     with client(api_server) as c:
         c.setup()
         c.audio(silence(1))
@@ -233,35 +233,35 @@ def test_the_microphones_events_can_be_followed_and_nothing_can_be_said(
     api_server: ApiServer,
 ) -> None:
     with client(api_server, "/api/events") as a, client(api_server, "/api/events") as b:
-        assert a.hear()["type"] == b.hear()["type"] == "ready"
-        api_server.heard([Text("hello", 1.0), Step(13)])
+        assert a.receive()["type"] == b.receive()["type"] == "ready"
+        api_server.publish_events([Text("hello", 1.0), Step(13)])
         for c in (a, b):
-            assert c.hear() == {"type": "text", "text": "hello", "start_s": 1.0, "stream_id": 0}
-            assert c.hear()["step_idx"] == 13
-        a.say(type="setup")
-        assert "read-only" in a.rest()[-1]["message"]
-        api_server.heard([Text("again", 2.0)])
-        assert b.hear()["text"] == "again"
+            assert c.receive() == {"type": "text", "text": "hello", "start_s": 1.0, "stream_id": 0}
+            assert c.receive()["step_idx"] == 13
+        a.send(type="setup")
+        assert "read-only" in a.receive_all()[-1]["message"]
+        api_server.publish_events([Text("again", 2.0)])
+        assert b.receive()["text"] == "again"
 
 
 def test_a_follower_that_does_not_keep_up_is_sent_away_and_not_given_gaps(
     api_server: ApiServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(websocket_outgoing, "MAX_UNSENT", 100_000)
+    monkeypatch.setattr(websocket_writer, "MAX_UNSENT", 100_000)
     with client(api_server, "/api/events", max_queue=1) as slow:
-        slow.hear()
-        until(lambda: api_server._app and api_server._app.followers.count, "it follows")
+        slow.receive()
+        until(lambda: api_server.subscribers, "it has subscribed")
         for number in range(200):
-            api_server.heard([Text(f"{number} " + "x" * 100_000, 0.0)])
-        until(lambda: api_server._app and not api_server._app.followers.count, "it was sent away")
-        heard = slow.rest()
+            api_server.publish_events([Text(f"{number} " + "x" * 100_000, 0.0)])
+        until(lambda: not api_server.subscribers, "it was sent away")
+        heard = slow.receive_all()
     numbers = [int(m["text"].split()[0]) for m in heard if m["type"] == "text"]
     assert numbers == list(range(len(numbers)))
-    assert heard[-1]["message"] == "too slow to follow"
+    assert heard[-1]["message"] == "this client reads too slowly"
 
 
 def test_without_a_microphone_there_is_nothing_to_follow() -> None:
-    with open_api_server(scripted_source()) as api_server, pytest.raises(InvalidStatus) as caught:
+    with open_api_server(scripted_sessions()) as api_server, pytest.raises(InvalidStatus) as caught:
         connect(socket_url(api_server, "/api/events"))
     assert caught.value.response.status_code == 404
 
@@ -271,16 +271,16 @@ def test_closing_the_api_server_tells_who_uploads(
 ) -> None:
     """Nobody was told, and the door waited for the rest of the file until its time was over."""
     begun = threading.Event()
-    push = Scripted.push
+    push = ScriptedSession.push
 
-    def slow(self: Scripted, frame: object, backlog: bool = False) -> object:
+    def slow(self: ScriptedSession, frame: object, backlog: bool = False) -> object:
         begun.set()
         time.sleep(0.02)
         return push(self, frame, backlog)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Scripted, "push", slow)
+    monkeypatch.setattr(ScriptedSession, "push", slow)
     answers: list[str] = []
-    with open_api_server(scripted_source()) as api_server:
+    with open_api_server(scripted_sessions()) as api_server:
         sender = threading.Thread(
             target=lambda: answers.append(
                 post(api_server, silence(2000), params={"input_format": "pcm"}).text
@@ -289,7 +289,7 @@ def test_closing_the_api_server_tells_who_uploads(
         sender.start()
         begun.wait(20)
         api_server.stop(30)
-        assert not api_server._thread.is_alive()
+        assert not api_server.is_alive
     sender.join(20)
     assert "edged is stopping" in answers[0].splitlines()[-1]
 
@@ -303,22 +303,22 @@ def test_an_upload_is_a_file_however_slowly_it_comes(api_server: ApiServer) -> N
             time.sleep(0.3)
 
     post(api_server, slowly(), params={"input_format": "pcm"})
-    assert api_server._metrics.step_seconds._sum.get() > 0
-    assert api_server._metrics.answer_seconds._sum.get() == 0  # nobody waited for a live answer
+    assert api_server.metrics.step_seconds._sum.get() > 0
+    assert api_server.metrics.answer_seconds._sum.get() == 0  # nobody waited for a live answer
 
 
 # -- who may come in
 
 
 def test_with_a_key_nobody_comes_in_without_it(many: None) -> None:
-    with open_api_server(scripted_source(), api_key=KEY, microphone=True) as api_server:
+    with open_api_server(scripted_sessions(), api_key=KEY, microphone=True) as api_server:
         for headers in ({}, {"x-api-key": "wrong"}):
             with client(api_server, additional_headers=headers) as c:
-                (error,) = c.rest()
+                (error,) = c.receive_all()
                 assert error["code"] == 1008
                 assert "x-api-key" in error["message"]
             answer = post(api_server, b"", headers=headers)  # as in the cloud
-            assert answer.status_code == 500
+            assert answer.status_code == 401
             assert answer.text == "error from server 1008: the x-api-key is missing or wrong\n"
             assert (
                 requests.get(f"{api_server.url}/metrics", headers=headers, timeout=9).status_code
@@ -329,37 +329,36 @@ def test_with_a_key_nobody_comes_in_without_it(many: None) -> None:
         for good in ({"x-api-key": KEY}, {"Authorization": f"Bearer {KEY}"}):
             with client(api_server, additional_headers=good) as c:
                 c.setup()
-                assert c.hear()["type"] == "ready"
+                assert c.receive()["type"] == "ready"
             assert requests.get(f"{api_server.url}/metrics", headers=good, timeout=9).ok
         with client(api_server, "/api/events?token=correct%20horse") as c:  # a browser
-            assert c.hear()["type"] == "ready"
+            assert c.receive()["type"] == "ready"
 
 
 def test_keys_cannot_be_guessed_faster_than_the_rate(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They could, without end: sessions were counted, and who has no key begins none."""
+    """Only sessions were limited, and a client without the right key begins none: it could guess
+    without end."""
     monkeypatch.setattr(access, "BURST", 3)
     monkeypatch.setattr(access, "NEW_PER_S", 1e-6)
-    with open_api_server(scripted_source(), api_key=KEY) as api_server:
+    with open_api_server(scripted_sessions(), api_key=KEY) as api_server:
         right = {"x-api-key": KEY}
-        assert (
-            requests.get(f"{api_server.url}/metrics", headers=right, timeout=9).status_code == 200
-        )
-        for _ in range(3):
-            assert requests.get(f"{api_server.url}/metrics", timeout=9).status_code == 401
-        assert (
-            requests.get(f"{api_server.url}/metrics", headers=right, timeout=9).status_code == 401
-        )
+
+        def status(key: str) -> int:
+            url, headers = f"{api_server.url}/metrics", {"x-api-key": key}
+            return requests.get(url, headers=headers, timeout=9).status_code
+
+        assert status(KEY) == 200
+        assert [status("wrong") for _ in range(4)] == [401, 401, 401, 429]
+        assert status(KEY) == 429
         with client(api_server, additional_headers=right) as c:
-            assert "too many wrong keys" in c.rest()[0]["message"]
+            assert "too many wrong keys" in c.receive_all()[0]["message"]
         monkeypatch.setattr(access, "NEW_PER_S", 1e6)  # a while later
-        assert (
-            requests.get(f"{api_server.url}/metrics", headers=right, timeout=9).status_code == 200
-        )
+        assert status(KEY) == 200
 
 
 def test_a_foreign_page_may_not_connect_and_a_listed_one_may(many: None) -> None:
     listed = Origins(frozenset({"https://kiosk.example"}))
-    with open_api_server(scripted_source(), origins=listed) as api_server:
+    with open_api_server(scripted_sessions(), origins=listed) as api_server:
         with pytest.raises(InvalidStatus) as caught:
             connect(socket_url(api_server), origin="https://evil.example")  # type: ignore[arg-type]
         assert caught.value.response.status_code == 403
@@ -367,18 +366,18 @@ def test_a_foreign_page_may_not_connect_and_a_listed_one_may(many: None) -> None
         for origin in ("https://kiosk.example", api_server.url):
             with client(api_server, origin=origin) as c:
                 c.setup()
-                assert c.hear()["type"] == "ready"
+                assert c.receive()["type"] == "ready"
 
 
 def test_too_many_new_sessions_are_refused_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(access, "BURST", 3)
     monkeypatch.setattr(access, "NEW_PER_S", 0.001)
-    with open_api_server(scripted_source()) as api_server:
-        assert [post(api_server, b"").status_code for _ in range(4)] == [200, 200, 200, 500]
+    with open_api_server(scripted_sessions()) as api_server:
+        assert [post(api_server, b"").status_code for _ in range(4)] == [200, 200, 200, 429]
         assert "1008: too many new sessions" in post(api_server, b"").text
         with client(api_server) as c:
             c.setup()
-            assert "too many new sessions" in c.rest()[0]["message"]
+            assert "too many new sessions" in c.receive_all()[0]["message"]
 
 
 def test_the_api_server_speaks_tls_with_a_certificate(many: None) -> None:
@@ -387,14 +386,14 @@ def test_the_api_server_speaks_tls_with_a_certificate(many: None) -> None:
     from tests.support.mosquitto import certificates
 
     folder = certificates()
-    address = Address("127.0.0.1", 0, folder / "server.crt", folder / "server.key")
-    with open_api_server(scripted_source(), address=address) as api_server:
+    address = ListenAddress("127.0.0.1", 0, folder / "server.crt", folder / "server.key")
+    with open_api_server(scripted_sessions(), address=address) as api_server:
         assert api_server.url.startswith("https://")
         trust = ssl.create_default_context(cafile=str(folder / "ca.crt"))
         trust.check_hostname = False
         with client(api_server, ssl=trust) as c:
             c.setup()
-            assert c.hear()["type"] == "ready"
+            assert c.receive()["type"] == "ready"
 
 
 # -- abuse
@@ -406,23 +405,23 @@ def test_a_hundred_megabytes_in_one_message_close_that_socket_and_no_memory_is_k
     process = psutil.Process()
     with client(api_server) as good, client(api_server) as c:
         good.setup()
-        good.hear()
+        good.receive()
         before = process.memory_info().rss
         huge = "x" * 100_000_000
         after_huge = process.memory_info().rss - before
         with contextlib.suppress(ConnectionClosed):
             c.socket.send(huge)
-        c.rest()
+        c.receive_all()
         assert c.close_code in (1009, 1006)  # too big; or cut before it could be said
         assert process.memory_info().rss - before - after_huge < 300e6  # the client's own copy
         good.audio(silence(1))
-        good.until("step")
+        good.receive_until("step")
 
 
 def test_slow_loris_are_cut_and_others_served(
     api_server: ApiServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(api_server_module, "REQUEST_S", 1.0)
+    monkeypatch.setattr(listener, "REQUEST_S", 1.0)
     loris = [
         _raw(api_server, b"GET /api/speech/asr HTTP/1.1\r\nHost: x\r\nX-a: ") for _ in range(30)
     ]
@@ -439,15 +438,79 @@ def test_slow_loris_are_cut_and_others_served(
 
 
 def test_connections_are_bounded(api_server: ApiServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(api_server_module, "MAX_CONNECTIONS", 10)
-    held = [_raw(api_server, b"") for _ in range(10)]
-    until(lambda: b"503" in _all(_raw(api_server, _GET)), "one too many is told so")
+    monkeypatch.setattr(connection_limits, "MAX_CONNECTIONS", 10)
+    held = [_raw(api_server, b"GET /") for _ in range(10)]
+    until(lambda: b"503" in _all(_raw(api_server, _METRICS)), "one too many gets 503")
+    assert b"200 OK" in _all(_raw(api_server, _HEALTH))  # from the reserve
     for sock in held:
         sock.close()
-    until(lambda: b"200 OK" in _all(_raw(api_server, _GET)), "it serves again")
+    until(lambda: b"200 OK" in _all(_raw(api_server, _METRICS)), "it serves again")
     metrics = requests.get(f"{api_server.url}/metrics", timeout=10).text
-    (refused,) = re.findall(r'edged_api_refused_total{why="connections"} (\S+)', metrics)
-    assert float(refused) >= 1
+    (refused,) = re.findall(r'edged_api_refused_total{reason="connections"} (\S+)', metrics)
+    assert float(refused) >= 2
+
+
+def test_one_address_cannot_take_all_connections(
+    api_server: ApiServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """400 connections from one client shut out everybody, health checks included."""
+    monkeypatch.setattr(connection_limits, "MAX_PER_ADDRESS", 5)
+    held = [_raw(api_server, b"GET /") for _ in range(40)]
+    until(lambda: b"503" in _all(_raw(api_server, _METRICS)), "its share is used up")
+    for _ in range(20):
+        assert b"200 OK" in _all(_raw(api_server, _HEALTH))
+        assert b"200 OK" in _all(_raw(api_server, _METRICS, "127.0.0.2"))
+    for sock in held:
+        sock.close()
+
+
+def test_silent_connections_are_bounded_and_keep_nobody_out(
+    api_server: ApiServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(silent_sockets, "MAX_SILENT_PER_ADDRESS", 5)
+    monkeypatch.setattr(silent_sockets, "MAX_SILENT", 8)
+    held = [_raw(api_server, b"", source) for _ in range(20) for source in LOOPBACK]
+    for source in LOOPBACK:
+        assert b"200 OK" in _all(_raw(api_server, _METRICS, source))
+    for sock in held:
+        sock.setblocking(False)
+
+    def is_open(sock: socket.socket) -> bool:
+        try:
+            return sock.recv(1) != b""
+        except BlockingIOError:
+            return True
+        except ConnectionError:
+            return False
+
+    until(lambda: sum(map(is_open, held)) <= 8, "only the newest are open")
+    for sock in held:
+        sock.close()
+
+
+def test_a_connection_in_reserve_that_sends_nothing_is_closed(
+    api_server: ApiServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection_limits, "MAX_CONNECTIONS", 0)
+    monkeypatch.setattr(listener, "HEALTH_CHECK_S", 0.1)
+    assert _all(_raw(api_server, b"GET /heal")) == b""
+
+
+def test_a_keep_alive_connection_that_is_used_is_not_idle(
+    api_server: ApiServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only a request that was being answered when the server looked, once a second, counted: a
+    monitor that kept its connection lost it after 10 s, however often it asked."""
+    monkeypatch.setattr(listener, "REQUEST_S", 1.5)
+    port = int(api_server.url.rpartition(":")[2])
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=10)) as kept:
+        kept.connect()
+        first = kept.sock
+        for _ in range(12):
+            kept.request("GET", "/healthz")
+            assert kept.getresponse().read() == b"ok\n"
+            time.sleep(0.3)
+        assert kept.sock is first
 
 
 def test_a_socket_without_setup_and_an_idle_one_are_closed(
@@ -457,15 +520,15 @@ def test_a_socket_without_setup_and_an_idle_one_are_closed(
     monkeypatch.setattr(socket_module, "IDLE_S", 0.5)
     with client(api_server) as silent, client(api_server) as idle:
         idle.setup()
-        assert "no setup was received" in silent.rest()[-1]["message"]
-        assert "nothing was received" in idle.rest()[-1]["message"]
+        assert "no setup was received" in silent.receive_all()[-1]["message"]
+        assert "nothing was received" in idle.receive_all()[-1]["message"]
         assert idle.close_code == 1008
 
 
 def test_a_half_open_socket_is_found_by_ping_and_its_stream_freed(
     api_server: ApiServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(websocket_incoming, "HEARTBEAT_S", 0.4)
+    monkeypatch.setattr(websocket_reader, "HEARTBEAT_S", 0.4)
     key = (
         b"GET /api/speech/asr HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     )
@@ -473,8 +536,8 @@ def test_a_half_open_socket_is_found_by_ping_and_its_stream_freed(
     text = b'{"type":"setup","input_format":"pcm"}'
     frame = bytes([0x81, 0x80 | len(text), 0, 0, 0, 0]) + text
     with _raw(api_server, key + frame):  # and never a pong
-        until(lambda: api_server._streams.count == 1, "its stream")
-        until(lambda: api_server._streams.count == 0, "its stream is free", 20)
+        until(lambda: api_server.streams.count == 1, "its stream")
+        until(lambda: api_server.streams.count == 0, "its stream is free", 20)
 
 
 def test_hostile_messages_over_real_sockets_leave_others_unharmed(api_server: ApiServer) -> None:
@@ -483,7 +546,7 @@ def test_hostile_messages_over_real_sockets_leave_others_unharmed(api_server: Ap
     rng = random.Random(7)
     with client(api_server) as good:
         good.setup()
-        good.hear()
+        good.receive()
         sent = 0
         while sent < 1500:
             gone = contextlib.suppress(ConnectionClosed, TimeoutError)
@@ -493,15 +556,15 @@ def test_hostile_messages_over_real_sockets_leave_others_unharmed(api_server: Ap
                 for _ in range(rng.randrange(1, 30)):
                     c.socket.send(hostile_message(rng))
                     sent += 1
-                c.say(type="flush", flush_id="last", client_req_id="a")
-                c.hear(1)
+                c.send(type="flush", flush_id="last", client_req_id="a")
+                c.receive(1)
             if rng.random() < 0.2:
                 good.audio(silence(1))
-                good.until("step")
-        good.say(type="end_of_stream")
-        good.rest()
+                good.receive_until("step")
+        good.send(type="end_of_stream")
+        good.receive_all()
         assert good.close_code == 1000
-    until(lambda: api_server._streams.count == 0, "all streams are free")
+    until(lambda: api_server.streams.count == 0, "all streams are free")
 
 
 @pytest.mark.parametrize("noise", [b"\0" * 5000, b"GET / HTTP/9.9\r\n\r\n", b"\x16\x03\x01" * 100])
@@ -522,7 +585,7 @@ def test_a_port_that_is_taken_is_tried_again(monkeypatch: pytest.MonkeyPatch) ->
         taken.listen()
         port = taken.getsockname()[1]
         late = ApiServer(
-            Address("127.0.0.1", port), routes.Access(None, Origins()), scripted_source(), 2
+            ListenAddress("127.0.0.1", port), AccessControl(None, Origins()), scripted_sessions(), 2
         )
         late.start()
         with pytest.raises(
@@ -532,28 +595,29 @@ def test_a_port_that_is_taken_is_tried_again(monkeypatch: pytest.MonkeyPatch) ->
     until(lambda: late.url, "it opens when the port is free")
     assert requests.get(f"{late.url}/healthz", timeout=10).ok
     late.stop()
-    assert not late._thread.is_alive()
+    assert not late.is_alive
 
 
-def test_a_api_server_that_never_opened_can_be_closed() -> None:
+def test_an_api_server_that_never_opened_can_be_closed() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        address = Address("127.0.0.1", taken.getsockname()[1])
-        stuck = ApiServer(address, routes.Access(None, Origins()), scripted_source(), 2)
+        address = ListenAddress("127.0.0.1", taken.getsockname()[1])
+        stuck = ApiServer(address, AccessControl(None, Origins()), scripted_sessions(), 2)
         stuck.start()
         stuck.stop()
-        assert not stuck._thread.is_alive()
+        assert not stuck.is_alive
 
 
-_GET = b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+_HEALTH = b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+_METRICS = b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 
 
-def _raw(api_server: ApiServer, data: bytes) -> socket.socket:
-    sock = socket.create_connection(
-        ("127.0.0.1", int(api_server.url.rpartition(":")[2])), timeout=10
-    )
-    sock.sendall(data)
+def _raw(api_server: ApiServer, data: bytes, source: str = "127.0.0.1") -> socket.socket:
+    port = int(api_server.url.rpartition(":")[2])
+    sock = socket.create_connection(("127.0.0.1", port), 10, (source, 0))
+    with contextlib.suppress(ConnectionError):  # it may have been refused already
+        sock.sendall(data)
     return sock
 
 

@@ -19,15 +19,22 @@ from websockets.exceptions import ConnectionClosed
 
 from edged.server import (
     access,
+    gradium_api,
     gradium_upload,
+    http_context,
     routes,
-    streams,
-    websocket_incoming,
-    websocket_outgoing,
+    websocket_reader,
+    websocket_writer,
 )
 from edged.server import gradium_websocket as socket_module
 from edged.server.api_server import ApiServer
-from tests.support.api_server import Scripted, client, open_api_server, scripted_source, silence
+from tests.support.api_server import (
+    ScriptedSession,
+    client,
+    open_api_server,
+    scripted_sessions,
+    silence,
+)
 from tests.support.mosquitto import until
 
 HANDSHAKE = (
@@ -39,9 +46,8 @@ SETUP = b'{"type":"setup","input_format":"pcm"}'
 
 @pytest.fixture
 def api_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiServer]:
-    monkeypatch.setattr(streams, "Session", Scripted)
     monkeypatch.setattr(access, "BURST", 1_000_000)
-    with open_api_server(scripted_source(), microphone=True, mute=lambda _: None) as opened:
+    with open_api_server(scripted_sessions(), microphone=True, set_mute=lambda _: None) as opened:
         yield opened
 
 
@@ -84,7 +90,7 @@ def everything(sock: socket.socket) -> bytes:
 
 
 def all_free(api_server: ApiServer) -> None:
-    until(lambda: api_server._streams.count == 0, "all streams are free")
+    until(lambda: api_server.streams.count == 0, "all streams are free")
 
 
 # -- patience
@@ -102,8 +108,8 @@ def test_pings_do_not_keep_a_socket_that_says_nothing(
         client(api_server, ping_interval=0.05) as idle,
     ):
         idle.setup()
-        assert "no setup was received" in silent.rest(5)[-1]["message"]
-        assert "nothing was received for" in idle.rest(5)[-1]["message"]
+        assert "no setup was received" in silent.receive_all(5)[-1]["message"]
+        assert "nothing was received for" in idle.receive_all(5)[-1]["message"]
     all_free(api_server)
 
 
@@ -114,20 +120,20 @@ def test_who_has_said_all_may_wait_longer_than_who_says_nothing(
     its patience ended in the instant of its last event, an error came behind `end_of_stream`."""
     monkeypatch.setattr(socket_module, "IDLE_S", 0.2)
     free = threading.Event()
-    push = Scripted.push
+    push = ScriptedSession.push
 
-    def slow(self: Scripted, frame: object, behind: bool = False) -> object:
+    def slow(self: ScriptedSession, frame: object, backlog: bool = False) -> object:
         free.wait(10)
-        return push(self, frame, behind)  # type: ignore[arg-type]
+        return push(self, frame, backlog)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Scripted, "push", slow)
+    monkeypatch.setattr(ScriptedSession, "push", slow)
     with client(api_server) as c:
         c.setup()
         c.audio(silence(3))
-        c.say(type="end_of_stream")
+        c.send(type="end_of_stream")
         time.sleep(1)
         free.set()
-        assert c.rest()[-1]["type"] == "end_of_stream"
+        assert c.receive_all()[-1]["type"] == "end_of_stream"
 
 
 def test_who_waits_for_the_end_to_be_worked_out_is_not_idle(
@@ -136,38 +142,38 @@ def test_who_waits_for_the_end_to_be_worked_out_is_not_idle(
     """What was in the works counted as done: a client whose patience ended just then, while the
     last turn was heard again, was told that it had said nothing."""
     monkeypatch.setattr(socket_module, "IDLE_S", 0.2)
-    end = Scripted.end
+    end = ScriptedSession.end
 
-    def slow(self: Scripted) -> object:
+    def slow(self: ScriptedSession) -> object:
         time.sleep(1)
         return end(self)
 
-    monkeypatch.setattr(Scripted, "end", slow)
+    monkeypatch.setattr(ScriptedSession, "end", slow)
     with client(api_server) as c:
         c.setup()
         c.audio(silence(3))
-        c.say(type="end_of_stream")
-        assert c.rest()[-1]["type"] == "end_of_stream"
+        c.send(type="end_of_stream")
+        assert c.receive_all()[-1]["type"] == "end_of_stream"
 
 
 def test_a_client_that_is_held_back_is_not_taken_for_dead(
     api_server: ApiServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """aiohttp's heartbeat did: the pong waits behind audio that nobody reads yet."""
-    monkeypatch.setattr(websocket_incoming, "HEARTBEAT_S", 0.2)
-    push = Scripted.push
+    monkeypatch.setattr(websocket_reader, "HEARTBEAT_S", 0.2)
+    push = ScriptedSession.push
 
-    def slow(self: Scripted, frame: object, behind: bool = False) -> object:
+    def slow(self: ScriptedSession, frame: object, backlog: bool = False) -> object:
         time.sleep(0.005)
-        return push(self, frame, behind)  # type: ignore[arg-type]
+        return push(self, frame, backlog)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Scripted, "push", slow)
+    monkeypatch.setattr(ScriptedSession, "push", slow)
     with client(api_server) as c:
         c.setup()
         for _ in range(6):
             c.audio(silence(100))
-        c.say(type="end_of_stream")
-        heard = c.rest(60)
+        c.send(type="end_of_stream")
+        heard = c.receive_all(60)
     assert heard[-1]["type"] == "end_of_stream"
     assert c.types()["step"] == 600
 
@@ -175,16 +181,16 @@ def test_a_client_that_is_held_back_is_not_taken_for_dead(
 def test_a_half_open_follower_is_found_by_ping(
     api_server: ApiServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(websocket_incoming, "HEARTBEAT_S", 0.3)
+    monkeypatch.setattr(websocket_reader, "HEARTBEAT_S", 0.3)
     with raw_websocket(api_server, b"/api/events"):  # and never a pong
-        until(lambda: api_server._app and api_server._app.followers.count, "it follows")
-        until(lambda: api_server._app and not api_server._app.followers.count, "it is gone")
+        until(lambda: api_server.subscribers, "it follows")
+        until(lambda: not api_server.subscribers, "it is gone")
 
 
 def test_a_half_closed_socket_frees_its_stream(api_server: ApiServer) -> None:
     with raw_websocket(api_server) as sock:
         sock.sendall(frame(SETUP))
-        until(lambda: api_server._streams.count == 1, "its stream")
+        until(lambda: api_server.streams.count == 1, "its stream")
         sock.shutdown(socket.SHUT_WR)
         all_free(api_server)
 
@@ -206,18 +212,18 @@ def test_errors_for_a_client_that_does_not_read_are_bounded(
 ) -> None:
     """A request that goes on kept the socket open, and each wrong message of another was answered
     with an error that nobody took: without end."""
-    monkeypatch.setattr(websocket_outgoing, "MAX_UNSENT", 1 << 16)
-    monkeypatch.setattr(websocket_outgoing, "SEND_S", 3.0)
+    monkeypatch.setattr(websocket_writer, "MAX_UNSENT", 1 << 16)
+    monkeypatch.setattr(websocket_writer, "SEND_S", 3.0)
     with raw_websocket(api_server, receive_bytes=4096) as sock:
         sock.sendall(frame(b'{"type":"setup","input_format":"pcm","client_req_id":"good"}'))
-        until(lambda: api_server._streams.count == 1, "its stream")
-        (connection,) = api_server._app._connections  # type: ignore[union-attr]
+        until(lambda: api_server.streams.count == 1, "its stream")
+        (connection,) = api_server.gradium.connections  # type: ignore[union-attr]
         wrong = frame(b'{"type":"audio","audio":"?","client_req_id":"%s"}' % (b"x" * 200))
         sock.settimeout(0.5)
         with contextlib.suppress(TimeoutError):
             for _ in range(1000):
                 sock.sendall(wrong * 100)
-        assert connection.outgoing._unsent < 2 * websocket_outgoing.MAX_UNSENT
+        assert connection.writer.unsent < 2 * websocket_writer.MAX_UNSENT
         all_free(api_server)  # nobody waits for ever for who neither reads nor writes
 
 
@@ -228,16 +234,16 @@ def test_small_messages_behind_one_another_are_bounded(
     """While a step takes long: nothing but audio was counted, and the end not even then."""
     monkeypatch.setattr("edged.server.stream.MAX_WAITING", 1 << 16)
     free = threading.Event()
-    monkeypatch.setattr(Scripted, "push", lambda *_: free.wait(20) and [])
+    monkeypatch.setattr(ScriptedSession, "push", lambda *_: free.wait(20) and [])
     with raw_websocket(api_server) as sock:
         sock.sendall(frame(SETUP) + frame(b'{"type":"audio","audio":"%s"}' % (b"A" * 5120)))
-        (stream,) = until(lambda: api_server._streams._open, "its stream")
+        (stream,) = until(lambda: api_server.streams.streams, "its stream")
         message = frame(b'{"type":"%s","flush_id":1}' % kind.encode())
         sock.settimeout(1)
         with contextlib.suppress(TimeoutError):
             for _ in range(1000):
                 sock.sendall(message * 100)
-        assert len(stream._waiting) < 300
+        assert stream.queued < 300
         free.set()
     all_free(api_server)
 
@@ -245,18 +251,18 @@ def test_small_messages_behind_one_another_are_bounded(
 def test_flushes_for_a_client_that_does_not_read_are_bounded(
     api_server: ApiServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(websocket_outgoing, "MAX_UNSENT", 1 << 16)
-    monkeypatch.setattr(websocket_outgoing, "SEND_S", 3.0)
+    monkeypatch.setattr(websocket_writer, "MAX_UNSENT", 1 << 16)
+    monkeypatch.setattr(websocket_writer, "SEND_S", 3.0)
     flush = frame(b'{"type":"flush","flush_id":"%s"}' % (b"x" * 200))
     with raw_websocket(api_server, receive_bytes=4096) as sock:
         sock.sendall(frame(SETUP))
-        until(lambda: api_server._streams.count == 1, "its stream")
-        (stream,) = api_server._streams._open
+        until(lambda: api_server.streams.count == 1, "its stream")
+        (stream,) = api_server.streams.streams
         sock.settimeout(0.5)
         with contextlib.suppress(TimeoutError):
             for _ in range(1000):
                 sock.sendall(flush * 100)
-        assert len(stream._waiting) < 10_000
+        assert stream.queued < 10_000
         all_free(api_server)
 
 
@@ -265,12 +271,12 @@ def test_an_upload_whose_answer_nobody_reads_frees_its_stream(
 ) -> None:
     """It waited for ever, and with it one of the box's few streams."""
     monkeypatch.setattr(gradium_upload, "SEND_S", 0.5)
-    monkeypatch.setattr(Scripted, "word", "w" * 100_000)
+    monkeypatch.setattr(ScriptedSession, "word", "w" * 100_000)
     body = silence(200)
     head = b"POST /api/post/speech/asr?input_format=pcm HTTP/1.1\r\nHost: x\r\n"
     head += b"Content-Length: %d\r\n\r\n" % len(body)
     with raw(api_server, head + body, receive_bytes=4096):
-        until(lambda: api_server._streams.count == 1, "its stream")
+        until(lambda: api_server.streams.count == 1, "its stream")
         all_free(api_server)
 
 
@@ -288,12 +294,12 @@ def test_lines_that_wait_hold_an_upload_back_and_none_is_lost(
 def test_more_sockets_than_streams_are_bounded(
     api_server: ApiServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(routes, "SPARE", 3)
+    monkeypatch.setattr(http_context, "SPARE_SOCKETS", 3)
     with contextlib.ExitStack() as stack:
         for _ in range(5):
             stack.enter_context(client(api_server)).setup(retry_for_s=30)
         with client(api_server) as c:
-            (error,) = c.rest(5)
+            (error,) = c.receive_all(5)
             assert error["message"] == "too many sockets are open: try again later"
             assert error["code"] == 1011
 
@@ -301,10 +307,10 @@ def test_more_sockets_than_streams_are_bounded(
 def test_a_message_that_is_too_large_is_told_so(api_server: ApiServer) -> None:
     with client(api_server) as c:
         c.setup()
-        c.hear()
+        c.receive()
         with contextlib.suppress(ConnectionClosed):
-            c.socket.send("x" * (websocket_incoming.MAX_MESSAGE + 1))
-        assert c.rest()[-1]["message"] == "a message may have 4 MB at most"
+            c.socket.send("x" * (websocket_reader.MAX_MESSAGE + 1))
+        assert c.receive_all()[-1]["message"] == "a message may have 4 MB at most"
         assert c.close_code == 1009
 
 
@@ -312,17 +318,19 @@ def test_sixty_sockets_that_each_begin_a_large_message_cost_what_the_limits_say(
     api_server: ApiServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Those beyond the streams' number are refused before they can send anything."""
-    monkeypatch.setattr(routes, "MAX_REFUSED", 60)  # more than ever get a socket only to be refused
+    monkeypatch.setattr(
+        gradium_api, "MAX_REFUSED", 60
+    )  # more than ever get a socket only to be refused
     process, before = psutil.Process(), psutil.Process().memory_info().rss
-    part = bytes([0x01, 0xFF]) + struct.pack(">Q", websocket_incoming.MAX_MESSAGE - 1) + bytes(4)
-    part += b"x" * (websocket_incoming.MAX_MESSAGE - 1000)
+    part = bytes([0x01, 0xFF]) + struct.pack(">Q", websocket_reader.MAX_MESSAGE - 1) + bytes(4)
+    part += b"x" * (websocket_reader.MAX_MESSAGE - 1000)
     socks = []
     for _ in range(60):
         sock = raw_websocket(api_server)
         with contextlib.suppress(ConnectionError):
             sock.sendall(part)
         socks.append(sock)
-    most = (2 + routes.SPARE) * 2 * websocket_incoming.MAX_MESSAGE
+    most = (2 + http_context.SPARE_SOCKETS) * 2 * websocket_reader.MAX_MESSAGE
     assert process.memory_info().rss - before < most + 50e6
     for sock in socks:
         sock.close()
@@ -335,11 +343,11 @@ def test_sixty_sockets_that_each_begin_a_large_message_cost_what_the_limits_say(
     ("data", "words"),
     [
         (frame(b"\xff\xfe"), b"text frames must be UTF-8"),
-        (frame(b"{}", opcode=3), b"that is no WebSocket frame"),
-        (frame(b"{}", first_bits=0xC0), b"that is no WebSocket frame"),
-        (frame(b"{}", opcode=0), b"that is no WebSocket frame"),
-        (frame(b"x" * 126, opcode=9), b"that is no WebSocket frame"),
-        (frame(b"{", first_bits=0) + frame(b"{"), b"that is no WebSocket frame"),
+        (frame(b"{}", opcode=3), b"not a valid WebSocket frame"),
+        (frame(b"{}", first_bits=0xC0), b"not a valid WebSocket frame"),
+        (frame(b"{}", opcode=0), b"not a valid WebSocket frame"),
+        (frame(b"x" * 126, opcode=9), b"not a valid WebSocket frame"),
+        (frame(b"{", first_bits=0) + frame(b"{"), b"not a valid WebSocket frame"),
         (bytes([0x81, 0xFF]) + b"\xff" * 8 + bytes(4), b"1008"),
         (frame(b"x" * 10, opcode=2), b"messages are JSON in text frames"),
         (frame(b"{}"), b"type must be setup"),
@@ -348,8 +356,8 @@ def test_sixty_sockets_that_each_begin_a_large_message_cost_what_the_limits_say(
 def test_a_frame_that_breaks_the_protocol_is_told_why_and_closed(
     api_server: ApiServer, data: bytes, words: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(websocket_incoming, "CLOSE_S", 0.2)
-    monkeypatch.setattr(websocket_incoming, "LINGER_S", 0.2)
+    monkeypatch.setattr(websocket_reader, "CLOSE_S", 0.2)
+    monkeypatch.setattr(websocket_reader, "LINGER_S", 0.2)
     with raw_websocket(api_server) as sock:
         sock.sendall(data)
         assert words in everything(sock)
@@ -372,22 +380,22 @@ def test_a_client_that_waits_for_a_free_stream_is_read_meanwhile(api_server: Api
     with client(api_server) as a, client(api_server) as b:
         a.setup(client_req_id="first", close_ws_on_eos=False)
         b.setup()
-        until(lambda: api_server._streams.count == 2, "both streams are taken")
+        until(lambda: api_server.streams.count == 2, "both streams are taken")
         a.setup(client_req_id="second", retry_for_s=30, close_ws_on_eos=False)
         a.audio(silence(2), client_req_id="second")
-        a.say(type="flush", flush_id=1, client_req_id="second")
-        a.say(type="end_of_stream", client_req_id="second")
+        a.send(type="flush", flush_id=1, client_req_id="second")
+        a.send(type="end_of_stream", client_req_id="second")
         a.audio(silence(3), client_req_id="first")
-        a.say(type="flush", flush_id=2, client_req_id="first")
-        assert a.until("flushed")["flush_id"] == 2
+        a.send(type="flush", flush_id=2, client_req_id="first")
+        assert a.receive_until("flushed")["flush_id"] == 2
         with client(api_server) as gone:
             gone.setup(retry_for_s=30)
-        b.say(type="end_of_stream")
-        assert a.until("ready")["client_req_id"] == "second"
-        assert a.until("flushed")["flush_id"] == 1
-        assert a.until("end_of_stream")["client_req_id"] == "second"
+        b.send(type="end_of_stream")
+        assert a.receive_until("ready")["client_req_id"] == "second"
+        assert a.receive_until("flushed")["flush_id"] == 1
+        assert a.receive_until("end_of_stream")["client_req_id"] == "second"
         until(
-            lambda: api_server._app and len(api_server._app._connections) == 1,
+            lambda: api_server.gradium and len(api_server.gradium.connections) == 1,
             "b and gone are gone",
         )
     all_free(api_server)
@@ -400,15 +408,13 @@ def test_what_waits_for_a_free_stream_is_bounded_and_its_time_too(
     with client(api_server) as a, client(api_server) as b, client(api_server, max_queue=None) as c:
         for taken in (a, b):
             taken.setup()
-            taken.hear()
+            taken.receive()
         c.setup(retry_for_s=1.0)
         for _ in range(20):
             c.audio(silence(1))
-        (error,) = c.rest()
-        assert "all 2 streams of this box are in use" in error["message"]
-        assert (
-            api_server._metrics.refused.labels("streams")._value.get() == 1
-        )  # and not one a retry
+        (error,) = c.receive_all()
+        assert "all 2 streams of this device are in use" in error["message"]
+        assert api_server.metrics.refused.labels("streams")._value.get() == 1  # and not one a retry
         assert error["code"] == c.close_code == 1011
 
 
@@ -417,7 +423,7 @@ def test_random_bytes_for_frames_harm_nobody_else(api_server: ApiServer) -> None
     whole = frame(SETUP) + frame(b'{"type":"audio","audio":"AAAA"}') + frame(b"", opcode=9)
     with client(api_server) as good:
         good.setup()
-        good.hear()
+        good.receive()
         for n in range(300):
             data = bytearray(whole if n % 2 else os.urandom(rng.randrange(200)))
             for _ in range(rng.randrange(4)):
@@ -427,16 +433,16 @@ def test_random_bytes_for_frames_harm_nobody_else(api_server: ApiServer) -> None
                 sock.sendall(bytes(data))
             if n % 50 == 0:
                 good.audio(silence(1))
-                good.until("step")
-        good.say(type="end_of_stream")
-        assert good.rest()[-1]["type"] == "end_of_stream"
+                good.receive_until("step")
+        good.send(type="end_of_stream")
+        assert good.receive_all()[-1]["type"] == "end_of_stream"
     all_free(api_server)
 
 
 def test_a_flood_of_pings_whose_pongs_nobody_reads_is_cut(
     api_server: ApiServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(websocket_incoming, "PONG_S", 0.5)
+    monkeypatch.setattr(websocket_reader, "PONG_S", 0.5)
     with raw_websocket(api_server, receive_bytes=4096) as sock, client(api_server) as good:
         sock.settimeout(10)
         with contextlib.suppress(ConnectionError, BrokenPipeError):
@@ -444,20 +450,20 @@ def test_a_flood_of_pings_whose_pongs_nobody_reads_is_cut(
                 sock.sendall(frame(b"x" * 125, opcode=9) * 100)
             raise AssertionError("it was never cut")
         good.setup()
-        assert good.hear()["type"] == "ready"
+        assert good.receive()["type"] == "ready"
 
 
 @pytest.fixture
 def steps(monkeypatch: pytest.MonkeyPatch) -> threading.Semaphore:
     """A recogniser that does a step when one is released."""
     allowed = threading.Semaphore(0)
-    push = Scripted.push
+    push = ScriptedSession.push
 
-    def one(self: Scripted, frame: object, behind: bool = False) -> object:
+    def one(self: ScriptedSession, frame: object, backlog: bool = False) -> object:
         allowed.acquire(timeout=20)
-        return push(self, frame, behind)  # type: ignore[arg-type]
+        return push(self, frame, backlog)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Scripted, "push", one)
+    monkeypatch.setattr(ScriptedSession, "push", one)
     return allowed
 
 

@@ -11,9 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from edged.server import streams
 from edged.server.access import Origins
-from tests.support.api_server import Scripted, open_api_server, scripted_source
+from tests.support.api_server import open_api_server, scripted_sessions
 from tests.support.chromium import Chromium
 
 UPLOAD = """
@@ -47,10 +46,9 @@ def test_a_listed_page_may_upload_and_read_the_answer_and_no_other_may(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its origin was let in, but the browser kept it from asking: nobody answered its preflight."""
-    monkeypatch.setattr(streams, "Session", Scripted)
     with site(tmp_path) as listed, site(tmp_path) as other, Chromium() as browser:
         origins = Origins(frozenset({listed}))
-        with open_api_server(scripted_source(), api_key="right", origins=origins) as api_server:
+        with open_api_server(scripted_sessions(), api_key="right", origins=origins) as api_server:
             page = browser.page(f"{listed}/")
             page.js(UPLOAD % api_server.url)
             page.wait("window.answer")
@@ -66,11 +64,12 @@ def test_no_other_page_shows_the_captions_in_a_frame(
 ) -> None:
     """Any page could, with something of its own laid over the button: a click on that muted the
     box, for it came from the captions page itself."""
-    monkeypatch.setattr(streams, "Session", Scripted)
     with (
         site(tmp_path) as other,
         Chromium() as browser,
-        open_api_server(scripted_source(), microphone=True, mute=lambda _: None) as api_server,
+        open_api_server(
+            scripted_sessions(), microphone=True, set_mute=lambda _: None
+        ) as api_server,
     ):
         alone = browser.page(f"{api_server.url}/kiosk/")
         alone.wait("document.body.dataset.status == 'listening'", 20)

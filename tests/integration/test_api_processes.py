@@ -1,15 +1,12 @@
-"""The door of real processes: `edged serve`, and a daemon whose microphone comes first."""
+"""The API server in real processes: `edged serve`, and a daemon whose microphone comes first."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
 import socket
 import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,39 +15,13 @@ from websockets.sync.client import connect
 
 from edged.bench import wer
 from edged.models.samples import samples
+from tests.support.api_process import EDGED, serving
 from tests.support.api_server import Client, as_wav
 from tests.support.daemon_process import Box
-from tests.support.mosquitto import Ear, Mosquitto, until
+from tests.support.mosquitto import Ear, Mosquitto, free_port, until
 
-EDGED = [sys.executable, "-c", "from edged.cli.main import main; main()"]
 KEY = "a secret of the test"
 CLIP = samples()[0]
-
-
-def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
-
-
-@contextlib.contextmanager
-def serving(*options: str, **settings: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    """`edged serve` on a free port: its URL, once it is open, and the process."""
-    address = f"127.0.0.1:{free_port()}"
-    process = subprocess.Popen(
-        [*EDGED, "serve", "--listen", address, *options],
-        env=os.environ | {f"EDGED_{name.upper()}": value for name, value in settings.items()},
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    url = f"http://{address}"
-    try:
-        until(lambda: process.poll() is not None or _is_open(url), "the door", 60)
-        assert process.poll() is None, process.communicate()
-        yield url, process
-    finally:
-        process.kill()
-        process.communicate()
 
 
 def upload(url: str, **headers: str) -> requests.Response:
@@ -59,24 +30,25 @@ def upload(url: str, **headers: str) -> requests.Response:
 
 
 def test_edged_serve_needs_neither_microphone_nor_broker_and_ends_on_sigterm() -> None:
-    with serving() as (url, process):
-        told = [json.loads(line) for line in upload(url).text.splitlines()]
+    with serving() as served:
+        told = [json.loads(line) for line in upload(served.url).text.splitlines()]
         words = " ".join(m["text"] for m in told if m["type"] == "text")
         assert wer.errors(CLIP.text, words).rate < 0.2
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(10) == 0
+        served.process.send_signal(signal.SIGTERM)
+        assert served.process.wait(10) == 0
 
 
 def test_the_key_of_edged_serve_is_asked_for_and_never_logged() -> None:
-    with serving("--log-level", "debug", api_key=KEY) as (url, process):
-        assert upload(url).status_code == 500
+    with serving("--log-level", "debug", api_key=KEY) as served:
+        url = served.url
+        assert upload(url).status_code == 401
         assert requests.get(f"{url}/metrics", timeout=10).status_code == 401
         assert upload(url, **{"x-api-key": KEY}).status_code == 200
         assert requests.get(f"{url}/api/events?token={KEY}", timeout=10).status_code == 404
-        process.send_signal(signal.SIGTERM)
-        _, log = process.communicate(timeout=10)
-    assert "the door is open" in log
-    assert KEY not in log
+        served.process.send_signal(signal.SIGTERM)
+        served.process.wait(10)
+        assert "the API server listens at" in served.log
+        assert KEY not in served.log
 
 
 @pytest.mark.parametrize(
@@ -93,7 +65,7 @@ def test_the_key_of_edged_serve_is_asked_for_and_never_logged() -> None:
         ({"EDGED_TLS_CERT_FILE": "/nowhere"}, "must be set together"),
     ],
 )
-def test_a_api_server_that_must_not_or_cannot_open_is_a_wrong_setting(
+def test_an_api_server_that_must_not_or_cannot_open_is_a_configuration_error(
     settings: dict[str, str], words: str
 ) -> None:
     ran = subprocess.run(
@@ -121,10 +93,10 @@ def test_the_daemon_serves_the_api_server_beside_its_microphone(tmp_path: Path) 
         with Box(tmp_path, broker.port, listen=listen) as box:
             with connect(f"ws://{listen}/api/events", compression=None) as socket_:
                 follower = Client(socket_)
-                assert follower.hear()["model_name"] == "tiny-en"
-                steps = [follower.until("step")["step_idx"]]
+                assert follower.receive()["model_name"] == "tiny-en"
+                steps = [follower.receive_until("step")["step_idx"]]
                 assert upload(f"http://{listen}").status_code == 200
-                steps += [follower.until("step")["step_idx"] for _ in range(20)]
+                steps += [follower.receive_until("step")["step_idx"] for _ in range(20)]
                 assert steps == list(range(steps[0], steps[0] + 21))  # none lost meanwhile
                 assert requests.get(f"http://{listen}/healthz", timeout=10).text == "ok\n"
                 metrics = requests.get(f"http://{listen}/metrics", timeout=10).text
@@ -133,7 +105,7 @@ def test_the_daemon_serves_the_api_server_beside_its_microphone(tmp_path: Path) 
                 assert "edged_microphone_open 1.0" in metrics
                 assert "edged_lag_seconds" in metrics
                 box.stop()
-                assert follower.rest()[-1]["type"] in ("error", "end_of_stream")
+                assert follower.receive_all()[-1]["type"] in ("error", "end_of_stream")
 
 
 def test_a_taken_port_does_not_keep_the_daemon_from_hearing(tmp_path: Path) -> None:
@@ -150,9 +122,3 @@ def test_a_taken_port_does_not_keep_the_daemon_from_hearing(tmp_path: Path) -> N
             until(lambda: "cannot be opened" in box.log(), "a warning")
             until(lambda: ear.on("text"), "what the microphone hears")
             box.stop()
-
-
-def _is_open(url: str) -> bool:
-    with contextlib.suppress(requests.ConnectionError):
-        return requests.get(f"{url}/healthz", timeout=5).ok
-    return False

@@ -12,10 +12,10 @@ import requests
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
-from edged.server import access, routes, streams
+from edged.server import access, gradium_api, http_context, routes
 from edged.server.access import Origins
 from edged.server.api_server import ApiServer
-from tests.support.api_server import Scripted, client, open_api_server, scripted_source
+from tests.support.api_server import client, open_api_server, scripted_sessions
 from tests.support.mosquitto import until
 
 KEY = "correct horse"
@@ -31,13 +31,12 @@ def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 @pytest.fixture(autouse=True)
 def _scripted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streams, "Session", Scripted)
     monkeypatch.setattr(access, "BURST", 1_000_000)
 
 
 @pytest.fixture
 def api_server() -> Iterator[ApiServer]:
-    with open_api_server(scripted_source(), api_key=KEY) as opened:
+    with open_api_server(scripted_sessions(), api_key=KEY) as opened:
         yield opened
 
 
@@ -46,21 +45,21 @@ def test_who_has_no_key_does_not_keep_out_who_has_it(
 ) -> None:
     """They did: sockets that were refused for a wrong key counted as open, each for the 5 s that
     its client had to close it, and 8 of 8 right ones heard "too many sockets are open"."""
-    monkeypatch.setattr(routes, "SPARE", 1)  # 3 sockets with the 2 streams
+    monkeypatch.setattr(http_context, "SPARE_SOCKETS", 1)  # 3 sockets with the 2 streams
     with contextlib.ExitStack() as stack:
         for _ in range(6):
             intruder = stack.enter_context(stubborn(api_server))
         for _ in range(2):
             good = stack.enter_context(client(api_server, additional_headers={"x-api-key": KEY}))
             good.setup()
-            assert good.hear()["type"] == "ready"
+            assert good.receive()["type"] == "ready"
         assert b"the x-api-key is missing or wrong" in intruder.recv(4096)
 
 
 def test_of_many_who_are_refused_most_do_not_even_get_a_socket(
     api_server: ApiServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(routes, "MAX_REFUSED", 3)
+    monkeypatch.setattr(gradium_api, "MAX_REFUSED", 3)
     with contextlib.ExitStack() as stack:
         for _ in range(3):
             stack.enter_context(stubborn(api_server))
@@ -68,16 +67,16 @@ def test_of_many_who_are_refused_most_do_not_even_get_a_socket(
             pass
     assert caught.value.response.status_code == 401
     assert caught.value.response.body == b"the x-api-key is missing or wrong\n"
-    until(lambda: api_server._app and not api_server._app._refused, "the stubborn ones are gone")
+    until(
+        lambda: api_server.gradium and not api_server.gradium.refused, "the stubborn ones are gone"
+    )
     with client(api_server) as later:  # there is room again
-        assert later.rest()[-1]["code"] == 1008
+        assert later.receive_all()[-1]["code"] == 1008
 
 
 @pytest.mark.parametrize(
     ("body", "headers"),
     [
-        (b'{"mute": true}', {"Content-Type": "application/json; charset=nope"}),
-        (b'{"mute": true}', {"Content-Type": "application/json; charset=zlib"}),
         (b"[" * 200_000, {}),
         (b'{"mute": true}', {"Content-Encoding": "gzip"}),
         (b"\xff", {}),
@@ -91,25 +90,27 @@ def test_what_is_not_a_wish_to_mute_is_told_what_would_be_one(
 ) -> None:
     """An unknown charset, deep nesting and a body that is no gzip were "a bug in edged", each with
     a traceback in the log."""
-    with open_api_server(scripted_source(), microphone=True, mute=lambda _: None) as api_server:
+    with open_api_server(
+        scripted_sessions(), microphone=True, set_mute=lambda _: None
+    ) as api_server:
         answer = requests.post(f"{api_server.url}/api/mute", data=body, headers=headers, timeout=10)
     assert (answer.status_code, answer.text) == (400, 'the body must be {"mute": true} or false\n')
     assert not warnings_of(caplog)
 
 
-def test_a_api_server_without_a_key_is_nobodys_by_a_foreign_name(
+def test_an_api_server_without_a_key_is_nobodys_by_a_foreign_name(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """A page whose name was made to lead here (DNS rebinding) read /metrics; and by a name that
     the router gives, the captions page was loaded and then said "No connection" for ever, with
     nothing in the log."""
     sentence = (
-        "kitchen.fritz.box:8080 is not known as a name of this box: add "
-        "http://kitchen.fritz.box:8080 to EDGED_LISTEN_ORIGINS, or use its address in numbers"
+        "kitchen.fritz.box:8080 is not known as a name of this device: add "
+        "http://kitchen.fritz.box:8080 to EDGED_LISTEN_ORIGINS, or use its IP address"
     )
     foreign = {"Host": "kitchen.fritz.box:8080"}
     page = {**foreign, "Origin": "http://kitchen.fritz.box:8080"}
-    with open_api_server(scripted_source(), microphone=True) as api_server:
+    with open_api_server(scripted_sessions(), microphone=True) as api_server:
         for _ in range(2):
             for path in ("/metrics", "/kiosk/", "/"):
                 answer = requests.get(f"{api_server.url}{path}", headers=foreign, timeout=10)
@@ -131,11 +132,11 @@ def test_a_api_server_without_a_key_is_nobodys_by_a_foreign_name(
                 requests.get(f"{api_server.url}/", headers=headers, timeout=10).status_code == 403
             )
     told = warnings_of(caplog)
-    assert told[0] == f"the door refused: {sentence}"
-    assert len(told) == len(set(told)) == routes.MAX_TOLD
+    assert told[0] == f"a request was refused: {sentence}"
+    assert len(told) == len(set(told)) == routes.MAX_LOGGED
 
     listed = Origins(frozenset({"http://kitchen.fritz.box:8080"}))
-    with open_api_server(scripted_source(), origins=listed) as api_server:
+    with open_api_server(scripted_sessions(), origins=listed) as api_server:
         for headers in (foreign, page):
             assert requests.get(f"{api_server.url}/metrics", headers=headers, timeout=10).ok
 

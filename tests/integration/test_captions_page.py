@@ -48,9 +48,9 @@ def said(page: Page, *lines: str) -> None:
 
 
 def test_words_appear_as_they_come_and_the_turn_takes_their_place(page: Page, api_server) -> None:
-    api_server.say(word("wreck", 1.0), word("a", 1.2), word("nice", 1.4))
+    api_server.publish(word("wreck", 1.0), word("a", 1.2), word("nice", 1.4))
     page.wait(f"{LIVE} == 'wreck a nice'")
-    api_server.say(turn("Recognise speech.", 1.05, 2.0), word("And", 4.0))
+    api_server.publish(turn("Recognise speech.", 1.05, 2.0), word("And", 4.0))
     said(page, "Recognise speech.")
     page.wait(f"{LIVE} == 'And'")
 
@@ -58,31 +58,31 @@ def test_words_appear_as_they_come_and_the_turn_takes_their_place(page: Page, ap
 def test_words_whose_turn_never_comes_are_not_lost_and_not_mixed_with_the_next(
     page: Page, api_server: FakeApiServer
 ) -> None:
-    api_server.say(word("first", 1.0), word("second", 9.0), turn("Second.", 9.0, 9.5))
+    api_server.publish(word("first", 1.0), word("second", 9.0), turn("Second.", 9.0, 9.5))
     said(page, "first", "Second.")
-    api_server.say(word("late", 20.0), {"type": "end_of_stream"})
+    api_server.publish(word("late", 20.0), {"type": "end_of_stream"})
     said(page, "first", "Second.", "late")
-    api_server.say(word("later", 30.0), word("anew", 0.5))
+    api_server.publish(word("later", 30.0), word("anew", 0.5))
     said(page, "first", "Second.", "late", "later")
 
 
 def test_what_is_said_is_text_never_markup(page: Page, api_server: FakeApiServer) -> None:
-    api_server.say(turn("<img src=x onerror=alert(1)> & <b>bold</b>", 0, 1))
+    api_server.publish(turn("<img src=x onerror=alert(1)> & <b>bold</b>", 0, 1))
     said(page, "<img src=x onerror=alert(1)> & <b>bold</b>")
 
 
 def test_the_page_says_what_the_box_does(page: Page, api_server: FakeApiServer) -> None:
-    api_server.say(state("speaking", "on"))
+    api_server.publish(state("speaking", "on"))
     page.wait(f"{STATUS} == 'speaking'")
-    api_server.say(state("speaking", "off"), turn("Yes.", 0, 1))
+    api_server.publish(state("speaking", "off"), turn("Yes.", 0, 1))
     page.wait(f"{STATUS} == 'heard'")
     page.wait(f"{STATUS} == 'listening'")
-    api_server.say(
+    api_server.publish(
         state("mic", {"ok": False, "state": "lost", "message": "no microphone: X is gone"})
     )
     page.wait(f"{STATUS} == 'no-microphone'")
     assert page.text("#status") == "No microphone: X is gone"
-    api_server.say(
+    api_server.publish(
         state("mic", {"ok": True, "state": "running", "message": ""}), state("mute", "on")
     )
     page.wait(f"{STATUS} == 'muted'")
@@ -92,19 +92,19 @@ def test_the_page_says_what_the_box_does(page: Page, api_server: FakeApiServer) 
 def test_without_states_speaking_is_told_by_the_words(
     page: Page, api_server: FakeApiServer
 ) -> None:
-    api_server.say(word("hello", 0.0))
+    api_server.publish(word("hello", 0.0))
     page.wait(f"{STATUS} == 'speaking'")
-    api_server.say(turn("Hello.", 0.0, 0.5))
+    api_server.publish(turn("Hello.", 0.0, 0.5))
     page.wait(f"{STATUS} == 'heard'")
 
 
 def test_the_bar_fills_as_the_turn_comes_to_its_end(page: Page, api_server: FakeApiServer) -> None:
     width = "document.querySelector('#silence').getBoundingClientRect().width / innerWidth"
-    api_server.say(step(1, 0.4))
+    api_server.publish(step(1, 0.4))
     assert page.js(width) == 0  # nobody has said anything yet
-    api_server.say(word("hello", 0.0), step(2, 0.25))
+    api_server.publish(word("hello", 0.0), step(2, 0.25))
     page.wait(f"Math.abs({width} - 0.5) < 0.01")
-    api_server.say(step(3, 0.9))
+    api_server.publish(step(3, 0.9))
     page.wait(f"{width} == 1")
 
 
@@ -113,15 +113,15 @@ def test_the_bar_is_empty_when_no_more_steps_will_come(
 ) -> None:
     """Muted in the middle of a turn, it stood where it was until somebody spoke again."""
     width = "document.querySelector('#silence').getBoundingClientRect().width"
-    api_server.say(word("hello", 0.0), step(1, 0.25))
+    api_server.publish(word("hello", 0.0), step(1, 0.25))
     page.wait(f"{width} > 0")
-    api_server.say(state("mute", "on"))
+    api_server.publish(state("mute", "on"))
     page.wait(f"{width} == 0")
 
 
 def test_until_something_is_said_the_page_tells_what_it_is_for(page: Page, api_server) -> None:
     assert page.text("#hint") == "What is said appears here"
-    api_server.say(word("hello", 0.0))
+    api_server.publish(word("hello", 0.0))
     page.wait("document.querySelector('#hint').offsetHeight == 0")
 
 
@@ -132,10 +132,10 @@ def test_nothing_leaves_the_screen_upright_or_lying(
     """On an upright screen a long device name pushed the button out and cut every caption."""
     page = browser.page(api_server.url, width, height)
     page.wait(f"{STATUS} == 'listening'", 20)
-    api_server.say(
+    api_server.publish(
         turn("Somewhere incomprehensibilities happened.", 0, 1), word("Donaudampfschiff", 4.0)
     )
-    api_server.say(state("mic", {"ok": False, "state": "lost", "message": LONG}))
+    api_server.publish(state("mic", {"ok": False, "state": "lost", "message": LONG}))
     page.wait(f"{STATUS} == 'no-microphone'")
     right = page.js("""Math.max(...[...document.querySelectorAll('#mute, #status, main, #live')]
         .map(e => Math.max(e.getBoundingClientRect().right, e.scrollWidth)))""")
@@ -157,7 +157,7 @@ def test_words_on_the_screen_stay_where_they_are_as_more_come(
       return [...range.getClientRects()].map(r => [r.left, r.right]).join() })()"""
     seen: dict[int, str] = {}
     for count in range(1, len(words) + 1):
-        api_server.say(word(words[count - 1], count * 0.3))
+        api_server.publish(word(words[count - 1], count * 0.3))
         text = " ".join(words[:count])
         page.wait(f"{LIVE} == {json.dumps(text)}")
         for before, where in seen.items():
@@ -188,7 +188,7 @@ def test_a_caption_is_on_the_page_in_the_next_frame(
     page.go(api_server.url)
     page.wait(f"{STATUS} == 'listening'", 20)
     for number in range(20):
-        api_server.say(word(f"w{number}", number * 0.1))
+        api_server.publish(word(f"w{number}", number * 0.1))
         page.wait(f"{LIVE}.endsWith('w{number}')")
     late = page.js("window.frames")
     page.close()
@@ -200,7 +200,7 @@ def test_a_reload_shows_the_captions_at_once_and_the_state_with_the_first_messag
     page: Page, api_server: FakeApiServer
 ) -> None:
     api_server.greeting = [state("mute", "on")]
-    api_server.say(turn("Before.", 0, 1), word("half", 2.0), word("a", 2.2))
+    api_server.publish(turn("Before.", 0, 1), word("half", 2.0), word("a", 2.2))
     page.wait(f"{LIVE} == 'half a'")
     page.reload()
     said(page, "Before.")
@@ -213,7 +213,7 @@ def test_the_page_waits_for_a_box_that_restarts_and_loads_without_it(
 ) -> None:
     page.js("navigator.serviceWorker.ready.then(() => true)")
     page.wait("caches.open('edged-kiosk').then(c => c.keys()).then(k => k.length >= 10)")
-    api_server.say(turn("Kept.", 0, 1))
+    api_server.publish(turn("Kept.", 0, 1))
     said(page, "Kept.")
     api_server.close()
     page.wait(f"{STATUS} == 'unreachable'")
@@ -222,7 +222,7 @@ def test_the_page_waits_for_a_box_that_restarts_and_loads_without_it(
     page.wait(f"{STATUS} == 'unreachable'")
     api_server.open()
     page.wait(f"{STATUS} == 'listening'", 20)
-    api_server.say(word("back", 0.0))
+    api_server.publish(word("back", 0.0))
     page.wait(f"{LIVE} == 'back'")
     page.complaints.clear()  # Chromium notes each refused connection
 
@@ -268,8 +268,10 @@ def test_captions_can_be_read_from_three_metres_in_both_themes(
 ) -> None:
     page = browser.page(api_server.url, width, height, prefers_color_scheme=scheme)
     page.wait(f"{STATUS} == 'listening'", 20)
-    api_server.say(turn("A long turn that needs more than one line on a small screen.", 0, 1))
-    api_server.say(word("Donaudampfschifffahrtsgesellschaftskapitän", 2.0), state("speaking", "on"))
+    api_server.publish(turn("A long turn that needs more than one line on a small screen.", 0, 1))
+    api_server.publish(
+        word("Donaudampfschifffahrtsgesellschaftskapitän", 2.0), state("speaking", "on")
+    )
     page.wait(f"{STATUS} == 'speaking' && {LIVE}")
     size = page.js("parseFloat(getComputedStyle(document.querySelector('#live')).fontSize)")
     # A capital is 0.7 of the size; 16 minutes of arc at 3 m are 14 mm. Height of a 24 inch
@@ -333,7 +335,7 @@ def test_axe_finds_nothing_that_keeps_anybody_out(
     for scheme, (width, height) in product(("dark", "light"), SCREENS):
         page = browser.page(api_server.url, width, height, prefers_color_scheme=scheme)
         page.wait(f"{STATUS} == 'listening'", 20)
-        api_server.say(turn("Said before.", 0, 1), word("now", 4.0))
+        api_server.publish(turn("Said before.", 0, 1), word("now", 4.0))
         page.wait(f"{LIVE} == 'now'")
         page.js(axe + "; 0")
         for status in ("listening", "speaking", "muted", "no-microphone"):
@@ -361,7 +363,7 @@ def test_nothing_moves_for_those_who_asked_for_it(
 ) -> None:
     page = browser.page(api_server.url, prefers_reduced_motion="reduce")
     page.wait(f"{STATUS} == 'listening'", 20)
-    api_server.say(state("speaking", "on"))
+    api_server.publish(state("speaking", "on"))
     page.wait(f"{STATUS} == 'speaking'")
     assert page.js("document.getAnimations().length") == 0
     page.media()

@@ -11,7 +11,7 @@ import requests
 
 from edged.server.access import Origins
 from edged.server.api_server import ApiServer
-from tests.support.api_server import open_api_server, scripted_source
+from tests.support.api_server import open_api_server, scripted_sessions
 from tests.support.captions_page import KIOSK
 from tests.support.chromium import Chromium, Page
 
@@ -32,7 +32,7 @@ def browser() -> Iterator[Chromium]:
 def api_server() -> Iterator[ApiServer]:
     muted: list[bool] = []
     with open_api_server(
-        scripted_source(), api_key=KEY, microphone=True, mute=muted.append
+        scripted_sessions(), api_key=KEY, microphone=True, set_mute=muted.append
     ) as opened:
         opened.muted = muted  # type: ignore[attr-defined]
         yield opened
@@ -95,30 +95,30 @@ def test_the_key_may_come_in_the_address_and_does_not_stay_there(
 def test_the_page_says_why_the_api_server_does_not_take_it(browser: Chromium) -> None:
     """A proxy passes it on by another name, or the box does not know its own: the WebSocket was
     refused, and the page said "No connection, trying again" for ever."""
-    with open_api_server(scripted_source(), microphone=True) as api_server:
+    with open_api_server(scripted_sessions(), microphone=True) as api_server:
         port = api_server.url.rpartition(":")[2]
         page = browser.page(api_server.url + "/kiosk/")
         page.wait(f"{STATUS} == 'listening'", 20)
         # As if it had been loaded from elsewhere: from now on the page is a foreign one.
-        object.__setattr__(api_server._access, "origins", NoPages())
+        api_server.access.origins = NoPages()
         page.reload()
         page.wait("document.querySelector('#status').innerText.includes('ORIGINS')", 20)
         assert page.text("#status") == (
             f"The page http://127.0.0.1:{port} may not connect: EDGED_LISTEN_ORIGINS lists those "
             "that may"
         )
-        object.__setattr__(api_server._access, "origins", Origins())
+        api_server.access.origins = Origins()
         page.wait(f"{STATUS} == 'listening'", 20)
         page.close()
 
 
 class NoPages(Origins):
-    def may(self, origin: str | None, host: str) -> bool:
+    def permits(self, origin: str | None, host: str) -> bool:
         return origin is None
 
 
-def test_a_api_server_without_a_microphone_says_so_on_the_page(browser: Chromium) -> None:
-    with open_api_server(scripted_source()) as api_server:
+def test_an_api_server_without_a_microphone_says_so_on_the_page(browser: Chromium) -> None:
+    with open_api_server(scripted_sessions()) as api_server:
         page = browser.page(api_server.url + "/kiosk/")
         page.wait("document.querySelector('#status').innerText.includes('no microphone')", 20)
         page.close()

@@ -13,32 +13,37 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from edged.server import access, stream, streams, websocket_outgoing
+from edged.server import access, stream, websocket_writer
 from edged.server import gradium_websocket as socket_module
 from edged.server.api_server import ApiServer
-from edged.server.gradium_websocket import Connection
-from tests.support.api_server import Scripted, client, open_api_server, scripted_source, silence
+from edged.server.gradium_websocket import GradiumConnection
+from tests.support.api_server import (
+    ScriptedSession,
+    client,
+    open_api_server,
+    scripted_sessions,
+    silence,
+)
 from tests.support.mosquitto import until
 
 
 @pytest.fixture
 def api_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ApiServer]:
-    monkeypatch.setattr(streams, "Session", Scripted)
     monkeypatch.setattr(access, "BURST", 10_000)
-    with open_api_server(scripted_source()) as opened:
+    with open_api_server(scripted_sessions()) as opened:
         yield opened
 
 
 def free(api_server: ApiServer) -> None:
-    until(lambda: api_server._streams.count == 0, "all streams are free again")
+    until(lambda: api_server.streams.count == 0, "all streams are free again")
 
 
 def test_a_session_from_setup_to_end_of_stream(api_server: ApiServer) -> None:
     with client(api_server) as c:
         c.setup()
         c.audio(silence(3))
-        c.say(type="end_of_stream")
-        heard = c.rest()
+        c.send(type="end_of_stream")
+        heard = c.receive_all()
     ready, last = heard[0], heard[-1]
     assert ready.pop("request_id")
     assert ready == {
@@ -63,9 +68,9 @@ def test_what_is_sent_before_ready_is_queued(api_server: ApiServer) -> None:
         c.setup()
         for _ in range(20):
             c.audio(silence(1))
-        c.say(type="flush", flush_id=1)
-        assert c.hear()["type"] == "ready"
-        c.until("flushed")
+        c.send(type="flush", flush_id=1)
+        assert c.receive()["type"] == "ready"
+        c.receive_until("flushed")
         assert c.types()["text"] == 20
 
 
@@ -74,18 +79,18 @@ def test_a_flush_is_answered_behind_all_words_of_the_audio_before_it(api_server:
         c.setup()
         for flush_id in (7, "7", 0, "", -1):
             c.audio(silence(2))
-            c.say(type="flush", flush_id=flush_id)
-        answered = [c.until("flushed")["flush_id"] for _ in range(5)]
+            c.send(type="flush", flush_id=flush_id)
+        answered = [c.receive_until("flushed")["flush_id"] for _ in range(5)]
     assert answered == [7, "7", 0, "", -1]  # as they came, type and all
-    seen = [m["type"] for m in c.heard if m["type"] in ("text", "flushed")]
+    seen = [m["type"] for m in c.messages if m["type"] in ("text", "flushed")]
     assert seen == ["text", "text", "flushed"] * 5
 
 
 @pytest.mark.parametrize("first", ["audio", "flush", "end_of_stream"])
 def test_the_first_message_must_be_setup(api_server: ApiServer, first: str) -> None:
     with client(api_server) as c:
-        c.say(type=first, audio="", flush_id=1)
-        (error,) = c.rest()
+        c.send(type=first, audio="", flush_id=1)
+        (error,) = c.receive_all()
     assert error["type"] == "error"
     assert error["code"] == 1008
     assert "must be setup" in error["message"]
@@ -109,7 +114,7 @@ def test_a_wrong_setup_is_told_and_ends_the_socket(
 ) -> None:
     with client(api_server) as c:
         c.setup(**setup)
-        (error,) = c.rest()
+        (error,) = c.receive_all()
     assert error["code"] == 1008
     assert words in error["message"]
     free(api_server)
@@ -121,7 +126,7 @@ def test_json_config_may_be_an_object_or_a_string_and_unknown_keys_are_ignored(
     for config in ({"delay_in_frames": 24, "x": 1}, '{"delay_in_tokens": 24, "x": [1]}'):
         with client(api_server) as c:
             c.setup(json_config=config)
-            assert c.hear()["delay_in_frames"] == 24
+            assert c.receive()["delay_in_frames"] == 24
 
 
 def test_turns_are_only_for_those_who_ask(api_server: ApiServer) -> None:
@@ -130,17 +135,17 @@ def test_turns_are_only_for_those_who_ask(api_server: ApiServer) -> None:
         with client(api_server) as c:
             c.setup(json_config=config)
             c.audio(silence(1))
-            c.say(type="end_of_stream")
-            c.rest()
+            c.send(type="end_of_stream")
+            c.receive_all()
             assert c.types()["turn"] == expected
 
 
 def test_a_binary_frame_is_refused_with_what_is_wanted_instead(api_server: ApiServer) -> None:
     with client(api_server) as c:
         c.setup()
-        c.hear()
+        c.receive()
         c.socket.send(b"\0\0")
-        assert "JSON in text frames" in c.rest()[-1]["message"]
+        assert "JSON in text frames" in c.receive_all()[-1]["message"]
 
 
 def test_requests_share_a_socket_and_each_message_says_whose_it_is(api_server: ApiServer) -> None:
@@ -150,24 +155,24 @@ def test_requests_share_a_socket_and_each_message_says_whose_it_is(api_server: A
         for steps in (2, 3):
             c.audio(silence(steps), client_req_id="a")
             c.audio(silence(1), client_req_id="b")
-        c.say(type="flush", flush_id=9, client_req_id="b")
-        c.say(type="end_of_stream", client_req_id="a")
-        c.until("end_of_stream")
-        c.say(type="end_of_stream", client_req_id="b")
+        c.send(type="flush", flush_id=9, client_req_id="b")
+        c.send(type="end_of_stream", client_req_id="a")
+        c.receive_until("end_of_stream")
+        c.send(type="end_of_stream", client_req_id="b")
         while c.types()["end_of_stream"] < 2:
-            c.hear()
+            c.receive()
         c.setup(client_req_id="a", close_ws_on_eos=False)  # a name is free again after its end
-        c.hear()
-        c.say(type="end_of_stream", client_req_id="a")
-        c.until("end_of_stream")
-        c.say(type="end_of_stream")  # without a name: the end of the socket
-        c.rest()
+        c.receive()
+        c.send(type="end_of_stream", client_req_id="a")
+        c.receive_until("end_of_stream")
+        c.send(type="end_of_stream")  # without a name: the end of the socket
+        c.receive_all()
     words = {
-        n: [m["text"] for m in c.heard if m["type"] == "text" and m["client_req_id"] == n]
+        n: [m["text"] for m in c.messages if m["type"] == "text" and m["client_req_id"] == n]
         for n in "ab"
     }
     assert words == {"a": ["w0", "w1", "w2", "w3", "w4"], "b": ["w0", "w1"]}
-    assert all("client_req_id" in m for m in c.heard)
+    assert all("client_req_id" in m for m in c.messages)
     assert c.close_code == 1000
 
 
@@ -178,14 +183,14 @@ def test_an_error_of_one_request_leaves_the_others_of_its_socket_alone(
         c.setup(client_req_id="good", close_ws_on_eos=False)
         c.setup(client_req_id="bad", close_ws_on_eos=False, input_format="wav")
         c.audio(b"this is not a wav file", client_req_id="bad")
-        error = c.until("error")
+        error = c.receive_until("error")
         assert error["client_req_id"] == "bad"
         assert "not WAV" in error["message"]
         c.audio(silence(1), client_req_id="bad")  # it may not have heard yet
         c.audio(silence(2), client_req_id="good")
-        c.say(type="audio", audio="?", client_req_id="good")
-        assert c.until("error")["client_req_id"] == "good"
-        c.rest()
+        c.send(type="audio", audio="?", client_req_id="good")
+        assert c.receive_until("error")["client_req_id"] == "good"
+        c.receive_all()
     assert c.close_code == 1008  # nobody is left
     assert c.types()["error"] == 2
 
@@ -194,25 +199,25 @@ def test_a_name_in_use_is_an_error_of_that_request(api_server: ApiServer) -> Non
     with client(api_server) as c:
         c.setup(client_req_id="a")
         c.setup(client_req_id="a")
-        assert "in use" in c.until("error")["message"]
+        assert "in use" in c.receive_until("error")["message"]
 
 
 def test_who_has_heard_the_end_of_a_request_may_use_its_name_at_once(
     api_server: ApiServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The end was told first and the name freed after: a quick client was told "in use"."""
-    soon = socket_module.Connection.soon
+    soon = socket_module.GradiumConnection.call_soon
 
-    def late(self: Connection, call: Callable[..., object], *args: object) -> None:
+    def late(self: GradiumConnection, call: Callable[..., object], *args: object) -> None:
         time.sleep(0.1)
         soon(self, call, *args)
 
-    monkeypatch.setattr(socket_module.Connection, "soon", late)
+    monkeypatch.setattr(socket_module.GradiumConnection, "call_soon", late)
     with client(api_server) as c:
         for _ in range(3):
             c.setup(client_req_id="a", close_ws_on_eos=False)
-            c.say(type="end_of_stream", client_req_id="a")
-            c.until("end_of_stream")
+            c.send(type="end_of_stream", client_req_id="a")
+            c.receive_until("end_of_stream")
     assert c.types() == {"ready": 3, "end_of_stream": 3}
 
 
@@ -221,11 +226,11 @@ def test_a_kept_socket_serves_one_request_after_the_other(api_server: ApiServer)
         for _ in range(3):
             c.setup(close_ws_on_eos=False)
             c.audio(silence(1))
-            c.say(type="end_of_stream")
-            c.until("end_of_stream")
-        c.say(type="end_of_stream")
-        c.rest()
-    assert [m["text"] for m in c.heard if m["type"] == "text"] == ["w0"] * 3
+            c.send(type="end_of_stream")
+            c.receive_until("end_of_stream")
+        c.send(type="end_of_stream")
+        c.receive_all()
+    assert [m["text"] for m in c.messages if m["type"] == "text"] == ["w0"] * 3
     assert c.close_code == 1000
 
 
@@ -238,14 +243,14 @@ def test_one_stream_too_many_is_told_so_and_may_wait_for_its_turn(api_server: Ap
     ):
         for taken in (a, b):
             taken.setup()
-            taken.hear()
+            taken.receive()
         c.setup()
-        (error,) = c.rest()
+        (error,) = c.receive_all()
         assert error["code"] == 1011
         assert "all 2 streams" in error["message"]
         d.setup(retry_for_s=10)
-        a.say(type="end_of_stream")
-        assert d.hear()["type"] == "ready"
+        a.send(type="end_of_stream")
+        assert d.receive()["type"] == "ready"
 
 
 def test_a_failure_inside_is_ours_and_leaves_other_streams_alone(
@@ -254,17 +259,17 @@ def test_a_failure_inside_is_ours_and_leaves_other_streams_alone(
     with client(api_server) as other, client(api_server) as c:
         other.setup()
         other.audio(silence(1))
-        other.until("step")
-        monkeypatch.setattr(Scripted, "fail_at", 1)
+        other.receive_until("step")
+        monkeypatch.setattr(ScriptedSession, "fail_at", 1)
         c.setup()
         c.audio(silence(2))
-        error = c.rest()[-1]
+        error = c.receive_all()[-1]
         assert error["code"] == 1011
         assert "ZeroDivisionError" in error["message"]
         assert c.close_code == 1011
-        monkeypatch.setattr(Scripted, "fail_at", -1)
+        monkeypatch.setattr(ScriptedSession, "fail_at", -1)
         other.audio(silence(1))
-        other.until("step")
+        other.receive_until("step")
 
 
 def test_a_client_that_sends_faster_than_is_heard_is_held_back(
@@ -272,19 +277,19 @@ def test_a_client_that_sends_faster_than_is_heard_is_held_back(
 ) -> None:
     """Nothing is dropped: 100 s of audio come out as 1250 steps, in bounded memory."""
     waiting: list[float] = []
-    push = Scripted.push
+    push = ScriptedSession.push
 
-    def slow(self: Scripted, frame: object, behind: bool = False) -> object:
-        waiting.append(api_server._streams.waiting_s)
-        return push(self, frame, behind)  # type: ignore[arg-type]
+    def slow(self: ScriptedSession, frame: object, backlog: bool = False) -> object:
+        waiting.append(api_server.streams.waiting_s)
+        return push(self, frame, backlog)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Scripted, "push", slow)
+    monkeypatch.setattr(ScriptedSession, "push", slow)
     with client(api_server) as c:
         c.setup()
         for _ in range(125):
             c.audio(silence(10))
-        c.say(type="end_of_stream")
-        c.rest(60)
+        c.send(type="end_of_stream")
+        c.receive_all(60)
     assert c.types()["step"] == 1250
     assert max(waiting) < stream.MAX_WAITING_S + 2
 
@@ -292,27 +297,29 @@ def test_a_client_that_sends_faster_than_is_heard_is_held_back(
 def test_a_client_that_does_not_read_stops_its_own_stream_and_no_other(
     api_server: ApiServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(websocket_outgoing, "MAX_UNSENT", 1 << 16)
-    monkeypatch.setattr(Scripted, "word", "w" * 50_000)  # 20 MB of answers: no kernel buffers that
+    monkeypatch.setattr(websocket_writer, "MAX_UNSENT", 1 << 16)
+    monkeypatch.setattr(
+        ScriptedSession, "word", "w" * 50_000
+    )  # 20 MB of answers: no kernel buffers that
     with client(api_server, max_queue=1) as deaf, client(api_server) as c:
         deaf.setup(input_format="ulaw_8000")  # small: this client does not read while it sends
 
         def send() -> None:
             for _ in range(4):
                 deaf.audio(b"\xff" * 64_000)
-            deaf.say(type="end_of_stream")
+            deaf.send(type="end_of_stream")
 
         sender = threading.Thread(target=send)
         sender.start()
-        (sleeping,) = until(lambda: api_server._streams._open, "the stream")
+        (sleeping,) = until(lambda: api_server.streams.streams, "the stream")
         until(lambda: sleeping._client.is_full(), "nothing more can be sent")
         c.setup()
         c.audio(silence(5))
-        c.say(type="end_of_stream")
-        c.rest()
+        c.send(type="end_of_stream")
+        c.receive_all()
         assert c.types()["step"] == 5
-        assert sleeping._session.step_idx < 300  # what the kernel's buffers take
-        deaf.rest(60)  # now it reads, and lacks nothing
+        assert sleeping.step_idx < 300  # what the kernel's buffers take
+        deaf.receive_all(60)  # now it reads, and lacks nothing
         sender.join()
         assert deaf.types()["step"] == 400
 
@@ -325,17 +332,16 @@ def test_live_events_go_on_while_another_stream_is_fed_a_file(api_server: ApiSer
         live.setup()
         for _ in range(10):
             live.audio(silence(1))
-            live.until("step", timeout=5)
-        assert api_server._streams.count == 2
+            live.receive_until("step", timeout=5)
+        assert api_server.streams.count == 2
 
 
 def test_closing_the_api_server_tells_those_inside(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streams, "Session", Scripted)
-    with open_api_server(scripted_source()) as api_server, client(api_server) as c:
+    with open_api_server(scripted_sessions()) as api_server, client(api_server) as c:
         c.setup()
-        c.hear()
+        c.receive()
         api_server.stop()
-        assert c.rest()[-1]["message"] == "edged is stopping"
+        assert c.receive_all()[-1]["message"] == "edged is stopping"
 
 
 def test_a_client_that_vanishes_frees_its_stream(api_server: ApiServer) -> None:
@@ -343,9 +349,9 @@ def test_a_client_that_vanishes_frees_its_stream(api_server: ApiServer) -> None:
         with client(api_server) as c:
             c.setup()
             c.audio(silence(50))
-            c.hear()
+            c.receive()
             c.socket.socket.close()
     free(api_server)
     with client(api_server) as c:
         c.setup()
-        assert json.dumps(c.hear()["type"]) == '"ready"'
+        assert json.dumps(c.receive()["type"]) == '"ready"'

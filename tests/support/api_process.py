@@ -56,7 +56,8 @@ def serving(*options: str, host: str = "127.0.0.1", **settings: str) -> Iterator
         with log_file.open("wb") as log:
             process = subprocess.Popen(
                 [*EDGED, "serve", "--listen", f"{host}:{port}", *options],
-                env=os.environ | {f"EDGED_{name.upper()}": value for name, value in settings.items()},
+                env=os.environ
+                | {f"EDGED_{name.upper()}": value for name, value in settings.items()},
                 stderr=log,
             )
         own = "127.0.0.1" if host == "0.0.0.0" else host

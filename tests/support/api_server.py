@@ -1,43 +1,49 @@
-"""An open door for tests: with real models, or with a scripted session."""
+"""An API server for tests, with real models or with a scripted session, and a bare client."""
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import io
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import soundfile
+from numpy.typing import NDArray
+from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
+from edged.engine.session import Session
 from edged.events import EndOfStream, EndText, Event, Flushed, Step, Text, Turn
+from edged.models.loader import Models
 from edged.options import Options
-from edged.server.access import Origins
-from edged.server.api_server import Address, ApiServer
-from edged.server.routes import Access
-from edged.server.streams import Source
+from edged.server.access import AccessControl, Origins
+from edged.server.api_server import ApiServer
+from edged.server.listener import ListenAddress
+from edged.server.stream_pool import SessionProvider
 
 STEP_BYTES = 3840
 SAMPLES = Path(__file__).parents[2] / "models" / "samples"
 
 
-class Scripted:
-    """One word per frame, named by its step, and a turn at the end; as the real one, pure."""
+class ScriptedSession:
+    """Stands in for a Session: one word per frame, named by its step, and a turn at the end."""
 
     fail_at = -1
     word = "w"
 
-    def __init__(self, models: object, options: Options, beside: object = None) -> None:
+    def __init__(self, models: object, options: Options, background: object = None) -> None:
         self.options = options
         self.step_idx = 0
 
-    def push(self, frame: np.ndarray, behind: bool = False) -> list[Event]:
+    def push(self, frame: NDArray[np.int16], backlog: bool = False) -> list[Event]:
         if self.step_idx == self.fail_at:
             raise ZeroDivisionError
         at = self.step_idx
@@ -52,15 +58,19 @@ class Scripted:
         return [*turn, EndOfStream()]
 
 
-def scripted_source() -> Source:
-    return Source(lambda: SimpleNamespace(name="tiny-en"), Options)  # type: ignore[arg-type,return-value]
+def scripted_sessions() -> SessionProvider:
+    """Sessions without models."""
+    models = cast(Models, SimpleNamespace(name="tiny-en"))
+    make = cast(Callable[[Models, Options, Executor], Session], ScriptedSession)
+    return SessionProvider(lambda: models, Options, make_session=make)
 
 
 @contextlib.contextmanager
-def open_api_server(source: Source, **given: Any) -> Iterator[ApiServer]:
-    access = Access(given.pop("api_key", None), given.pop("origins", Origins()))
-    address = given.pop("address", Address("127.0.0.1", 0))
-    api_server = ApiServer(address, access, source, given.pop("max_streams", 2), **given)
+def open_api_server(sessions: SessionProvider, **given: Any) -> Iterator[ApiServer]:
+    """An open server; `given` are arguments of ApiServer, `api_key` and `origins`."""
+    access = AccessControl(given.pop("api_key", None), given.pop("origins", Origins()))
+    address = given.pop("address", ListenAddress("127.0.0.1", 0))
+    api_server = ApiServer(address, access, sessions, given.pop("max_streams", 2), **given)
     api_server.start()
     try:
         api_server.wait_open()
@@ -75,43 +85,39 @@ def socket_url(api_server: ApiServer, path: str = "/api/speech/asr") -> str:
 
 @dataclass
 class Client:
-    """A bare WebSocket client that keeps what it was told."""
+    """A bare WebSocket client that keeps every message it receives."""
 
     socket: ClientConnection
-    heard: list[dict[str, Any]] = field(default_factory=list)
+    messages: list[dict[str, Any]] = field(default_factory=list)
 
-    def say(self, **message: Any) -> None:
+    def send(self, **message: Any) -> None:
         self.socket.send(json.dumps(message))
 
     def setup(self, **fields: Any) -> None:
-        self.say(type="setup", **{"input_format": "pcm", **fields})
+        self.send(type="setup", **{"input_format": "pcm", **fields})
 
     def audio(self, data: bytes, **fields: Any) -> None:
-        import base64
+        self.send(type="audio", audio=base64.b64encode(data).decode(), **fields)
 
-        self.say(type="audio", audio=base64.b64encode(data).decode(), **fields)
-
-    def hear(self, timeout: float = 20) -> dict[str, Any]:
+    def receive(self, timeout: float = 20) -> dict[str, Any]:
         message = json.loads(self.socket.recv(timeout))
-        self.heard.append(message)
+        self.messages.append(message)
         return message
 
-    def until(self, kind: str, timeout: float = 20) -> dict[str, Any]:
-        while (message := self.hear(timeout))["type"] != kind:
+    def receive_until(self, kind: str, timeout: float = 20) -> dict[str, Any]:
+        while (message := self.receive(timeout))["type"] != kind:
             pass
         return message
 
-    def rest(self, timeout: float = 20) -> list[dict[str, Any]]:
+    def receive_all(self, timeout: float = 20) -> list[dict[str, Any]]:
         """All messages until the server closes."""
-        from websockets.exceptions import ConnectionClosed
-
         with contextlib.suppress(ConnectionClosed):
             while True:
-                self.hear(timeout)
-        return self.heard
+                self.receive(timeout)
+        return self.messages
 
     def types(self) -> Counter[str]:
-        return Counter(message["type"] for message in self.heard)
+        return Counter(message["type"] for message in self.messages)
 
     @property
     def close_code(self) -> int | None:
@@ -129,11 +135,6 @@ def client(
 
 def silence(steps: float) -> bytes:
     return bytes(int(steps * STEP_BYTES) // 2 * 2)
-
-
-def samples_of(path: Path) -> tuple[np.ndarray, int]:
-    samples, rate = soundfile.read(path, dtype="int16")
-    return samples, rate
 
 
 def as_wav(path: Path, subtype: str = "PCM_16") -> bytes:

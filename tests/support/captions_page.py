@@ -53,7 +53,7 @@ class FakeApiServer:
             self._server.shutdown()
             self._server = None
 
-    def say(self, *messages: dict[str, Any]) -> None:
+    def publish(self, *messages: dict[str, Any]) -> None:
         until(lambda: self.clients, "a page follows the events")
         for client in list(self.clients):
             for message in messages:

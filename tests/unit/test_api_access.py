@@ -5,21 +5,21 @@ from __future__ import annotations
 import pytest
 
 from edged.server import access
-from edged.server.access import Origins, Rate, key_fits, key_of
+from edged.server.access import Origins, RateLimiter, key_matches, presented_key
 
 
 def test_the_key_comes_in_a_header_as_a_bearer_token_or_from_a_browser_in_the_query() -> None:
-    assert key_of({"x-api-key": "k"}, {"token": "other"}) == "k"
-    assert key_of({"Authorization": "Bearer k"}, {}) == "k"
-    assert key_of({"Authorization": "Basic k"}, {"token": "k"}) == "k"
-    assert key_of({}, {}) == ""
+    assert presented_key({"x-api-key": "k"}, {"token": "other"}) == "k"
+    assert presented_key({"Authorization": "Bearer k"}, {}) == "k"
+    assert presented_key({"Authorization": "Basic k"}, {"token": "k"}) == "k"
+    assert presented_key({}, {}) == ""
 
 
 def test_only_the_right_key_fits_and_none_is_asked_for_without_one() -> None:
-    assert key_fits(None, "")
-    assert key_fits("schlüssel", "schlüssel")
+    assert key_matches(None, "")
+    assert key_matches("schlüssel", "schlüssel")
     for wrong in ("", "schlüsse", "schlüssel ", "\ud800"):
-        assert not key_fits("schlüssel", wrong)
+        assert not key_matches("schlüssel", wrong)
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def test_pages_may_connect_if_listed_or_served_here(
     origin: str | None, host: str, allowed: bool
 ) -> None:
     origins = Origins(frozenset({"https://kiosk.example"}), frozenset({"kitchen.local"}))
-    assert origins.may(origin, host) is allowed
+    assert origins.permits(origin, host) is allowed
 
 
 @pytest.mark.parametrize(
@@ -71,12 +71,12 @@ def test_a_foreign_name_that_leads_here_is_none_of_the_boxs(host: str, known: bo
     """A page by such a name (DNS rebinding) read the metrics of a door without a key: a browser
     sends no Origin with what a page asks of the address that it came from."""
     origins = Origins(frozenset({"https://kiosk.example"}), frozenset({"kitchen.local"}))
-    assert origins.knows(host) is known
+    assert origins.is_own_name(host) is known
 
 
 def test_a_burst_of_sessions_is_taken_and_then_as_many_as_the_rate_allows() -> None:
     now = 0.0
-    rate = Rate(lambda: now)
+    rate = RateLimiter(lambda: now)
     assert [rate.take("a") for _ in range(access.BURST + 1)] == [True] * access.BURST + [False]
     assert rate.take("b")
     now = 1.0
@@ -85,7 +85,7 @@ def test_a_burst_of_sessions_is_taken_and_then_as_many_as_the_rate_allows() -> N
 
 
 def test_the_rate_remembers_a_bounded_number_of_addresses() -> None:
-    rate = Rate(lambda: 0.0)
+    rate = RateLimiter(lambda: 0.0)
     for number in range(access.MAX_ADDRESSES * 2):
         rate.take(str(number))
-    assert len(rate._buckets) == access.MAX_ADDRESSES
+    assert len(rate) == access.MAX_ADDRESSES

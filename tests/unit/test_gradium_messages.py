@@ -14,7 +14,14 @@ from hypothesis import strategies as st
 
 from edged.errors import RequestError
 from edged.options import Options, from_json_config
-from edged.server.gradium_messages import Audio, End, Flush, MessageError, Setup, parse
+from edged.server.gradium_messages import (
+    AudioMessage,
+    EndMessage,
+    FlushMessage,
+    MessageError,
+    SetupMessage,
+    parse,
+)
 from tests.support.api_fuzz import hostile_message
 
 JSON = st.recursive(
@@ -26,7 +33,7 @@ KEYS = ("type", "audio", "flush_id", "client_req_id", "json_config", "model_name
 
 
 def test_a_setup_without_anything_has_the_contracts_defaults() -> None:
-    assert parse('{"type": "setup"}') == Setup(None, "default", "wav", None, True, 0.0)
+    assert parse('{"type": "setup"}') == SetupMessage(None, "default", "wav", None, True, 0.0)
 
 
 def test_a_setup_carries_all_that_the_contract_has() -> None:
@@ -39,15 +46,19 @@ def test_a_setup_carries_all_that_the_contract_has() -> None:
         "close_ws_on_eos": False,
         "retry_for_s": 2,
     }
-    assert parse(json.dumps(said)) == Setup("a", "tiny-en", "pcm_16000", {"temp": 0.5}, False, 2.0)
+    assert parse(json.dumps(said)) == SetupMessage(
+        "a", "tiny-en", "pcm_16000", {"temp": 0.5}, False, 2.0
+    )
 
 
 def test_audio_flush_and_end_are_read_and_unknown_keys_ignored() -> None:
     audio = {"type": "audio", "audio": base64.b64encode(b"abc").decode(), "x": 1}
-    assert parse(json.dumps(audio)) == Audio(b"abc")
-    assert parse('{"type": "flush", "flush_id": 7}') == Flush(7)
-    assert parse('{"type": "flush", "flush_id": "7", "client_req_id": "r"}') == Flush("7", "r")
-    assert parse('{"type": "end_of_stream"}') == End()
+    assert parse(json.dumps(audio)) == AudioMessage(b"abc")
+    assert parse('{"type": "flush", "flush_id": 7}') == FlushMessage(7)
+    assert parse('{"type": "flush", "flush_id": "7", "client_req_id": "r"}') == FlushMessage(
+        "7", "r"
+    )
+    assert parse('{"type": "end_of_stream"}') == EndMessage()
 
 
 @pytest.mark.parametrize(
@@ -112,7 +123,7 @@ def test_fifty_thousand_hostile_messages_are_messages_or_sentences() -> None:
     for _ in range(50_000):
         try:
             parsed = parse(hostile_message(rng))
-            if isinstance(parsed, Setup):
+            if isinstance(parsed, SetupMessage):
                 from_json_config(parsed.json_config)
         except RequestError:
             sentences += 1

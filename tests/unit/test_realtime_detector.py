@@ -1,180 +1,189 @@
-"""Live or a file: what decides how a stream is worked through."""
+"""Live speech or a file: how the server tells, and how it processes each."""
 
 from __future__ import annotations
 
 import time
-from concurrent.futures import Executor, ThreadPoolExecutor
-from typing import Any
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, Future
+from typing import Any, cast
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from edged.audio.stream_decoders import decoder
 from edged.engine.session import Session
 from edged.events import EndOfStream, Event, Step
-from edged.server.gradium_messages import Audio, End, Flush
 from edged.server.metrics import Metrics
-from edged.server.realtime_detector import AHEAD_S, LIVE, Pace
-from edged.server.stream import MAX_WAITING, OF_COMMAND, Stream
+from edged.server.realtime_detector import AHEAD_S, LIVE_RATE, RealtimeDetector
+from edged.server.stream import COMMAND_BYTES, MAX_WAITING, Stream
 from tests.support.api_server import silence
 
 
-def test_audio_in_real_time_is_live_and_a_burst_after_a_stall_too() -> None:
-    pace = Pace()
+def test_audio_in_real_time_is_live_and_so_is_a_burst_after_a_stall() -> None:
+    detector = RealtimeDetector()
     for n in range(1000):
-        pace.came(0.08 * (n + 1), 0.08 * n)
-        assert not pace.is_file
-    pace.came(80 + 20, 80 + 20)  # Wi-Fi was gone for 20 s, and gives it all at once
-    assert not pace.is_file
+        detector.audio_arrived(0.08 * (n + 1), 0.08 * n)
+        assert not detector.is_file
+    detector.audio_arrived(80 + 20, 80 + 20)  # Wi-Fi stalled for 20 s, and delivers it all at once
+    assert not detector.is_file
 
 
-def test_silence_put_in_behind_each_turn_never_makes_a_live_stream_a_file() -> None:
-    """LiveKit's plug-in puts in `delay_in_frames` steps of zeros at each turn's end. Counted from
-    the first sample on, its third turn once made a file of a conversation."""
-    pace, now, total = Pace(), 0.0, 0.0
+def test_silence_inserted_after_each_turn_never_makes_a_live_stream_a_file() -> None:
+    """LiveKit's plug-in inserts `delay_in_frames` steps of zeros after each turn. When the lead was
+    counted from the first sample on, its third turn turned a conversation into a file."""
+    detector, now, total = RealtimeDetector(), 0.0, 0.0
     for _ in range(50):
         for _ in range(50):
             now, total = now + 0.08, total + 0.08
-            pace.came(total, now)
+            detector.audio_arrived(total, now)
         total += 0.8
-        pace.came(total, now)
-        assert not pace.is_file
+        detector.audio_arrived(total, now)
+        assert not detector.is_file
 
 
-def test_a_file_is_one_however_slowly_it_is_taken() -> None:
-    """Ours was the delay: a box that is slower than the file must not take it for live speech."""
-    pace = Pace()
-    pace.came(10, 0.0)
-    assert pace.is_file
+def test_a_file_stays_a_file_however_slowly_it_is_accepted() -> None:
+    """A device that is slower than the file delays it itself, and must not take it for live."""
+    detector = RealtimeDetector()
+    detector.audio_arrived(10, 0.0)
+    assert detector.is_file
     for now in (10.0, 20.0, 30.0):
-        pace.held(now - 9.9)
-        pace.came(10 + now / 2, now)
-        assert pace.is_file
+        detector.reading_paused(now - 9.9)
+        detector.audio_arrived(10 + now / 2, now)
+        assert detector.is_file
 
 
 def test_a_live_stream_that_is_held_back_stays_live() -> None:
-    pace = Pace()
+    detector = RealtimeDetector()
     for n in range(100):
-        pace.came(0.08 * (n + 1), 0.08 * n)
-    pace.held(8.0)
-    pace.came(13.0, 13.0)  # what was said meanwhile
-    assert not pace.is_file
+        detector.audio_arrived(0.08 * (n + 1), 0.08 * n)
+    detector.reading_paused(8.0)
+    detector.audio_arrived(13.0, 13.0)  # what was spoken in the meantime
+    assert not detector.is_file
 
 
 def test_a_file_that_goes_on_live_is_soon_live() -> None:
-    pace = Pace()
-    pace.came(3600, 0.0)
+    detector = RealtimeDetector()
+    detector.audio_arrived(3600, 0.0)
     now, total = 0.0, 3600.0
-    while pace.is_file:
+    while detector.is_file:
         now, total = now + 0.08, total + 0.08
-        pace.came(total, now)
-    assert now < 3.0 / (LIVE - 1) + 1
+        detector.audio_arrived(total, now)
+    assert now < 3.0 / (LIVE_RATE - 1) + 1
 
 
-def test_what_a_header_tells_later_counts() -> None:
-    pace = Pace()
-    pace.came(0.0, 0.0)  # bytes of no known format
-    assert not pace.is_file
-    pace.is_worth(AHEAD_S * 2)
-    assert pace.is_file
+def test_a_duration_that_a_header_tells_later_counts() -> None:
+    detector = RealtimeDetector()
+    detector.audio_arrived(0.0, 0.0)  # the format, and so the duration, is not known yet
+    assert not detector.is_file
+    detector.set_total(AHEAD_S * 2)
+    assert detector.is_file
 
 
 # -- in a stream
 
 
-class Told:
-    def __init__(self) -> None:
-        self.heard: list[Event] = []
+class Receiver:
+    """A client that is never full."""
 
-    def events(self, events: Any) -> None:
-        self.heard += events
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+
+    def on_events(self, events: Sequence[Event]) -> None:
+        self.events += events
 
     def is_full(self) -> bool:
         return False
 
-    def room(self) -> None:
+    def on_room(self) -> None:
         pass
 
 
-class Watched:
-    """A session that notes how it is fed."""
+class RecordingSession:
+    """Records how it is fed, and whether its long work is done at once."""
 
-    backlog: list[bool]
-    inline: list[bool]
+    def __init__(self, background: Executor) -> None:
+        self.background = background
+        self.backlog: list[bool] = []
+        self.inline: list[bool] = []
 
-    def __init__(self, beside: Executor) -> None:
-        self.beside = beside
-        self.backlog, self.inline = [], []
-
-    def push(self, frame: np.ndarray, backlog: bool = False) -> list[Event]:
+    def push(self, frame: NDArray[np.int16], backlog: bool = False) -> list[Event]:
         self.backlog.append(backlog)
-        self.inline.append(self.beside.submit(time.monotonic_ns).done())
+        self.inline.append(self.background.submit(time.monotonic_ns).done())
         return [Step(len(self.backlog) - 1)]
 
     def end(self) -> list[Event]:
         return [EndOfStream()]
 
 
-class Never(ThreadPoolExecutor):
-    """Work that was put aside is seen not to be done."""
+class NeverExecutor(Executor):
+    """An executor whose work is never done."""
 
-    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
-        from concurrent.futures import Future
-
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         return Future()
 
 
-def stream(session_of: list[Watched], form: str = "pcm") -> tuple[Stream, Told]:
-    told = Told()
+class Rig:
+    """A stream of 24 kHz PCM with a clock that the test sets."""
 
-    def make(beside: Executor) -> Session:
-        session_of.append(Watched(beside))
-        return session_of[-1]  # type: ignore[return-value]
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.sessions: list[RecordingSession] = []
+        self.receiver = Receiver()
+        self.stream = Stream(
+            self._session,
+            decoder("pcm"),
+            self.receiver,
+            lambda _: None,
+            NeverExecutor(),
+            Metrics(),
+            clock=lambda: self.now,
+        )
 
-    made = Stream(make, decoder(form), told, lambda _: None, Never(1), Metrics())
-    return made, told
+    def _session(self, background: Executor) -> Session:
+        self.sessions.append(RecordingSession(background))
+        return cast(Session, self.sessions[-1])
+
+    def work(self) -> None:
+        while self.stream.work():
+            pass
 
 
 @pytest.mark.parametrize("chunk", [3840 * 100, 3840, 5001])
-def test_a_whole_file_is_worked_through_as_transcribe_does(chunk: int) -> None:
-    """In larger pieces from its first step on, however it comes. In one message of 8 s it once
-    counted as late live speech at first, and as a file later: another text than `edged transcribe`
-    gives."""
-    sessions: list[Watched] = []
-    made, told = stream(sessions)
+def test_a_whole_file_is_processed_as_transcribe_does_it(chunk: int) -> None:
+    """In larger chunks from its first step on, in whatever pieces it arrives. In one message of 8 s
+    it counted as delayed live speech at first, and as a file later, and so its text was not that of
+    `edged transcribe`."""
+    rig = Rig()
     data = silence(100)
     for at in range(0, len(data), chunk):
-        made.submit(Audio(data[at : at + chunk]))
-    made.submit(End())
-    while made.work():
-        pass
-    assert len(told.heard) == 101
-    assert sessions[0].backlog == [True] * 100
-    assert all(sessions[0].inline)
+        rig.stream.push(data[at : at + chunk])
+    rig.stream.end()
+    rig.work()
+    assert len(rig.receiver.events) == 101
+    assert rig.sessions[0].backlog == [True] * 100
+    assert all(rig.sessions[0].inline)
 
 
-def test_live_speech_that_waits_is_late_and_long_work_is_put_aside(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    now = 0.0
-    monkeypatch.setattr("edged.server.stream.time.monotonic", lambda: now)
-    sessions: list[Watched] = []
-    made, _ = stream(sessions)
+def test_live_speech_that_waits_is_a_backlog_and_its_long_work_is_done_in_the_background() -> None:
+    rig = Rig()
     for _ in range(20):
-        now += 0.08
-        made.submit(Audio(silence(1)))
-    while made.work():
-        pass
-    assert sum(sessions[0].backlog) == 16
-    assert not any(sessions[0].inline)
+        rig.now += 0.08
+        rig.stream.push(silence(1))
+    rig.work()
+    assert sum(rig.sessions[0].backlog) == 16
+    assert not any(rig.sessions[0].inline)
 
 
-@pytest.mark.parametrize("small", [Flush(1), Audio(b"")])
-def test_many_small_commands_fill_a_stream_as_much_audio_does(small: Flush | Audio) -> None:
-    """Only audio was counted: a client could once pile up flushes without end."""
-    made, _ = stream([])
+@pytest.mark.parametrize("command", ["flush", "audio"])
+def test_many_small_commands_fill_a_stream_as_much_audio_does(command: str) -> None:
+    """Only audio was counted, so that a client could queue flushes without end."""
+    stream = Rig().stream
     count = 0
-    while not made.is_full:
-        made.submit(small)
+    while not stream.is_full:
+        if command == "flush":
+            stream.flush(1)
+        else:
+            stream.push(b"")
         count += 1
-        assert count <= MAX_WAITING / OF_COMMAND + 1
+        assert count <= MAX_WAITING / COMMAND_BYTES + 1

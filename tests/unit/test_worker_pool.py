@@ -1,4 +1,4 @@
-"""The door's threads: turns, the microphone first, and a job that fails."""
+"""The worker threads of the API server: turns, the microphone first, and a job that fails."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from edged.server.worker_pool import WorkerPool
 from tests.support.mosquitto import until
 
 
-class Job:
+class ScriptedJob:
+    """Adds its name to a log at each step; waits for `gate` first."""
+
     def __init__(self, name: str, log: list[str], steps: int = 5, fails: bool = False) -> None:
         self.name, self.log, self.left, self.fails = name, log, steps, fails
         self.running = 0
@@ -30,71 +32,72 @@ class Job:
         return self.left > 0
 
 
+MakePool = Callable[..., WorkerPool]
+
+
 @pytest.fixture
-def crews() -> Iterator[Callable[..., WorkerPool]]:
+def make_pool() -> Iterator[MakePool]:
     made: list[WorkerPool] = []
 
-    def make(threads: int = 1, give_way: Callable[[], bool] = lambda: False) -> WorkerPool:
-        made.append(WorkerPool(threads, give_way))
+    def make(threads: int = 1, microphone_waits: Callable[[], bool] = lambda: False) -> WorkerPool:
+        made.append(WorkerPool(threads, microphone_waits))
         made[-1].start()
         return made[-1]
 
     yield make
-    for crew in made:
-        crew.stop()
+    for pool in made:
+        pool.stop()
 
 
-def test_jobs_take_turns_one_step_each(crews: Callable[..., WorkerPool]) -> None:
+def test_jobs_take_turns_one_step_each(make_pool: MakePool) -> None:
     log: list[str] = []
-    a, b, c = (Job(name, log) for name in "abc")
+    a, b, c = (ScriptedJob(name, log) for name in "abc")
     a.gate.clear()
-    crew = crews()
+    pool = make_pool()
     for job in (a, b, c):
-        crew.wake(job)
+        pool.wake(job)
     a.gate.set()
     until(lambda: len(log) == 15, "all steps")
     assert "".join(log) == "abc" * 5
 
 
-def test_a_job_that_is_woken_while_it_works_is_looked_at_again(
-    crews: Callable[..., WorkerPool],
-) -> None:
+def test_a_job_that_is_woken_while_it_runs_runs_once_more(make_pool: MakePool) -> None:
     log: list[str] = []
-    job = Job("a", log, steps=1)
+    job = ScriptedJob("a", log, steps=1)
     job.gate.clear()
-    crew = crews(2)
-    crew.wake(job)
-    until(lambda: job.running == 1, "it works")
-    crew.wake(job)
-    crew.wake(job)
+    pool = make_pool(2)
+    pool.wake(job)
+    until(lambda: job.running == 1, "it runs")
+    pool.wake(job)
+    pool.wake(job)
     job.gate.set()
-    until(lambda: len(log) == 2, "a second look")
-    until(lambda: not crew._states, "idle")
+    until(lambda: len(log) == 2, "a second step")
+    until(lambda: pool.is_idle, "idle")
     assert len(log) == 2
 
 
-def test_nothing_is_begun_while_the_microphone_waits(crews: Callable[..., WorkerPool]) -> None:
+def test_no_step_begins_while_the_microphone_waits(make_pool: MakePool) -> None:
     waits = threading.Event()
     waits.set()
     log: list[str] = []
-    crew = crews(2, waits.is_set)
-    crew.wake(Job("a", log, steps=1))
+    pool = make_pool(2, waits.is_set)
+    pool.wake(ScriptedJob("a", log, steps=1))
     assert not threading.Event().wait(0.1)
     assert log == []
     waits.clear()
-    until(lambda: log == ["a"], "its turn")
+    until(lambda: log == ["a"], "its step")
 
 
-def test_a_job_that_fails_costs_the_others_nothing(crews: Callable[..., WorkerPool]) -> None:
+def test_a_job_that_fails_does_not_affect_the_others(make_pool: MakePool) -> None:
     log: list[str] = []
-    crew = crews()
-    crew.wake(Job("bad", log, fails=True))
-    crew.wake(Job("good", log, steps=2))
+    pool = make_pool()
+    pool.wake(ScriptedJob("bad", log, fails=True))
+    pool.wake(ScriptedJob("good", log, steps=2))
     until(lambda: log.count("good") == 2, "the other job")
 
 
-def test_a_crew_ends_while_jobs_wait_for_the_microphone(crews: Callable[..., WorkerPool]) -> None:
-    crew = crews(2, lambda: True)
-    crew.wake(Job("a", []))
-    crew.stop()
-    assert not any(thread.is_alive() for thread in crew._threads)
+def test_a_pool_stops_while_jobs_wait_for_the_microphone(make_pool: MakePool) -> None:
+    pool = make_pool(2, lambda: True)
+    pool.wake(ScriptedJob("a", []))
+    pool.stop()
+    assert not pool.is_alive

@@ -33,10 +33,8 @@ import soxr
 import torch
 import torch.nn.functional as functional
 
-from edged.export.graph import ROTARY
 from edged.export.weights import read_weights
-from edged.stt.moonshine.graphs import HEAD_DIM, HEADS, LAYERS
-from edged.stt.moonshine.vocabulary import BOS, EOS
+from edged.stt.moonshine.dimensions import BOS, EOS, TINY
 
 RATE = 16_000
 FRAME_S = 0.024
@@ -84,7 +82,7 @@ def _tensor(array: object) -> Tensor:
 
 # ---- the model, differentiable -------------------------------------------------------------------
 def angles(positions: Tensor) -> tuple[Tensor, Tensor]:
-    inverse = 1.0 / (10_000 ** (torch.arange(0, ROTARY, 2).float() / ROTARY))
+    inverse = 1.0 / (10_000 ** (torch.arange(0, TINY.rotary, 2).float() / TINY.rotary))
     f = positions[:, None].float() * inverse[None]
     return f.cos().repeat_interleave(2, -1), f.sin().repeat_interleave(2, -1)
 
@@ -92,7 +90,7 @@ def angles(positions: Tensor) -> tuple[Tensor, Tensor]:
 def rotate(x: Tensor, turn: tuple[Tensor, Tensor]) -> Tensor:
     """Interleaved pairs of the first ROTARY dimensions of each head."""
     cos, sin = turn
-    a, rest = x[..., :ROTARY], x[..., ROTARY:]
+    a, rest = x[..., : TINY.rotary], x[..., TINY.rotary :]
     swapped = torch.stack((-a[..., 1::2], a[..., ::2]), -1).flatten(-2)
     return torch.cat((a * cos + swapped * sin, rest), -1)
 
@@ -108,7 +106,9 @@ def attention(
 ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
     def heads(name: str, x: Tensor) -> Tensor:
         return (
-            (x @ weights[f"{place}{name}.weight"].T).view(len(x), HEADS, HEAD_DIM).transpose(0, 1)
+            (x @ weights[f"{place}{name}.weight"].T)
+            .view(len(x), TINY.heads, TINY.head_dim)
+            .transpose(0, 1)
         )
 
     q, k, v = heads("q_proj", asking), heads("k_proj", heard), heads("v_proj", heard)
@@ -116,9 +116,9 @@ def attention(
         q, k = rotate(q, turn), rotate(k, turn)
     if past is not None:
         k, v = torch.cat((past[0], k), 1), torch.cat((past[1], v), 1)
-    scale = HEAD_DIM**-0.5
+    scale = TINY.head_dim**-0.5
     a = functional.scaled_dot_product_attention(q[None], k[None], v[None], scale=scale, **mask)[0]
-    joined = a.transpose(0, 1).reshape(len(asking), HEADS * HEAD_DIM)
+    joined = a.transpose(0, 1).reshape(len(asking), TINY.heads * TINY.head_dim)
     return joined @ weights[f"{place}o_proj.weight"].T, (k, v)
 
 
@@ -133,7 +133,7 @@ def linear(weights: Weights, place: str, x: Tensor) -> Tensor:
 def encode(weights: Weights, x: Tensor, positions: Tensor, mask: Tensor | None = None) -> Tensor:
     """Features [n, 288] at their positions -> states [n, 288]."""
     turn = angles(positions)
-    for layer in range(LAYERS):
+    for layer in range(TINY.layers):
         p = f"layers.{layer}."
         h = norm(weights, p + "input_layernorm", x)
         x = x + attention(weights, p + "self_attn.", h, h, turn, attn_mask=mask)[0]
@@ -153,7 +153,7 @@ def decode(
     x = weights["embed.weight"][tokens]
     turn = angles(torch.arange(start, start + len(tokens)))
     cache = []
-    for layer in range(LAYERS):
+    for layer in range(TINY.layers):
         p = f"layers.{layer}."
         h = norm(weights, p + "input_layernorm", x)
         causal = past is None and len(tokens) > 1

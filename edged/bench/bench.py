@@ -23,7 +23,7 @@ from edged.bench.manifest import (
 )
 from edged.bench.offline import measure_offline
 from edged.bench.peer import measure_peer, upstream_dir
-from edged.models.loader import glance, load
+from edged.models.loader import load, quick_check
 from edged.options import Options
 
 
@@ -51,7 +51,7 @@ def bench(plan: Plan) -> int:
     """
     clips = sample_clips() if plan.manifest is None else read_manifest(plan.manifest)
     clips = within(choose(clips, plan.clips), plan.limit_minutes)
-    glance(plan.models_dir, plan.model)
+    quick_check(plan.models_dir, plan.model)
     whole: report.Figures = {
         "machine": report.machine(),
         "model": plan.model,

@@ -55,7 +55,7 @@ def _state(store: Store, catalogue: Catalogue, entry: Entry) -> str:
     for state in (State.DAMAGED, State.MISSING):
         if state in states:
             return str(state.value)
-    if entry.kind == "recogniser" and build.glance(store, catalogue, entry):
+    if entry.kind == "recogniser" and build.quick_check(store, catalogue, entry):
         return "not built" if not store.graphs(entry).is_dir() else State.DAMAGED.value
     return State.READY.value
 

@@ -74,7 +74,7 @@ def _load(env_file: Path | None, flags: Mapping[str, Any]) -> StartupSettings:
         log_event(_log, logging.WARNING, "muted-in-doubt", message)
     loaded = load(env_file, flags, overrides)
     check_files(loaded.settings)
-    loader.glance(loaded.settings.models_dir, loaded.settings.model)
+    loader.quick_check(loaded.settings.models_dir, loaded.settings.model)
     if state.damaged:
         # Not before the settings have been accepted: an attempt with other files must find the
         # damage again. Not later: a mute that is assumed anew at each start would count as newer

@@ -23,9 +23,9 @@ from edged.engine.turn_assembler import TurnAssembler
 from edged.events import EndOfStream, EndText, Event, Flushed, Step, Text, Word
 from edged.models.loader import Models
 from edged.options import Options
-from edged.stt.recogniser import RATE, Recogniser
+from edged.stt.family import RATE, Tuning
+from edged.stt.recogniser import Recogniser
 from edged.stt.second_pass import transcribe
-from edged.stt.segment import Tuning
 from edged.vad.endpoint import Endpoint
 from edged.vad.gate import Gate
 from edged.vad.silero import WINDOW, Silero, VoiceDetector
@@ -70,7 +70,7 @@ class Session:
         self._history = SampleHistory(HISTORY_S * RATE)
         self._voice_detector = voice_detector or Silero(models.silero)
         self._gate = Gate(self.options.vad_threshold)
-        self._recogniser = Recogniser(models.graphs, models.vocabulary, self.options, tuning)
+        self._recogniser = Recogniser(models.recogniser, self.options, tuning)
         executor = executor or InlineExecutor()
         self._turns = TurnAssembler(executor, self._recogniser.dropped)
         smart_turn = SmartTurn(models.smart_turn) if models.smart_turn else None
@@ -150,7 +150,7 @@ class Session:
         """Returns all words of the audio so far, then `flushed`. No later text is about it."""
         events = _text_events(self._end_segment())
         self._floor = self._history.end
-        self._recogniser.not_before(self.step_idx * STEP_S)
+        self._recogniser.set_earliest_start(self.step_idx * STEP_S)
         return [*events, Flushed(flush_id)]
 
     def finish(self) -> list[Event]:
@@ -237,7 +237,7 @@ class Session:
             return []
         if not self._has_speech:
             self._recogniser.dropped["short"] += 1
-            self._recogniser.drop()
+            self._recogniser.discard()
             return []
         stop = min(self._history.end, self._speech_end + int(HANGOVER_S * RATE))
         words = self._recogniser.finish(self._history, stop, self._gate.voice_uncertainty)
@@ -250,13 +250,13 @@ class Session:
     def _start_second_passes(self) -> None:
         """Starts the second pass of each segment that has ended, if turns are wanted."""
         while self._recogniser.finished:
-            span = self._recogniser.finished.pop(0)
+            segment = self._recogniser.finished.pop(0)
             if not self.options.turns:
                 continue
-            samples = self._history.read(span.start, span.stop).copy()
-            models = self._models
-            work = partial(transcribe, models.graphs, models.vocabulary, samples, span.tokens)
-            self._turns.add_segment(span.start, work, span.voice_uncertainty)
+            samples = self._history.read(segment.start, segment.stop).copy()
+            model, language = self._models.recogniser, self.options.language
+            work = partial(transcribe, model, samples, language, segment.tokens)
+            self._turns.add_segment(segment.start, work, segment.voice_uncertainty)
 
     # ---- turns ----------------------------------------------------------------------------------
     def _add_to_turn(self, words: list[Word]) -> None:
@@ -265,12 +265,12 @@ class Session:
 
     def _text_evidence(self) -> TextEvidence | None:
         """What the words before a pause tell about the end of the turn."""
-        hypothesis = self._recogniser.hypothesis
-        if hypothesis is None or not self._gate.silence_s:
+        decoded = self._recogniser.decoded
+        if decoded is None or not self._gate.silence_s:
             return None
-        text = self._models.vocabulary.text(hypothesis.tokens)
-        p_last = (hypothesis.probability or [0.0])[-1]
-        return TextEvidence.from_text(text, hypothesis.p_end, p_last)
+        text = self._models.recogniser.vocabulary.text(decoded.tokens)
+        p_last = (decoded.probabilities or [0.0])[-1]
+        return TextEvidence.from_text(text, decoded.p_eos, p_last)
 
     def _turn_audio(self) -> NDArray[np.float32]:
         """The audio of the open turn so far, as far as the history reaches back."""

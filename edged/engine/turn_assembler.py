@@ -8,8 +8,8 @@ from concurrent.futures import Executor, Future, wait
 from dataclasses import dataclass, field
 
 from edged.events import Turn, Word
-from edged.stt.commit import low_confidence, mean_probability
 from edged.stt.edge_words import with_edge_words
+from edged.stt.guards import mean_probability
 from edged.stt.second_pass import Transcript
 
 RATE = 16_000
@@ -105,12 +105,12 @@ class TurnAssembler:
             transcript = segment.transcript.result()
             origin = segment.start / RATE
             heard = [Word(w.text, origin + w.start_s, origin + w.stop_s) for w in transcript.words]
-            if low_confidence(transcript.probability, segment.voice_uncertainty):
+            if transcript.low_confidence(segment.voice_uncertainty):
                 self._dropped["unsure_in_turn"] += len(heard)
                 words += segment.committed  # the first pass was sure of these
             else:
                 words += with_edge_words(segment.committed, heard)
-                probability += transcript.probability
+                probability += transcript.probabilities
         if not words:
             return None
         text = " ".join(word.text for word in words)

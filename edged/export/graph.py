@@ -1,8 +1,9 @@
-"""A few lines of onnx.helper per operator, and the pieces that attention is made of."""
+"""Builds one ONNX graph: an operator per call, and the pieces that attention is made of."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,22 +12,37 @@ import onnx
 from onnx import helper, numpy_helper
 
 from edged.export.weights import Array, Linear, Quantised, Weights, joined_weights
-from edged.stt.moonshine.graphs import HEAD_DIM, HEADS
 
-ROTARY = 32  # dimensions of a head that are rotated
-POSITIONS = 2048  # frames or tokens of the longest segment: 49 s
+
+@dataclass(frozen=True, slots=True)
+class Attention:
+    """Sizes of an attention layer.
+
+    rotary: how many dimensions of a head are rotated by the position, 0 for none. max_positions:
+    the most positions that are rotated.
+    """
+
+    heads: int
+    head_dim: int
+    rotary: int = 0
+    max_positions: int = 0
 
 
 class Graph:
-    """One graph as it is built; operators give the name of their output."""
+    """One graph while it is built. Methods that add an operator return the name of its output.
 
-    def __init__(self) -> None:
+    The comments after a method give shapes: n new positions, t positions in all.
+    """
+
+    def __init__(self, attention: Attention) -> None:
+        self._attention = attention
         self.nodes: list[Any] = []
         self.constants: dict[str, Any] = {}
         self.count = 0
         self.own_kv: list[str] = []  # keys and values of the layers' own input, for `join_kv`
 
     def const(self, value: Any, name: str | None = None) -> str:
+        """Adds an initialiser, or finds the one with that name."""
         name = name or f"c{len(self.constants)}"
         if name not in self.constants:
             array = np.asarray(value)
@@ -36,15 +52,18 @@ class Graph:
         return name
 
     def ints(self, *values: int) -> str:
+        """An int64 vector."""
         name = "i_" + "_".join(str(v).replace("-", "m") for v in values)
         return self.const(np.array(values, np.int64), name)
 
     def op(self, kind: str, *inputs: str, name: str | None = None, **attributes: Any) -> str:
+        """Adds an operator with one output."""
         return self.ops(kind, *inputs, names=[name], **attributes)[0]
 
     def ops(
         self, kind: str, *inputs: str, names: Sequence[str | None], **attributes: Any
     ) -> list[str]:
+        """Adds an operator with as many outputs as names; None gives an output a name."""
         outputs = []
         for name in names:
             self.count += name is None
@@ -56,6 +75,7 @@ class Graph:
         return outputs
 
     def linear(self, x: str, weight: Linear, name: str | None = None) -> str:
+        """x[n, in] -> [n, out], with the activations quantised to 8 bits."""
         quantised, bias = weight
         operands = self.weight(quantised)
         if bias is not None:
@@ -63,26 +83,31 @@ class Graph:
         return self.op("DynamicQuantizeMatMul", x, *operands, name=name)
 
     def weight(self, quantised: Quantised) -> list[str]:
-        """As operators take it: int8, scale, zero point."""
+        """Constants as operators take them: int8 weights, scale, zero point."""
         q, scale, zero = quantised
         values = (_signed(q), np.asarray(scale, np.float32), _signed(zero))
         return [self.const(value) for value in values]
 
     def norm(self, x: str, weight: Array, name: str | None = None) -> str:
+        """Layer norm over the last axis, without a bias."""
         return self.op(
             "LayerNormalization", x, self.const(weight), axis=-1, epsilon=1e-5, name=name
         )
 
     def heads(self, x: str, name: str | None = None) -> str:
-        """[n,36*heads] -> [heads,n,36]"""
-        split = self.op("Reshape", x, self.ints(0, -1, HEAD_DIM))
+        """x[n, heads * head_dim] -> [heads, n, head_dim]; any number of heads."""
+        split = self.op("Reshape", x, self.ints(0, -1, self._attention.head_dim))
         return self.op("Transpose", split, perm=[1, 0, 2], name=name)
 
     def rotate(self, x: str) -> str:
-        """[heads,n,36] at positions start .. start+n-1, or those of `start` where it has n: pairs
-        of the first ROTARY dimensions."""
-        frequencies = 1.0 / 10000 ** (np.arange(0, ROTARY, 2) / ROTARY)
-        angles = np.arange(POSITIONS)[:, None] * frequencies
+        """Rotary embedding of x[heads, n, head_dim].
+
+        The input `start` gives the first position, or all n of them. Neighbouring dimensions are
+        rotated in pairs.
+        """
+        rotary = self._attention.rotary
+        frequencies = 1.0 / 10000 ** (np.arange(0, rotary, 2) / rotary)
+        angles = np.arange(self._attention.max_positions)[:, None] * frequencies
         cos = self.const(np.cos(angles).astype(np.float32), "cos")
         sin = self.const(np.sin(angles).astype(np.float32), "sin")
         rotated = self.op(
@@ -92,20 +117,19 @@ class Graph:
             cos,
             sin,
             interleaved=1,
-            rotary_embedding_dim=ROTARY,
-            num_heads=HEADS,
+            rotary_embedding_dim=rotary,
+            num_heads=self._attention.heads,
         )
         return self.op("Squeeze", rotated, self.ints(0))
 
     def scores(self, q: str, k: str) -> str:
-        """q[8,n,36], k[8,t,36] -> [8,n,t]"""
-        return self.op("FusedMatMul", q, k, transB=1, alpha=float(HEAD_DIM**-0.5))
+        """q[heads, n, head_dim], k[heads, t, head_dim] -> [heads, n, t]"""
+        return self.op("FusedMatMul", q, k, transB=1, alpha=float(self._attention.head_dim**-0.5))
 
     def merge(self, x: str) -> str:
-        """[8,n,36] -> [n,288]"""
-        return self.op(
-            "Reshape", self.op("Transpose", x, perm=[1, 0, 2]), self.ints(-1, HEADS * HEAD_DIM)
-        )
+        """x[heads, n, head_dim] -> [n, heads * head_dim]"""
+        width = self._attention.heads * self._attention.head_dim
+        return self.op("Reshape", self.op("Transpose", x, perm=[1, 0, 2]), self.ints(-1, width))
 
     def self_attention(
         self,
@@ -117,26 +141,29 @@ class Graph:
         groups: int = 1,
         kept: str = "",
     ) -> str:
-        """Attends to the cache and to x itself, `groups` of heads one after the other.
+        """Self-attention of x[n, width] to the cache and to x itself -> [n, width].
 
-        Keys and values are joined rather than scores: those are the largest tensors by far. The
-        groups keep them small, in the second pass for the memory's sake, in the first because what
-        is large is mapped anew each time (with all heads at once an update at the end of a long
-        segment took half as long again). Of x's own keys and values the first `kept` ("": all) go
-        to `own_kv`: the others need not outlive the layer.
+        weights, place: projections `{place}q_proj` and so on. layer: names the cache's inputs,
+        `past_k_{layer}` and `past_v_{layer}`. mask: name of an additive mask [n, t]. groups: the
+        heads are processed in so many groups, one after the other, which keeps the largest tensors,
+        the scores, small. kept: name of a length; only so many of x's own keys and values ("": all)
+        go to `own_kv`, because the others need not outlive the layer.
+
+        Keys and values are joined with the cache rather than scores, which are larger by far.
         """
+        heads = self._attention.heads
         joined = joined_weights([weights[f"{place}{kind}_proj"] for kind in "qkv"])
         qk, v = self.ops(
             "Split",
             self.heads(self.linear(x, joined)),
-            self.ints(2 * HEADS, HEADS),
+            self.ints(2 * heads, heads),
             names=[None, None],
             axis=0,
         )
         q, k = self.ops(
             "Split",
             self.rotate(qk),
-            self.ints(HEADS, HEADS),
+            self.ints(heads, heads),
             names=[None, None],
             axis=0,
         )
@@ -148,7 +175,7 @@ class Graph:
         if groups == 1:
             value = self.attend(q, k, v, mask)
         else:
-            sizes = self.ints(*[HEADS // groups] * groups)
+            sizes = self.ints(*[heads // groups] * groups)
             parts = [self.ops("Split", a, sizes, names=[None] * groups, axis=0) for a in (q, k, v)]
             values = [
                 self.attend(*qkv, mask) for qkv in zip(parts[0], parts[1], parts[2], strict=True)
@@ -157,16 +184,20 @@ class Graph:
         return self.linear(self.merge(value), weights[place + "o_proj"])
 
     def join_kv(self) -> None:
-        """Output `kv`[heads of all layers, n, 36], the layers' keys and values in turn."""
+        """Adds the output `kv`[heads of all layers, n, head_dim]: each layer's keys, then its
+        values."""
         self.op("Concat", *self.own_kv, axis=0, name="kv")
 
     def attend(self, q: str, k: str, v: str, mask: str) -> str:
+        """-> [heads, n, head_dim]"""
         scores = self.scores(q, k)
         if mask:
             scores = self.op("Add", scores, mask)
         return self.op("MatMul", self.op("Softmax", scores, axis=-1), v)
 
     def save(self, path: Path, inputs: dict[str, Any], outputs: dict[str, Any]) -> None:
+        """Writes the graph. inputs, outputs: (element type, shape) by name."""
+
         def described(values: dict[str, Any]) -> list[Any]:
             return [helper.make_tensor_value_info(k, t, s) for k, (t, s) in values.items()]
 
@@ -192,6 +223,6 @@ _MICROSOFT = {
 
 
 def _signed(q: Array) -> Array:
-    """uint8 -> int8, 128 less: the same weights, which most x86-64 processors of today multiply two
-    to four times as fast (`edged.ortsession` sees to those that cannot)."""
+    """uint8 -> int8, 128 less: the same weights. Most x86-64 processors of today multiply int8 two
+    to four times as fast; `edged.ortsession` takes care of those that cannot."""
     return (q.astype(np.int16) - 128).astype(np.int8)

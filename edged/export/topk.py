@@ -1,43 +1,28 @@
-"""The decoder's last product: which tokens are likeliest, without all logits there at once."""
+"""The decoder's last product: the most probable tokens, without all logits in memory at once."""
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Sequence
 
 import numpy as np
 
 from edged.export.graph import Graph
 from edged.export.weights import Linear
-from edged.stt.moonshine.vocabulary import EOS, Vocabulary
 
-PARTS = 4  # of the vocabulary, one after the other: what is large is mapped anew each time
-GROUP = 64  # tokens of which only the likeliest is looked at first
-_MARKS = set(" 0123456789'\"’‘“”.,?!-–—…%&/:;()$£€°+")
+PARTS = 4  # of the vocabulary, one after the other, which keeps the largest tensors small
+GROUP = 64  # tokens of which only the most probable one is compared first
 
 
-def spoken(vocabulary: Vocabulary, language: str) -> list[int]:
-    """Tokens that a transcript may have. The makers' vocabulary is one of text and code in many
-    scripts; a fifth of it can't be a part of English."""
-    if language != "en":
-        return list(range(len(vocabulary)))
-    return [n for n in range(len(vocabulary)) if n == EOS or _is_latin(vocabulary.spelled(n))]
+def add_top_tokens(g: Graph, x: str, weight: Linear, tokens: Sequence[int], eos: int) -> None:
+    """Adds the outputs `tokens` and `p`, [n, most], the most probable first, and `p_end`, [n].
 
+    x: name of the decoder's states [n, width]. weight: of the output projection. tokens: the
+    vocabulary that a transcript may have; all other tokens are impossible, and so are the last few
+    that do not fill a group, which in upstream's vocabulary are the rarest letters. eos: the token
+    whose probability is `p_end`. The graph needs an input `most`, [1].
 
-def _is_latin(text: str) -> bool:
-    return bool(text) and all(
-        letter in _MARKS or unicodedata.name(letter, "").startswith("LATIN") for letter in text
-    )
-
-
-def add_likeliest(g: Graph, x: str, weight: Linear, tokens: Sequence[int]) -> None:
-    """Outputs `tokens` and `p`, [n, most], the likeliest first, and `p_end`, [n], of x[n, 288]. All
-    of the vocabulary but `tokens` is impossible, and of those the last few that fill no group: the
-    makers' vocabulary ends with the rarest letters.
-
-    To search all logits for the likeliest took longer than all else that is done with them (8 rows:
-    0.54 of 0.86 ms). A group's highest is found in a fifth of that, and among the groups with the
-    `most` highest of these are the `most` likeliest tokens.
+    The maximum of each group is much cheaper than a search of all logits, and the groups with the
+    `most` highest maxima contain the `most` most probable tokens.
     """
     (q, scale, zero), bias = weight
     assert bias is None
@@ -55,14 +40,14 @@ def add_likeliest(g: Graph, x: str, weight: Linear, tokens: Sequence[int]) -> No
         names = g.op("Gather", g.const(part.reshape(-1, GROUP)), at)
         logits.append(few)
         found.append(g.op("Reshape", names, g.ints(0, -1)))
-        # The last that needs `some`, so that it is done in its memory: ONNX Runtime would else
-        # do all parts' first half before any second one.
+        # The last operators that need `some`, so that they reuse its memory. Otherwise ONNX Runtime
+        # would run the first half of every part before the second half of any.
         highest = g.op("ReduceMax", few, g.ints(1), keepdims=1)
         shares = g.op("Exp", g.op("Sub", some, highest))
         total = g.op("Log", g.op("ReduceSum", shares, g.ints(1), keepdims=1))
         sums.append(g.op("Add", total, highest))
-        if EOS in part:
-            end = g.op("Gather", shares, g.ints(int(np.flatnonzero(part == EOS)[0])), axis=-1)
+        if eos in part:
+            end = g.op("Gather", shares, g.ints(int(np.flatnonzero(part == eos)[0])), axis=-1)
             end = g.op("Add", g.op("Log", end), highest)
     total = g.op("ReduceLogSumExp", g.op("Concat", *sums, axis=-1), g.ints(1), keepdims=1)
     best, at = g.ops("TopK", g.op("Concat", *logits, axis=-1), "most", names=[None, None], axis=-1)

@@ -1,6 +1,6 @@
-"""Upstream's weights, as they are in its two ORT-format files, and the adapted encoder's.
+"""Reads upstream's weights from its two files in ORT format, and the adapted encoder's.
 
-Places are upstream's names of modules: "layers.0.self_attn.q_proj".
+Weights are found by their place, upstream's name of the module: "layers.0.self_attn.q_proj".
 """
 
 from __future__ import annotations
@@ -45,7 +45,11 @@ def _initializers(graph: Any) -> dict[str, Array]:
 
 
 def _collect(graph: Any, outer: dict[str, Array] | None = None) -> tuple[Weights, dict[str, Array]]:
-    """Weights by their place: {'layers.0.self_attn.q_proj': ((q, scale, zero), bias), ...}."""
+    """(weights by place, all initialisers by name) of a graph.
+
+    A linear layer is ((q, scale, zero), bias), a convolution (kernel, bias), a norm its weight.
+    outer: initialisers of the graph around it.
+    """
     arrays = {**(outer or {}), **_initializers(graph)}
     found: Weights = {}
     for i in range(graph.NodesLength()):
@@ -72,7 +76,7 @@ def _collect(graph: Any, outer: dict[str, Array] | None = None) -> tuple[Weights
 
 
 def read_weights(folder: Path) -> tuple[Weights, Weights]:
-    """(encoder, decoder) weights of upstream's `encoder_model.ort`, `decoder_model_merged.ort`."""
+    """Weights by place of `encoder_model.ort` and of `decoder_model_merged.ort` in `folder`."""
     encoder, _ = _collect(_read_graph(folder / "encoder_model.ort"))
     graph = _read_graph(folder / "decoder_model_merged.ort")
     outer = _initializers(graph)
@@ -89,7 +93,7 @@ def read_weights(folder: Path) -> tuple[Weights, Weights]:
 
 
 def quantise(weight: Array) -> Quantised:
-    """A torch Linear's weight [out, in] as uint8 [in, out], one scale an output channel."""
+    """Quantises a weight float[out, in] to uint8[in, out] with one scale per output channel."""
     w = weight.T.astype(np.float32)
     scale = np.maximum(np.abs(w).max(0), 1e-8) / 127
     q = (np.rint(w / scale) + 128).astype(np.uint8)
@@ -97,7 +101,7 @@ def quantise(weight: Array) -> Quantised:
 
 
 def joined_weights(weights: Sequence[Linear]) -> Linear:
-    """Projections of the same input as one, side by side: it is then rounded to uint8 once."""
+    """Joins projections of the same input side by side, so that the input is quantised once."""
     parts = [q for q, _ in weights]
     width = [q.shape[1] for q, _, _ in parts]
 
@@ -112,7 +116,7 @@ def joined_weights(weights: Sequence[Linear]) -> Linear:
 
 
 def columns(weight: Linear, some: Array) -> Linear:
-    """Of a projection these outputs alone."""
+    """The part of a projection with these outputs."""
     (q, scale, zero), bias = weight
     width = q.shape[1]
     scale, zero = (np.broadcast_to(value, width)[some] for value in (scale, zero))
@@ -120,14 +124,16 @@ def columns(weight: Linear, some: Array) -> Linear:
 
 
 def rows(weight: Linear, some: Array) -> Linear:
-    """Of a projection what these inputs give to it; with those that begin at 0 comes the bias."""
+    """The part of a projection with these inputs. The bias belongs to the part that begins at 0."""
     (q, scale, zero), bias = weight
     return (q[some], scale, zero), bias if some[0] == 0 else None
 
 
 def adapt(encoder: Weights, adapted: Path, share: float) -> Weights:
-    """The encoder with its layers moved by `share` towards an adapted set (.npz, float16, names
-    as in upstream's encoder, weights [out, in])."""
+    """The encoder with its layers moved by `share` (0..1) towards adapted ones.
+
+    adapted: .npz of float16 arrays with the names of upstream's encoder, weights [out, in].
+    """
     result = dict(encoder)
     with np.load(adapted) as arrays:
         for name in arrays.files:

@@ -1,8 +1,12 @@
-"""Built graphs and their stamp: a folder of graphs without a valid stamp is never loaded."""
+"""Builds the streaming graphs of a recogniser, and checks built ones by their stamp.
+
+A folder of graphs without a valid stamp is never loaded.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import os
 import shutil
@@ -14,15 +18,22 @@ from edged import atomicfile
 from edged.errors import ModelError
 from edged.models.catalogue import Catalogue, Entry
 from edged.models.store import Store, plainly, sha256
-from edged.stt.moonshine.build_version import BUILDER_VERSION, GRAPH_FILES
+from edged.stt.families import family_of
+from edged.stt.family import Family
 
 STAMP = "built.json"
 _FORMAT = 1
 _Stamp = dict[str, object]
 
 
+def repair_hint(entry: Entry) -> str:
+    """The command that fetches and builds the model again, as a sentence."""
+    name = "" if entry.default else f" {entry.name}"
+    return f"Run `edged models fetch{name}` to repair it."
+
+
 def inputs(store: Store, catalogue: Catalogue, entry: Entry) -> dict[str, str]:
-    """{file: SHA-256} of all that the graphs of `entry` are made from."""
+    """SHA-256, by file name, of all files that the graphs of `entry` are made from."""
     parts = [(entry, file) for file in entry.files]
     if entry.streaming_encoder:
         weights = catalogue.get(entry.streaming_encoder)
@@ -31,20 +42,23 @@ def inputs(store: Store, catalogue: Catalogue, entry: Entry) -> dict[str, str]:
 
 
 def inputs_hash(store: Store, catalogue: Catalogue, entry: Entry) -> str:
-    """12 hex digits that name this very model: its files, its weights, its builder."""
-    known = {**inputs(store, catalogue, entry), "builder": str(BUILDER_VERSION)}
+    """12 hex digits that name this very model: its files, its weights and its build version."""
+    version = family_of(entry.architecture).build_version
+    known = {**inputs(store, catalogue, entry), "builder": str(version)}
     return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def glance(store: Store, catalogue: Catalogue, entry: Entry) -> str | None:
+def quick_check(store: Store, catalogue: Catalogue, entry: Entry) -> str | None:
     """What is wrong with the built graphs, by stamp and sizes; None if nothing is."""
     folder = store.graphs(entry)
     if not os.path.isdir(folder):  # Path.is_dir raises where this user may not look
         return f"the streaming graphs of {entry.name} are not built in {store.root}"
-    stamp = _read(folder)
+    family = family_of(entry.architecture)
+    stamp = _read_stamp(folder, family)
     if stamp is None:
         return f"{folder} is half-built: it has no valid {STAMP}"
-    if stamp["builder"] != BUILDER_VERSION or stamp["inputs"] != inputs(store, catalogue, entry):
+    same_version = stamp["builder"] == family.build_version
+    if not same_version or stamp["inputs"] != inputs(store, catalogue, entry):
         return f"{folder} was built by another version of edged or from other weights"
     for name, size, _ in _outputs(stamp):
         path = folder / name
@@ -56,44 +70,46 @@ def glance(store: Store, catalogue: Catalogue, entry: Entry) -> str | None:
 
 
 def check(store: Store, catalogue: Catalogue, entry: Entry) -> str | None:
-    """As `glance`, by every byte."""
-    problem = glance(store, catalogue, entry)
+    """As `quick_check`, but reads every byte."""
+    problem = quick_check(store, catalogue, entry)
     if problem:
         return problem
     folder = store.graphs(entry)
-    for name, _, digest in _outputs(_read(folder) or {}):
+    stamp = _read_stamp(folder, family_of(entry.architecture))
+    for name, _, digest in _outputs(stamp or {"outputs": {}}):
         if sha256(folder / name) != digest:
             return f"{folder / name} is damaged: its SHA-256 is not the one it was built with"
     return None
 
 
 def build(store: Store, catalogue: Catalogue, entry: Entry) -> None:
-    """Builds beside the old graphs and then takes their place, whole or not at all.
+    """Builds the graphs beside the old ones and then replaces those, whole or not at all.
 
-    Raises ModelError if the weights are not of a form that graphs can be built from.
+    Raises ModelError if the weights do not have a form that graphs can be built from.
     """
+    family = family_of(entry.architecture)
     weights = catalogue.get(entry.streaming_encoder) if entry.streaming_encoder else None
-    with _place(store.graphs(entry)) as fresh:
+    with _new_folder(store.graphs(entry)) as fresh:
         try:
             adapted = store.path(weights, weights.files[0]) if weights else None
-            from edged.export import moonshine  # here only: it imports onnx, which no run needs
-
-            moonshine.build(store.root / entry.name, fresh, adapted, entry.language)
+            # Only here, because it imports onnx, which no run needs.
+            exporter = importlib.import_module(f"edged.export.{family.name}")
+            exporter.build(store.root / entry.name, fresh, adapted, entry.language)
         except OSError:
             raise
-        except Exception as error:  # whatever a foreign file breaks in the builder
+        except Exception as error:  # whatever a foreign file breaks in the exporter
             raise ModelError(
                 f"no streaming graphs can be built from the files of {entry.name}"
-                f" ({type(error).__name__}: {error}): this edged knows the form of"
-                f" {entry.architecture or 'no architecture'} as in tiny-en only"
+                f" ({type(error).__name__}: {error}): they do not have the form of the"
+                f" architecture {entry.architecture}"
             ) from error
         outputs = {
             name: {"size": (fresh / name).stat().st_size, "sha256": sha256(fresh / name)}
-            for name in GRAPH_FILES
+            for name in family.graph_files
         }
         stamp = {
             "format": _FORMAT,
-            "builder": BUILDER_VERSION,
+            "builder": family.build_version,
             "inputs": inputs(store, catalogue, entry),
             "outputs": outputs,
         }
@@ -101,9 +117,11 @@ def build(store: Store, catalogue: Catalogue, entry: Entry) -> None:
 
 
 @contextmanager
-def _place(folder: Path) -> Iterator[Path]:
-    """A new directory that becomes `folder` when the block ends well. Hidden names ending in .tmp
-    are what `Store.lock` sweeps away after a crash."""
+def _new_folder(folder: Path) -> Iterator[Path]:
+    """A new directory that becomes `folder` when the block ends without an error.
+
+    Its hidden name ends in .tmp, which `Store.lock` removes after a crash.
+    """
     fresh = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     old = folder.with_name(f".{folder.name}.old.tmp")
     with plainly(folder):
@@ -123,18 +141,20 @@ def _place(folder: Path) -> Iterator[Path]:
             shutil.rmtree(old, ignore_errors=True)
 
 
-def _read(folder: Path) -> _Stamp | None:
-    """The stamp, if it is whole and names every graph."""
+def _read_stamp(folder: Path, family: Family) -> _Stamp | None:
+    """The stamp; None if it is not whole or does not name every graph of the family."""
     try:
         stamp = json.loads((folder / STAMP).read_text())
         whole = stamp["format"] == _FORMAT and isinstance(stamp["inputs"], dict)
         named = {name for name, _, _ in _outputs(stamp)}
-        return stamp if whole and "builder" in stamp and named == set(GRAPH_FILES) else None
+        complete = whole and "builder" in stamp and named == set(family.graph_files)
+        return stamp if complete else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 
 def _outputs(stamp: _Stamp) -> list[tuple[str, int, str]]:
+    """(file name, size, SHA-256) of each graph."""
     outputs = stamp["outputs"]
     assert isinstance(outputs, dict)
     return [(name, value["size"], value["sha256"]) for name, value in outputs.items()]

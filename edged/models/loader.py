@@ -1,4 +1,4 @@
-"""The built models of one directory, loaded once and shared by all sessions."""
+"""Opens the fetched and built models of one directory, once, for all sessions to share."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from edged import resources
 from edged.errors import ModelError
 from edged.models import build
 from edged.models.catalogue import Entry, shipped
-from edged.models.store import MEND, State, Store, default_models_dir
+from edged.models.store import State, Store, default_models_dir
 from edged.ortsession import limit_malloc_growth, open_session, release_memory
-from edged.stt.moonshine.graphs import Graphs
-from edged.stt.moonshine.vocabulary import Vocabulary
+from edged.stt.families import family_of
+from edged.stt.family import SpeechModel
 from edged.vad.inactivity import Weights
 from edged.vad.smart_turn import MAX_RUN_S, SmartTurn
 
@@ -23,19 +23,20 @@ _SHORT_MODELS_THREADS = 1  # Silero and Smart Turn: too small to gain from a sec
 
 @dataclass(frozen=True)
 class Models:
-    """All that a session needs; nothing in it holds a stream's state.
+    """All that a session needs. It holds no state of any stream.
 
-    `hash` (12 hex digits) names these very files, weights and graphs. `smart_turn` is None where
-    it was not fetched, and then its name is in `missing`, or where this machine is too slow for it,
-    and then it is in `too_slow`.
+    name, language, licence: of the recogniser, as in the catalogue. hash: 12 hex digits that name
+    these very files, weights and graphs. recogniser: the opened speech model. silero: the voice
+    activity detector. smart_turn: the turn model; None if it was not fetched (then its name is in
+    `missing`) or if this device is too slow for it (then it is in `too_slow`). inactivity: the
+    weights of the turn detector.
     """
 
     name: str
     language: str
     licence: str
     hash: str
-    graphs: Graphs
-    vocabulary: Vocabulary
+    recogniser: SpeechModel
     silero: ort.InferenceSession
     smart_turn: ort.InferenceSession | None
     missing: tuple[str, ...]
@@ -44,25 +45,26 @@ class Models:
 
 
 def load(models_dir: Path | None = None, model: str = "tiny-en", threads: int = 1) -> Models:
-    """Looks at stamps and sizes (`edged models verify` reads every byte) and opens all graphs.
+    """Opens a recogniser and the models that every session needs beside it.
 
-    `threads` (1 or 2) are the recogniser's. Raises ModelError naming the file and the mending
-    command.
+    Checks stamps and sizes only; `edged models verify` reads every byte. threads: 1 or 2, for the
+    recogniser. Raises ModelError, which names the file and the command that repairs it.
     """
     catalogue = shipped()
     store = Store(models_dir or default_models_dir())
     entry = catalogue.recogniser(model)
-    glance(models_dir, model)
+    quick_check(models_dir, model)
     turn = catalogue.of_kind("turn")
-    turn_path = _turn(store, turn)
+    turn_path = _turn_model(store, turn)
     limit_malloc_growth()
     models = Models(
         name=entry.name,
         language=entry.language,
         licence=entry.licence,
         hash=build.inputs_hash(store, catalogue, entry),
-        graphs=Graphs.load(store.graphs(entry), threads),
-        vocabulary=Vocabulary.load(store.root / entry.name / "tokenizer.bin"),
+        recogniser=family_of(entry.architecture).load(
+            store.root / entry.name, store.graphs(entry), entry.language, threads
+        ),
         silero=open_session(_only_file(store, catalogue.of_kind("vad")), _SHORT_MODELS_THREADS),
         smart_turn=(
             open_session(turn_path, _SHORT_MODELS_THREADS, arena=True) if turn_path else None
@@ -70,48 +72,45 @@ def load(models_dir: Path | None = None, model: str = "tiny-en", threads: int = 
         missing=() if turn_path else (turn.name,),
         inactivity=Weights.load(resources.models_data() / "inactivity.json"),
     )
-    release_memory()  # the weights as they were in the files: packed copies have replaced them
+    release_memory()  # ONNX Runtime has packed the weights and freed them as they were in the files
     return models
 
 
 def for_this_machine(models: Models) -> Models:
-    """Measures Smart Turn (twice its run time) and does without it where its answers would come
-    too late."""
+    """Measures Smart Turn, which takes twice its run time, and returns the models without it if its
+    answers would come too late on this device."""
     if models.smart_turn is None or SmartTurn(models.smart_turn).run_time_s() <= MAX_RUN_S:
         return models
     return replace(models, smart_turn=None, too_slow=(shipped().of_kind("turn").name,))
 
 
-def glance(models_dir: Path | None = None, model: str = "tiny-en") -> None:
-    """Raises ModelError where `load` would for want of a file. Opens none of them."""
+def quick_check(models_dir: Path | None = None, model: str = "tiny-en") -> None:
+    """Raises ModelError if a file that `load` needs for the recogniser is missing or has a wrong
+    size. Opens none of them."""
     catalogue = shipped()
     store = Store(models_dir or default_models_dir())
     entry = catalogue.recogniser(model)
-    _look(store, entry)
-    if problem := build.glance(store, catalogue, entry):
-        raise ModelError(f"{problem}: {_mend(entry)}")
+    _check_files(store, entry)
+    if problem := build.quick_check(store, catalogue, entry):
+        raise ModelError(f"{problem}. {build.repair_hint(entry)}")
 
 
 def _only_file(store: Store, entry: Entry) -> Path:
-    _look(store, entry)
+    _check_files(store, entry)
     return store.path(entry, entry.files[0])
 
 
-def _turn(store: Store, entry: Entry) -> Path | None:
-    """Not fetched is allowed, damaged is not."""
+def _turn_model(store: Store, entry: Entry) -> Path | None:
+    """The turn model's file; None if it was not fetched. Raises ModelError if it is damaged."""
     if store.glance(entry, entry.files[0]) is State.MISSING:
         return None
     return _only_file(store, entry)
 
 
-def _look(store: Store, entry: Entry) -> None:
+def _check_files(store: Store, entry: Entry) -> None:
     for file in entry.files:
         state, path = store.glance(entry, file), store.path(entry, file)
         if state is State.MISSING:
-            raise ModelError(f"{path} is missing: {_mend(entry)}")
+            raise ModelError(f"{path} is missing. {build.repair_hint(entry)}")
         if state is State.DAMAGED:
-            raise ModelError(f"{path} is damaged: {_mend(entry)}")
-
-
-def _mend(entry: Entry) -> str:
-    return MEND if entry.default else f"`edged models fetch {entry.name}` mends it"
+            raise ModelError(f"{path} is damaged. {build.repair_hint(entry)}")

@@ -12,23 +12,17 @@ import soundfile
 from numpy.typing import NDArray
 
 from edged.errors import ModelError
-from edged.models import build, parity
+from edged.models import build
 from edged.models.catalogue import Catalogue, Entry, shipped
 from edged.models.samples import samples
 from edged.models.store import MEND, State, Store, default_models_dir, sha256
-
-# Measured on the four samples: 3.2 to 3.9 %; 2.4 % between two processors with one and the same
-# graph; 3.5 % between upstream and the same weights in float. It is the rounding of activations to
-# uint8. The streamed pass's encoder, which is a different one, is 13 % away and more.
-STATES_MAY_DIFFER = 0.08  # relative RMS
-# By the same rounding logits differ by up to 1.0 between processors with one and the same graph, so
-# that of two tokens that are nearly as likely either may win.
-MAY_BE_BEHIND = 1.0  # in log probability
+from edged.stt.families import family_of
 
 
 @dataclass(frozen=True)
 class Check:
-    """`ok` None: could not be looked at because of an earlier problem, or is not needed."""
+    """One check of one model. ok: None if it was not made, because of an earlier problem or because
+    it does not apply. said: the result in one sentence."""
 
     model: str
     what: str
@@ -42,25 +36,27 @@ def verify(
     threads: int = 1,
     catalogue: Catalogue | None = None,
 ) -> Iterator[Check]:
-    """Checks one by one, as they are done. No name: all models that are there, and the default
-    set."""
+    """Yields checks one by one, as they are made.
+
+    names: models to check; none means the default set and every model in `models_dir`.
+    """
     catalogue = catalogue or shipped()
     store = Store(models_dir or default_models_dir())
-    for entry in _which(store, catalogue, names or []):
-        right = True
+    for entry in _selected(store, catalogue, names or []):
+        files_right = True
         for file in entry.files:
             state = store.check(entry, file)
-            right &= state is State.READY
+            files_right &= state is State.READY
             path = store.path(entry, file)
-            said = (
+            message = (
                 "SHA-256 is right" if state is State.READY else f"{path} is {state.value}: {MEND}"
             )
-            yield Check(entry.name, file.name, state is State.READY, said)
+            yield Check(entry.name, file.name, state is State.READY, message)
         if entry.kind == "recogniser":
-            yield from _recogniser(store, catalogue, entry, right, threads)
+            yield from _recogniser(store, catalogue, entry, files_right, threads)
 
 
-def _which(store: Store, catalogue: Catalogue, names: list[str]) -> list[Entry]:
+def _selected(store: Store, catalogue: Catalogue, names: list[str]) -> list[Entry]:
     if names:
         return catalogue.choose(names)
     # Not Path.is_dir, which raises where this user may not look.
@@ -73,41 +69,26 @@ def _recogniser(
     store: Store, catalogue: Catalogue, entry: Entry, files_right: bool, threads: int
 ) -> Iterator[Check]:
     problem = build.check(store, catalogue, entry)
-    said = f"{problem}: {MEND}" if problem else "stamp and every SHA-256 are right"
-    yield Check(entry.name, "graphs", not problem, said)
+    message = f"{problem}: {MEND}" if problem else "stamp and every SHA-256 are right"
+    yield Check(entry.name, "graphs", not problem, message)
     if problem or not files_right:
-        yield Check(entry.name, "speech", None, "not compared: mend the files first")
+        yield Check(entry.name, "speech", None, "not compared: repair the files first")
         return
-    if entry.language != "en":
+    if entry.language not in family_of(entry.architecture).check_languages:
         yield Check(entry.name, "speech", None, "not compared: the sample speech is English")
         return
     yield from _speech(store, entry, threads)
 
 
 def _speech(store: Store, entry: Entry, threads: int) -> Iterator[Check]:
-    """Upstream's tokens are as good as the likeliest to our graphs, their encoder states close."""
+    """Compares the built graphs with upstream's own model on each clip of the sample speech."""
+    family = family_of(entry.architecture)
     for sample in samples():
         if sha256(sample.path) != sample.sha256:
-            raise ModelError(f"{sample.path}, a part of edged, is damaged: install edged again")
+            raise ModelError(
+                f"{sample.path}, which is a part of edged, is damaged. Install edged again."
+            )
         audio: NDArray[np.float32]
         audio, _ = soundfile.read(sample.path, dtype="float32")
-        theirs = parity.upstream(store.root / entry.name, audio, threads)
-        ours = parity.rebuilt(store.graphs(entry), audio, theirs.tokens, threads)
-        apart, behind = parity.apart(theirs.states, ours.states), float(ours.behind.max())
-        yield Check(
-            entry.name,
-            sample.path.name,
-            apart <= STATES_MAY_DIFFER and behind <= MAY_BE_BEHIND,
-            f"{_agreement(ours.behind)} (none may be more than {MAY_BE_BEHIND:.1f} behind);"
-            f" encoder states {apart:.1%} apart (at most {STATES_MAY_DIFFER:.0%})",
-        )
-
-
-def _agreement(behind: NDArray[np.float32]) -> str:
-    close = int(np.count_nonzero(behind))
-    if not close:
-        return f"all {len(behind)} tokens of upstream's are ours"
-    return (
-        f"{len(behind) - close} of {len(behind)} tokens of upstream's are ours,"
-        f" the rest is up to {behind.max():.2f} behind"
-    )
+        result = family.check(store.root / entry.name, store.graphs(entry), audio, threads)
+        yield Check(entry.name, sample.path.name, result.ok, result.message)

@@ -1,1 +1,1 @@
-
+"""Speech recognition: audio of a segment in, committed words out. See README.md in this folder."""

@@ -1,9 +1,7 @@
-"""Which of several texts the decoder finds likeliest: beam search over a tree of read tokens.
+"""Beam search over a tree of tokens that the decoder has read.
 
-Taking the likeliest token each time can't be taken back. With rivals fewer of 2962 words are wrong
-(180 clips): in whole clips 318 in place of 357, as they are said at 0.8 s of delay 380 in place of
-419, for a fifth more runs. Two rivals do two thirds of that, four no more than three. Which tokens
-are read in one run is the tree's matter; drafts only make that cheaper.
+Greedy decoding cannot undo a wrong token. Which tokens are read in one run is the tree's matter;
+drafts change only the cost of a search, never its result.
 """
 
 from __future__ import annotations
@@ -12,161 +10,173 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from edged.stt.moonshine.vocabulary import EOS
 from edged.stt.token_tree import Choice, Node, TokenTree, common_prefix
 
-BATCH = 8  # tokens read in one run, but for drafts
-DRAFT_RUNS = 2  # most runs in which drafts are read
-BEAM_WIDTH = 3  # texts that are weighed against each other at a time
-BEAM_THRESHOLD = 1.5  # a text this much (natural logarithm) less likely than the best is given up
-# Rows behind the trunk: with more a text without rivals is settled, with twice as many the best is.
-MOST_LOOSE = 64
-RESUME_WITHIN = 5  # how far ahead a draft is searched for a token that came out earlier
+MAX_BATCH_TOKENS = 8  # tokens read in one run, drafts not counted
+MAX_DRAFT_RUNS = 2  # runs spent on reading drafts before the search
+BEAM_WIDTH = 3  # hypotheses that are kept at a time
+BEAM_THRESHOLD = 1.5  # natural logarithm: hypotheses this much below the best are dropped
+# Rows behind the committed prefix. With more, a single hypothesis has its beginning committed; with
+# twice as many, the best of several has.
+MAX_DRAFT_ROWS = 64
+RESUME_WINDOW = 5  # how far ahead in a draft a token is searched that was decoded earlier
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
-    """A text as it grows: tokens behind those that are fixed.
+class Hypothesis:
+    """A text as it grows behind the committed prefix.
 
-    row: of the token in front of the last one (None: the trunk). draft: tokens that may follow.
+    last: its last token. row: the row of the token before that one (None: the prefix). draft:
+    tokens that may follow. score: log probability. frames: the encoder frame of each token.
+    p_eos: probability of the end of the text, once it has ended.
     """
 
-    token: int
+    last: int
     row: int | None
     draft: Sequence[int] = ()
     score: float = 0.0
     tokens: tuple[int, ...] = ()
-    heard: tuple[int, ...] = ()
-    probability: tuple[float, ...] = ()
-    p_end: float | None = None
+    frames: tuple[int, ...] = ()
+    probabilities: tuple[float, ...] = ()
+    p_eos: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Bounds:
+class SearchBounds:
     """Where a search ends.
 
-    tokens: most of them. horizon: a text that was heard beyond this frame is long enough; None:
-    to the end. runs: most of them. alone: after so many only the likeliest text goes on. early:
-    with a horizon, a text may end in front of it as if that were one more token.
+    max_tokens: the most tokens of a text. horizon: a text whose last token lies behind this encoder
+    frame is long enough; None: search to the end of the text. max_runs: the most decoder runs.
+    greedy_after: after so many runs only the best hypothesis goes on. early_eos: with a horizon,
+    whether the end of the text competes like any other token before the horizon is reached; else it
+    must be more probable than every other token.
     """
 
-    tokens: int
+    max_tokens: int
     horizon: int | None = None
-    runs: int | None = None
-    alone: int | None = None
-    early: bool = True
+    max_runs: int | None = None
+    greedy_after: int | None = None
+    early_eos: bool = True
 
 
 @dataclass(slots=True)
 class Beam:
     """One search.
 
-    rivals, margin: see RIVALS and MARGIN. resume: whether a draft goes on behind a token that it
-    did not have. visited: the texts that were weighed, as drafts for a search of the same audio
-    with a little more of it. undisputed: how many tokens of the likeliest text all others have that
-    were left in the end.
+    eos: the token that ends a text. beam_width, beam_threshold: see BEAM_WIDTH, BEAM_THRESHOLD.
+    resume_drafts: whether a draft is used further behind a token in which the text differs from it.
+    explored: the texts that were extended, which serve as drafts when the same audio with a little
+    more of it is searched again. shared_prefix: how many tokens of the best text all hypotheses
+    share that survived.
     """
 
     tree: TokenTree
-    bounds: Bounds
+    bounds: SearchBounds
+    eos: int
     beam_width: int = BEAM_WIDTH
     beam_threshold: float = BEAM_THRESHOLD
-    resume: bool = True
-    visited: list[tuple[int, ...]] = field(default_factory=list)
-    undisputed: int = 0
+    resume_drafts: bool = True
+    explored: list[tuple[int, ...]] = field(default_factory=list)
+    shared_prefix: int = 0
 
-    def search(self, start: Line, drafts: Sequence[Sequence[int]] = ()) -> Line:
-        """The likeliest text behind `start`. `drafts` are read with it, before all else."""
+    def search(self, start: Hypothesis, drafts: Sequence[Sequence[int]] = ()) -> Hypothesis:
+        """Returns the likeliest text behind `start`. Reads `drafts` together with its own."""
         first_run = self.tree.runs
-        known = [(start.row, [start.token, *draft]) for draft in (start.draft, *drafts)]
-        for _ in range(DRAFT_RUNS):
+        known = [(start.row, [start.last, *draft]) for draft in (start.draft, *drafts)]
+        for _ in range(MAX_DRAFT_RUNS):
             self.tree.read(known)
-        live, done = [start], list[Line]()
+        live, finished = [start], list[Hypothesis]()
         while live:
-            runs, loose = self.tree.runs - first_run, self.tree.loose
-            if self.bounds.alone is not None and runs >= self.bounds.alone:
+            runs, drafted = self.tree.runs - first_run, self.tree.draft_rows
+            if self.bounds.greedy_after is not None and runs >= self.bounds.greedy_after:
                 live = live[:1]
-            if loose > 2 * MOST_LOOSE or (loose > MOST_LOOSE and len(live) == 1):
-                live = [self._settled(live[0])]
-            if missing := [x for x in live if self.tree.child(x.row, x.token) is None]:
-                if self.bounds.runs is not None and runs >= self.bounds.runs:
+            if drafted > 2 * MAX_DRAFT_ROWS or (drafted > MAX_DRAFT_ROWS and len(live) == 1):
+                live = [self._commit_beginning(live[0])]
+            if unread := [h for h in live if self.tree.child(h.row, h.last) is None]:
+                if self.bounds.max_runs is not None and runs >= self.bounds.max_runs:
                     break
-                each = max(1, BATCH // len(missing))
-                self.tree.read([(x.row, [x.token, *x.draft[: each - 1]]) for x in missing])
-            live = self._grown(live, done)
-        best = max(done + live, key=_score)
-        left = [line for line in done + live if line.score >= best.score - self.beam_threshold]
-        self.undisputed = min(common_prefix(line.tokens, best.tokens) for line in left)
+                each = max(1, MAX_BATCH_TOKENS // len(unread))
+                self.tree.read([(h.row, [h.last, *h.draft[: each - 1]]) for h in unread])
+            live = self._expand(live, finished)
+        best = max(finished + live, key=_score)
+        left = [h for h in finished + live if h.score >= best.score - self.beam_threshold]
+        self.shared_prefix = min(common_prefix(h.tokens, best.tokens) for h in left)
         return best
 
-    def _settled(self, line: Line) -> Line:
-        """All but the tokens in front of its last is forgotten."""
-        self.tree.settle_on(line.row)
-        return replace(line, row=None)
+    def _commit_beginning(self, hypothesis: Hypothesis) -> Hypothesis:
+        """Commits all but the last token; every other hypothesis is forgotten."""
+        self.tree.commit_to(hypothesis.row)
+        return replace(hypothesis, row=None)
 
-    def _grown(self, live: list[Line], done: list[Line]) -> list[Line]:
-        """Each text with each of its likeliest next tokens: the best of them all. Those at their
-        end go to `done`."""
-        longer: list[Line] = []
-        for line in live:
-            self.visited.append(line.tokens)
-            row = self.tree.child(line.row, line.token)
+    def _expand(self, live: list[Hypothesis], finished: list[Hypothesis]) -> list[Hypothesis]:
+        """Extends each hypothesis by each of its choices and keeps the best. Those that end are
+        added to `finished`."""
+        longer: list[Hypothesis] = []
+        for hypothesis in live:
+            self.explored.append(hypothesis.tokens)
+            row = self.tree.child(hypothesis.row, hypothesis.last)
             assert row is not None
             node = self.tree.node(row)
-            longer += [self._longer(line, row, node, c) for c in self._allowed(node.choices)]
+            longer += [self._extend(hypothesis, row, node, c) for c in self._allowed(node.choices)]
         longer.sort(key=_score, reverse=True)
-        least = _score(max(longer[:1] + done, key=_score)) - self.beam_threshold
-        grown: list[Line] = []
-        for line in longer[: self.beam_width]:
-            if line.score < least:
+        least = _score(max(longer[:1] + finished, key=_score)) - self.beam_threshold
+        kept: list[Hypothesis] = []
+        for hypothesis in longer[: self.beam_width]:
+            if hypothesis.score < least:
                 continue
-            if self._is_done(line):
-                done.append(line)
-                self.visited.append(line.tokens)
+            if self._is_finished(hypothesis):
+                finished.append(hypothesis)
+                self.explored.append(hypothesis.tokens)
             else:
-                grown.append(line)
-        best = max(map(_score, done), default=-math.inf)  # a text gets no likelier as it grows
-        return [line for line in grown if line.score > best]
+                kept.append(hypothesis)
+        best = max(map(_score, finished), default=-math.inf)
+        return [h for h in kept if h.score > best]  # a text gets no likelier as it grows
 
     def _allowed(self, choices: list[Choice]) -> list[Choice]:
-        """To the end of the audio a text ends where its end is likelier than any token, and only
-        there: what goes on gets less likely with each token, and any pause would be the end. With
-        a horizon an early end is mostly no harm: the next look goes on."""
-        if self.bounds.horizon is not None and self.bounds.early:
-            return choices
-        ends = choices[0].token == EOS
-        return choices[:1] if ends else [choice for choice in choices if choice.token != EOS]
+        """The choices that may be taken.
 
-    def _longer(self, line: Line, row: int, node: Node, choice: Choice) -> Line:
-        score = line.score + math.log(choice.p)
-        if choice.token == EOS:
-            return replace(line, score=score, p_end=choice.p)
-        return Line(
-            token=choice.token,
+        Towards the end of the audio a text ends exactly where its end is more probable than any
+        token: every further token makes a text less likely, so that otherwise any pause would end
+        it. With a horizon an early end is mostly harmless, because the next update goes on.
+        """
+        if self.bounds.horizon is not None and self.bounds.early_eos:
+            return choices
+        ends = choices[0].token == self.eos
+        return choices[:1] if ends else [choice for choice in choices if choice.token != self.eos]
+
+    def _extend(self, hypothesis: Hypothesis, row: int, node: Node, choice: Choice) -> Hypothesis:
+        score = hypothesis.score + math.log(choice.p)
+        if choice.token == self.eos:
+            return replace(hypothesis, score=score, p_eos=choice.p)
+        return Hypothesis(
+            last=choice.token,
             row=row,
-            draft=self._resumed(line.draft, choice.token),
+            draft=self._resume_draft(hypothesis.draft, choice.token),
             score=score,
-            tokens=(*line.tokens, choice.token),
-            heard=(*line.heard, node.heard),
-            probability=(*line.probability, choice.p),
+            tokens=(*hypothesis.tokens, choice.token),
+            frames=(*hypothesis.frames, node.frame),
+            probabilities=(*hypothesis.probabilities, choice.p),
         )
 
-    def _is_done(self, line: Line) -> bool:
-        if line.p_end is not None or len(line.tokens) >= self.bounds.tokens:
+    def _is_finished(self, hypothesis: Hypothesis) -> bool:
+        if hypothesis.p_eos is not None or len(hypothesis.tokens) >= self.bounds.max_tokens:
             return True
         horizon = self.bounds.horizon
-        return horizon is not None and line.heard[-1] > horizon
+        return horizon is not None and hypothesis.frames[-1] > horizon
 
-    def _resumed(self, draft: Sequence[int], token: int) -> Sequence[int]:
-        """What may follow `token`, given the draft from where it stands on: behind a token that
-        differs it goes on as if one had been exchanged, or from where it has the new one."""
+    def _resume_draft(self, draft: Sequence[int], token: int) -> Sequence[int]:
+        """What may follow `token`, given the draft from its place on.
+
+        Behind a token that differs the draft goes on as if one token had been exchanged, or from
+        where the draft has the new token.
+        """
         if draft and draft[0] == token:
             return draft[1:]
-        if not self.resume:
+        if not self.resume_drafts:
             return ()
-        near = draft[:RESUME_WITHIN]
+        near = draft[:RESUME_WINDOW]
         return draft[near.index(token) + 1 :] if token in near else draft[1:]
 
 
-def _score(line: Line) -> float:
-    return line.score
+def _score(hypothesis: Hypothesis) -> float:
+    return hypothesis.score

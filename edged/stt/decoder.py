@@ -1,4 +1,4 @@
-"""Incremental decoding: what is believed of a segment is read again as more of it is heard."""
+"""Incremental decoding: the text of a segment is decoded again as more of it is heard."""
 
 from __future__ import annotations
 
@@ -7,131 +7,140 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from edged.stt.beam import MOST_LOOSE, Beam, Bounds, Line
-from edged.stt.moonshine.graphs import Floats, Graphs
-from edged.stt.moonshine.vocabulary import BOS
+from edged.stt.beam import BEAM_WIDTH, MAX_DRAFT_ROWS, Beam, Hypothesis, SearchBounds
+from edged.stt.family import EncoderOutput, SpeechModel
 from edged.stt.sampler import Sampler
-from edged.stt.token_tree import MOST_ROWS, TokenTree, common_prefix
+from edged.stt.token_tree import MAX_TOKENS_PER_RUN, TokenTree, common_prefix
 
-# Runs of an update in a step, which must stay short: after so many the likeliest text goes on
-# alone, and after so many it is cut off, unless it is the last. (Cut off after 8, words came
-# later: p99 1.28 s behind their delay in place of 1.02 s.)
-ALONE_AFTER, LONGEST_UPDATE = 8, 12
+# Decoder runs of one update of the first pass, which somebody waits for: after so many only the
+# best hypothesis goes on, and after so many it is cut off, unless the update is the last one.
+GREEDY_AFTER_RUNS, MAX_UPDATE_RUNS = 8, 12
 
 
 @dataclass(slots=True)
-class Hypothesis:
-    """What the decoder now believes the whole segment says.
+class DecodedText:
+    """What the decoder currently finds most likely for the whole segment.
 
-    tokens: without BOS and EOS. heard: encoder frame at which each token was heard.
-    probability: of each token. agreed: how many tokens the previous update had, too. undisputed:
-    how many no rival that was left has otherwise; 0 for drawn text, which has no rivals.
-    ended: the decoder says that nothing more was said. p_end: how sure it was of that at the
-    last token; None if it stopped before.
+    tokens: without prompt and end. frames: the encoder frame of each token's attention.
+    probabilities: of each token. agreed_prefix: how many tokens the previous update had, too.
+    shared_prefix: how many tokens all surviving hypotheses share; 0 for sampled text, which has no
+    alternatives. ended: the decoder predicted the end of the text. p_eos: with what probability;
+    None if decoding stopped before.
     """
 
     tokens: list[int] = field(default_factory=list)
-    heard: list[int] = field(default_factory=list)
-    probability: list[float] = field(default_factory=list)
-    agreed: int = 0
-    undisputed: int = 0
+    frames: list[int] = field(default_factory=list)
+    probabilities: list[float] = field(default_factory=list)
+    agreed_prefix: int = 0
+    shared_prefix: int = 0
     ended: bool = False
-    p_end: float | None = None
+    p_eos: float | None = None
 
 
 class Decoder:
-    """Decoding of one segment: the likeliest of a few texts, or a sampled one.
+    """Decodes one segment: by beam search, or by sampling.
 
-    Tokens before `locked` are fixed, with their self-attention keys and values in a cache; the
-    rest, and its rivals, are drafts that each update reads again against the newest audio.
+    The first `committed` tokens are fixed, with their self-attention keys and values in the
+    decoder's cache. The rest, and the alternatives to it, are drafts that each update reads again
+    against the newest audio.
     """
 
     def __init__(
         self,
-        graphs: Graphs,
-        capacity: int,
+        model: SpeechModel,
+        language: str,
+        max_tokens: int,
         temperature: float = 0.0,
         eos_bonus: float = 0.0,
         random: np.random.Generator | None = None,
-        in_step: bool = False,
+        realtime: bool = False,
+        beam_width: int = BEAM_WIDTH,
     ) -> None:
-        """`capacity`: most tokens. `eos_bonus` is added to the logit of "nothing more was said":
-        above 0 words come later, below 0 sooner. `random` is needed where `temperature` > 0.
-        `in_step`: somebody waits for each update."""
-        chooser = Sampler(temperature, eos_bonus, random)
-        self._tree = TokenTree(graphs, capacity + 2 * MOST_LOOSE + 2 * MOST_ROWS, chooser)
-        self._capacity = capacity
-        self._alone = ALONE_AFTER if in_step else None
-        self._drawn = temperature > 0
-        self._rivals: list[list[int]] = []  # what else was weighed in the last update, from its
-        self._rivals_from = 0  # tokens locked then on
-        self.locked = 0
-        self.hypothesis = Hypothesis()
+        """max_tokens: the most tokens of the segment. eos_bonus: added to the logit of the end of
+        the text; above 0 words come later, below 0 sooner. random: needed where temperature > 0.
+        realtime: whether somebody waits for each update."""
+        eos = model.vocabulary.eos
+        self._prompt = model.prompt(language)
+        max_rows = max_tokens + 2 * MAX_DRAFT_ROWS + 2 * MAX_TOKENS_PER_RUN + len(self._prompt) - 1
+        sampler = Sampler(eos, temperature, eos_bonus, random, beam_width)
+        self.tree = TokenTree(model.decoder_step(max_rows), sampler)
+        self._eos = eos
+        self._beam_width = beam_width
+        self._max_tokens = max_tokens
+        self._greedy_after = GREEDY_AFTER_RUNS if realtime else None
+        self._sampled = temperature > 0
+        self._alternatives: list[list[int]] = []  # the other texts of the last update, behind
+        self._alternatives_from = 0  # so many tokens, which were committed then
+        self.committed = 0
+        self.decoded = DecodedText()
 
     @property
     def runs(self) -> int:
-        return self._tree.runs
+        """Decoder runs so far."""
+        return self.tree.runs
 
     def update(
         self,
-        cross: list[Floats],
+        audio: EncoderOutput,
         limit: int,
         horizon: int | None,
         last: bool = True,
-        early: bool = True,
-    ) -> Hypothesis:
-        """Decodes against `cross` (keys and values of all frames).
+        early_eos: bool = True,
+    ) -> DecodedText:
+        """Decodes against `audio`, all of the segment so far.
 
-        limit: most tokens of the whole segment. horizon: encoder frame beyond which a token
-        is of no use yet, so that decoding stops there; None: decode to the end. last: however long
-        that takes. Else it stops after LONGEST_UPDATE runs: the hypothesis may then be shorter
-        than it was, and the next update goes on from its end. early: see `edged.stt.beam.Bounds`.
+        limit: the most tokens of the whole segment. horizon: encoder frame beyond which tokens are
+        of no use yet, so that decoding stops there; None: decode to the end. last: decode however
+        long that takes; else at most MAX_UPDATE_RUNS runs, after which the text may be shorter than
+        before and the next update goes on from its end. early_eos: see
+        `edged.stt.beam.SearchBounds`.
         """
-        old, base = self.hypothesis, self.locked
-        limit = min(limit, self._capacity - 1)
+        old, base = self.decoded, self.committed
+        limit = min(limit, self._max_tokens - 1)
         if base >= limit:
             return old
-        self._tree.hear(cross)
-        self._forget(base)
-        runs = None if last else LONGEST_UPDATE
-        bounds = Bounds(limit - base, horizon, runs, self._alone, early)
-        # Drawn text has no second chance: it would bend it.
-        beam = Beam(self._tree, bounds, resume=not self._drawn)
-        token = old.tokens[base - 1] if base else BOS
-        line = beam.search(Line(token, None, old.tokens[base:]), self._drafts())
-        self._rivals, self._rivals_from = _leaves(beam.visited), base
-        tokens = [*old.tokens[:base], *line.tokens]
-        self.hypothesis = Hypothesis(
+        self.tree.attend_to(audio)
+        self._forget_drafts(base)
+        max_runs = None if last else MAX_UPDATE_RUNS
+        bounds = SearchBounds(limit - base, horizon, max_runs, self._greedy_after, early_eos)
+        # Sampled text keeps its drafted tokens, so that a draft at another place would bend it.
+        beam = Beam(self.tree, bounds, self._eos, self._beam_width, resume_drafts=not self._sampled)
+        last_token = old.tokens[base - 1] if base else self._prompt[-1]
+        best = beam.search(Hypothesis(last_token, None, old.tokens[base:]), self._drafts())
+        self._alternatives, self._alternatives_from = _leaves(beam.explored), base
+        tokens = [*old.tokens[:base], *best.tokens]
+        self.decoded = DecodedText(
             tokens,
-            [*old.heard[:base], *line.heard],
-            [*old.probability[:base], *line.probability],
-            agreed=common_prefix(tokens, old.tokens),
-            undisputed=0 if self._drawn else base + beam.undisputed,
-            ended=line.p_end is not None,
-            p_end=line.p_end,
+            [*old.frames[:base], *best.frames],
+            [*old.probabilities[:base], *best.probabilities],
+            agreed_prefix=common_prefix(tokens, old.tokens),
+            shared_prefix=0 if self._sampled else base + beam.shared_prefix,
+            ended=best.p_eos is not None,
+            p_eos=best.p_eos,
         )
-        return self.hypothesis
+        return self.decoded
 
-    def lock(self, tokens: int) -> None:
-        """The first `tokens` tokens of the hypothesis will not be read again."""
-        self.locked = max(self.locked, min(tokens, len(self.hypothesis.tokens)))
+    def commit(self, tokens: int) -> None:
+        """The first `tokens` tokens of the text are fixed: they will not be decoded again."""
+        self.committed = max(self.committed, min(tokens, len(self.decoded.tokens)))
 
-    def _forget(self, locked: int) -> None:
-        """All that was read but the tokens in front of the last locked one: the tree's trunk."""
-        trunk = [BOS, *self.hypothesis.tokens][:locked]
-        self._tree.settle(self._tree.rows(trunk))
-        while (known := len(self._tree.rows(trunk))) < locked:  # forgotten in a long search
-            self._tree.read([(None, trunk[known:])])
-            self._tree.settle(self._tree.rows(trunk))
+    def _forget_drafts(self, committed: int) -> None:
+        """Reduces the tree to the prompt and the committed tokens, the last of which the search
+        itself reads."""
+        prefix = [*self._prompt, *self.decoded.tokens[:committed]][:-1]
+        self.tree.commit(self.tree.rows_of(prefix))
+        while (known := len(self.tree.rows_of(prefix))) < len(prefix):  # not read, or forgotten
+            self.tree.read([(None, prefix[known:])])
+            self.tree.commit(self.tree.rows_of(prefix))
 
     def _drafts(self) -> list[list[int]]:
-        """What was weighed in the last update, as far as it agrees with what was locked since."""
-        since = self.hypothesis.tokens[self._rivals_from : self.locked]
+        """The alternatives of the last update that agree with what was committed since."""
+        since = self.decoded.tokens[self._alternatives_from : self.committed]
         n = len(since)
-        return [rival[n:] for rival in self._rivals if rival[:n] == since]
+        return [text[n:] for text in self._alternatives if text[:n] == since]
 
 
-def _leaves(paths: Sequence[tuple[int, ...]]) -> list[list[int]]:
-    """Those that are not the beginning of another."""
-    inner = {path[:-1] for path in paths}
-    return [list(path) for path in dict.fromkeys(paths) if path and path not in inner]
+def _leaves(texts: Sequence[tuple[int, ...]]) -> list[list[int]]:
+    """The texts that are not the beginning of another."""
+    inner = {text[:-1] for text in texts}
+    return [list(text) for text in dict.fromkeys(texts) if text and text not in inner]

@@ -1,7 +1,7 @@
-"""What the second pass leaves out at the edges of a segment. Pure functions.
+"""Restores words at the edges of a segment that the second pass left out. Pure functions.
 
-Beside a sentence, with full context in view, the model skips a short utterance ("three", 0.2 s
-before or after): of six such that were lost, the first pass had said four.
+With full context in view the model skips a short utterance beside a sentence ("three", 0.2 s before
+or after it), which the first pass often had.
 """
 
 from __future__ import annotations
@@ -11,28 +11,28 @@ from collections.abc import Sequence
 from itertools import accumulate
 
 from edged.events import Word
-from edged.stt.commit import spelling
+from edged.stt.words import normalised
 
-SET_APART = (".", ",", "?", "!", ";", ":")
-MOST_WORDS = 3  # more is no short utterance
+PUNCTUATION = (".", ",", "?", "!", ";", ":")
+MAX_EDGE_WORDS = 3  # more is no short utterance
 
 
-def with_edge_words(said: Sequence[Word], heard: Sequence[Word]) -> list[Word]:
-    """The words of the second pass, and those that were said in front of and behind them.
+def with_edge_words(committed: Sequence[Word], second_pass: Sequence[Word]) -> list[Word]:
+    """Returns the words of the second pass and those committed in front of and behind them.
 
-    said, heard: the same speech in the first and in the second pass, in stream time. Words are
-    put back only where punctuation set them apart in the first pass, and where both passes agree
-    on the word next to them: else they are what the second pass has corrected.
+    Both arguments describe the same speech, in stream time. Committed words are restored only where
+    punctuation separated them from the rest in the first pass, and where both passes agree on the
+    word next to them; otherwise the second pass has corrected them.
     """
-    if not heard:
-        return list(said)
-    front, back = _in_front(said, heard), _behind(said, heard)
-    return _in_order([*front, *heard, *back]) if front or back else list(heard)
+    if not second_pass:
+        return list(committed)
+    front, back = _in_front(committed, second_pass), _behind(committed, second_pass)
+    return _in_order([*front, *second_pass, *back]) if front or back else list(second_pass)
 
 
 def _in_order(words: Sequence[Word]) -> list[Word]:
-    """The passes may place a word differently: none starts before the one before it, or stops
-    behind the start of the next."""
+    """The words with times in order, because the two passes may place a word differently: none
+    starts before the word before it or stops after the next one starts."""
     starts = list(accumulate((word.start_s for word in words), max))
     return [
         Word(word.text, start, max(start, min(word.stop_s, following)))
@@ -40,19 +40,20 @@ def _in_order(words: Sequence[Word]) -> list[Word]:
     ]
 
 
-def _in_front(said: Sequence[Word], heard: Sequence[Word]) -> list[Word]:
-    """Said words in front of the one that both passes agree on, if it is the first heard."""
-    first = spelling(heard[0].text)
-    head = [spelling(word.text) for word in said[: MOST_WORDS + 1]]
+def _in_front(committed: Sequence[Word], second_pass: Sequence[Word]) -> list[Word]:
+    """Committed words in front of the first word of the second pass."""
+    first = normalised(second_pass[0].text)
+    head = [normalised(word.text) for word in committed[: MAX_EDGE_WORDS + 1]]
     at = head.index(first) if first in head else 0
-    apart = at > 0 and said[at - 1].text.endswith(SET_APART)
-    return list(said[:at]) if apart else []
+    separated = at > 0 and committed[at - 1].text.endswith(PUNCTUATION)
+    return list(committed[:at]) if separated else []
 
 
-def _behind(said: Sequence[Word], heard: Sequence[Word]) -> list[Word]:
-    last = spelling(heard[-1].text)
-    tail = said[-MOST_WORDS - 1 :]
-    at = max((i for i, word in enumerate(tail) if spelling(word.text) == last), default=len(tail))
-    if at + 1 >= len(tail) or not tail[at].text.endswith(SET_APART):
+def _behind(committed: Sequence[Word], second_pass: Sequence[Word]) -> list[Word]:
+    """Committed words behind the last word of the second pass."""
+    last = normalised(second_pass[-1].text)
+    tail = committed[-MAX_EDGE_WORDS - 1 :]
+    at = max((i for i, word in enumerate(tail) if normalised(word.text) == last), default=len(tail))
+    if at + 1 >= len(tail) or not tail[at].text.endswith(PUNCTUATION):
         return []
     return list(tail[at + 1 :])

@@ -1,4 +1,4 @@
-"""Keys and values of all layers in preallocated memory."""
+"""Self-attention keys and values of all decoder or encoder layers, in preallocated memory."""
 
 from __future__ import annotations
 
@@ -8,20 +8,24 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from edged.stt.moonshine.graphs import HEAD_DIM, HEADS, KV, Floats
+from edged.stt.family import Floats
 
 
-class Cache:
-    """Twelve tensors [8 heads, length, 36], each packed in a slot of its own: as graphs read them.
+class KVCache:
+    """`tensors` arrays float32[heads, length, head_dim], each contiguous, as graphs read them.
 
-    As they grow their rows move apart, each tensor's to the slot in front of its own, for which
-    there is one more than tensors (within a slot numpy would copy them twice). Memory is bounded by
-    `capacity` positions (15 kB each) and touched only as it fills.
+    Each array is packed in a slot of its own. When the length changes, rows move apart or together:
+    each array moves to the slot in front of its own, for which there is one slot more than arrays
+    (within one slot numpy would copy twice). Memory is bounded by `capacity` positions and resident
+    only as far as it was filled.
     """
 
-    def __init__(self, capacity: int) -> None:
-        self._memory = untouched(len(KV) + 1, HEADS * capacity * HEAD_DIM)
-        self._first = 0  # slot of the first tensor; the others follow it round
+    def __init__(self, tensors: int, heads: int, head_dim: int, capacity: int) -> None:
+        """tensors: how many arrays, usually the keys and the values of each layer in turn.
+        capacity: most positions."""
+        self._tensors, self._heads, self._head_dim = tensors, heads, head_dim
+        self._memory = lazy_zeros(tensors + 1, heads * capacity * head_dim)
+        self._first = 0  # slot of the first array; the others follow it, around the end
         self.length = 0
 
     def arrays(self) -> list[Floats]:
@@ -30,20 +34,23 @@ class Cache:
         return [slots[n] for n in self._order()]
 
     def splice(self, keep: int, new: Sequence[Floats], count: int) -> None:
-        """Content becomes its first `keep` positions and the first `count` of `new`'s, which are
-        [8 heads of each of the next tensors, any, 36]."""
+        """Content becomes its own first `keep` positions and the first `count` positions of `new`.
+
+        new: arrays float32[heads of the next few tensors, any, head_dim], which together hold all
+        tensors in order.
+        """
         length = keep + count
         slots = self._slots(length)
         if length != self.length:
             old = self._slots(self.length)
             for n in self._order():
                 slots[n - 1, :, :keep] = old[n, :, :keep]
-            self._moved()
+            self._rotate()
             self.length = length
         order = self._order()
         for part in new:
-            tensors = len(part) // HEADS
-            each = part.reshape(tensors, HEADS, part.shape[1], HEAD_DIM)
+            tensors = len(part) // self._heads
+            each = part.reshape(tensors, self._heads, part.shape[1], self._head_dim)
             slots[order[:tensors], :, keep:] = each[:, :, :count]
             del order[:tensors]
 
@@ -55,27 +62,27 @@ class Cache:
         slots, old = self._slots(length), self._slots(self.length)
         for n in self._order():
             slots[n - 1] = old[n][:, positions]
-        self._moved()
+        self._rotate()
         self.length = length
 
     def _slots(self, length: int) -> Floats:
-        """All slots as they are with that many positions."""
-        packed: Floats = self._memory[:, : HEADS * length * HEAD_DIM]
-        return packed.reshape(len(KV) + 1, HEADS, length, HEAD_DIM)
+        """All slots as they are laid out with that many positions."""
+        packed: Floats = self._memory[:, : self._heads * length * self._head_dim]
+        return packed.reshape(self._tensors + 1, self._heads, length, self._head_dim)
 
     def _order(self) -> list[int]:
-        """The tensors' slots; -1 is the last one, too."""
-        return [(self._first + n) % (len(KV) + 1) for n in range(len(KV))]
+        """The slot of each array; slot -1 is the last one."""
+        return [(self._first + n) % (self._tensors + 1) for n in range(self._tensors)]
 
-    def _moved(self) -> None:
-        self._first = (self._first - 1) % (len(KV) + 1)
+    def _rotate(self) -> None:
+        self._first = (self._first - 1) % (self._tensors + 1)
 
 
-def untouched(rows: int, columns: int) -> Floats:
-    """Zeros, resident only where written, and given back to the system at once when let go.
+def lazy_zeros(rows: int, columns: int) -> Floats:
+    """float32[rows, columns] of zeros, resident only where it was written.
 
-    Not numpy's own memory: numpy asks for huge pages, which make the whole resident (2 x 13 MB for
-    a segment of a few seconds).
+    The memory goes back to the system as soon as the array is freed. It is not numpy's own, because
+    numpy asks for huge pages, which would make all of it resident.
     """
     memory = mmap.mmap(
         -1,

@@ -1,4 +1,4 @@
-"""The recogniser of one stream: opens, cuts and restarts segments; words in stream time."""
+"""The recogniser of one stream: opens, cuts and restarts segments; gives words in stream time."""
 
 from __future__ import annotations
 
@@ -10,21 +10,18 @@ import numpy as np
 from edged.audio.sample_history import SampleHistory
 from edged.events import Word
 from edged.options import Options
-from edged.stt.commit import HeardWord
-from edged.stt.decoder import Hypothesis
-from edged.stt.moonshine.graphs import FRAME_S, Graphs
-from edged.stt.moonshine.vocabulary import Vocabulary
-from edged.stt.segment import Segment, Tuning, tuning_for
-
-RATE = 16_000
-_LATE_CHUNK = 40  # frames an update covers at least when audio has piled up
+from edged.stt.decoder import DecodedText
+from edged.stt.family import RATE, SpeechModel, Tuning
+from edged.stt.segment import Segment
+from edged.stt.words import SegmentWord
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
-    """A finished segment: places in the stream at 16 kHz.
+class FinishedSegment:
+    """A segment that has ended.
 
-    tokens: what the first pass believed. doubt: that there was a voice.
+    start, stop: positions in the stream, samples at 16 kHz. tokens: of the first pass.
+    voice_uncertainty: of the voice gate.
     """
 
     start: int
@@ -34,59 +31,50 @@ class Span:
 
 
 class Recogniser:
-    """At most one segment at a time. `begin`, then `advance` as audio comes, then `finish`."""
+    """Recognises one stream, at most one segment at a time.
 
-    def __init__(
-        self,
-        graphs: Graphs,
-        vocabulary: Vocabulary,
-        options: Options,
-        tuning: Tuning | None = None,
-    ) -> None:
-        """`tuning`: in place of what suits the delay (to measure)."""
-        self._graphs, self._vocabulary = graphs, vocabulary
-        self.options = options  # new ones count from the next segment on
-        self._forced = tuning
-        self._tuning = tuning_for(options.delay_in_frames)
+    `begin` opens a segment, `advance` is called as audio arrives, `finish` or `discard` closes it.
+    """
+
+    def __init__(self, model: SpeechModel, options: Options, tuning: Tuning | None = None) -> None:
+        """tuning: replaces the one that suits the delay; for measuring."""
+        self._model = model
+        self.options = options  # may be replaced at any time; counts from the next segment on
+        self._fixed_tuning = tuning
+        self._tuning = model.tuning(options.delay_in_frames)
         self._random = np.random.default_rng(options.seed)
         self._segment: Segment | None = None
-        self._start = self._read = 0
-        self._floor_s = 0.0  # no word starts earlier: the last one's start, or the last flush
+        self._start = self._pushed = 0  # positions: start of the segment, end of what it was given
+        self._earliest_s = 0.0  # no word starts earlier: the last word's start, or the last flush
         self.dropped: Counter[str] = Counter()
-        self.finished: list[Span] = []  # segments that ended; the caller empties it
+        self.finished: list[FinishedSegment] = []  # the caller removes them
         self.runs = 0  # decoder runs of finished segments
 
     @property
     def is_open(self) -> bool:
+        """Whether there is an open segment."""
         return self._segment is not None
 
     @property
     def start(self) -> int | None:
-        """Where the open segment starts, a place in the stream at 16 kHz; None without one."""
+        """Where the open segment starts, a position in the stream at 16 kHz; None without one."""
         return self._start if self._segment else None
 
     @property
     def age_s(self) -> float:
-        """Of the open segment; 0 without one."""
+        """Seconds of audio in the open segment; 0 without one."""
         return self._segment.age_s if self._segment else 0.0
 
     @property
-    def hypothesis(self) -> Hypothesis | None:
-        """What is believed of the open segment."""
-        return self._segment.hypothesis if self._segment else None
+    def decoded(self) -> DecodedText | None:
+        """The current text of the open segment."""
+        return self._segment.decoded if self._segment else None
 
     def begin(self, start: int) -> None:
-        """A segment starts at `start`, a place in the stream at 16 kHz."""
-        self._tuning = self._forced or tuning_for(self.options.delay_in_frames)
-        self._segment = Segment(
-            self._graphs,
-            self._vocabulary,
-            self.options,
-            self._tuning,
-            self._random,
-            self.dropped,
-        )
-        self._start = self._read = start
+        """Opens a segment that starts at `start`, a position in the stream at 16 kHz."""
+        self._tuning = self._fixed_tuning or self._model.tuning(self.options.delay_in_frames)
+        self._segment = Segment(self._model, self.options, self._tuning, self._random, self.dropped)
+        self._start = self._pushed = start
 
     def advance(
         self,
@@ -96,81 +84,86 @@ class Recogniser:
         pause: bool = False,
         voice_uncertainty: float = 0.0,
     ) -> list[Word]:
-        """Reads audio up to `until`; returns the words that may be said now.
+        """Reads audio up to position `until` and returns the words that may be committed now.
 
-        behind: audio has piled up, so update in larger chunks. pause: speech has just stopped,
-        so read at once, to the end. doubt: the voice gate's, that this is a voice.
+        backlog: audio has piled up, so update in larger chunks. pause: speech has just stopped, so
+        update at once and decode to the end of the text. voice_uncertainty: of the voice gate.
         """
         segment = self._segment
         if segment is None:
             return []
         self._push(segment, history, until)
         segment.voice_uncertainty = voice_uncertainty
-        due = _LATE_CHUNK if backlog else 1 if pause else self._tuning.chunk
-        unread = pause and not segment.read_to_end
-        if segment.due < due and not unread:
+        tuning = self._tuning
+        needed = tuning.backlog_chunk_frames if backlog else 1 if pause else tuning.chunk_frames
+        end_unknown = pause and not segment.decoded_to_end
+        if segment.new_frames < needed and not end_unknown:
             return []
-        words = self._placed(segment.update(pause=pause))
-        if segment.stuck:
+        words = self._in_stream_time(segment.update(pause=pause))
+        if segment.is_looping:
             self.dropped["loop"] += 1
-            self._again(history, until, segment.said_s or segment.age_s)
-        elif segment.age_s > self._tuning.longest_s:
-            if segment.said_s < segment.overdue_s:
-                words += self._placed(segment.give_up())
-            self._again(history, until, max(segment.said_s, segment.overdue_s))
+            self._cut(history, until, segment.committed_s or segment.age_s)
+        elif segment.age_s > tuning.max_segment_s:
+            if segment.committed_s < segment.overdue_s:
+                words += self._in_stream_time(segment.commit_overdue())
+            self._cut(history, until, max(segment.committed_s, segment.overdue_s))
         return words
 
     def finish(
         self, history: SampleHistory, until: int, voice_uncertainty: float = 0.0
     ) -> list[Word]:
-        """The segment ends at `until`: all its words."""
+        """Closes the segment at position `until` and returns all its remaining words."""
         segment = self._segment
         if segment is None:
             return []
         self._push(segment, history, until)
         segment.voice_uncertainty = voice_uncertainty
-        words = self._placed(segment.update(last=True))
-        self._close(segment, self._read)
+        words = self._in_stream_time(segment.update(last=True))
+        self._close(segment, self._pushed)
         return words
 
-    def not_before(self, seconds: float) -> None:
+    def set_earliest_start(self, seconds: float) -> None:
         """Words that are still to come start at this stream time or later."""
-        self._floor_s = max(self._floor_s, seconds)
+        self._earliest_s = max(self._earliest_s, seconds)
 
-    def drop(self) -> None:
-        """Forgets the open segment: it was not speech."""
+    def discard(self) -> None:
+        """Closes the open segment without its words: it was not speech."""
         if self._segment is not None:
             self.runs += self._segment.runs
             self._segment = None
 
     def _push(self, segment: Segment, history: SampleHistory, until: int) -> None:
-        if until > self._read:
-            segment.push(history.read(self._read, until))
-            self._read = until
+        if until > self._pushed:
+            segment.push(history.read(self._pushed, until))
+            self._pushed = until
 
     def _close(self, segment: Segment, stop: int) -> None:
         self.runs += segment.runs
-        tokens = tuple(segment.hypothesis.tokens)
+        tokens = tuple(segment.decoded.tokens)
         if stop > self._start:
-            self.finished.append(Span(self._start, stop, tokens, segment.voice_uncertainty))
+            self.finished.append(
+                FinishedSegment(self._start, stop, tokens, segment.voice_uncertainty)
+            )
         self._segment = None
 
-    def _again(self, history: SampleHistory, until: int, age_s: float) -> None:
-        """Ends the segment where it was `age_s` old, and begins the next one there."""
+    def _cut(self, history: SampleHistory, until: int, age_s: float) -> None:
+        """Closes the segment where it was `age_s` old, and opens the next one there."""
         segment = self._segment
         assert segment is not None
         cut = max(self._start + int(age_s * RATE), history.start)
         self._close(segment, cut)
         self.begin(cut)
-        self._push(self._segment, history, until)  # type: ignore[arg-type]
+        assert self._segment is not None
+        self._push(self._segment, history, until)
 
-    def _placed(self, words: list[HeardWord]) -> list[Word]:
-        """Stream time; a word does not start before the one before it, nor end before it starts."""
-        origin = self._start / RATE
+    def _in_stream_time(self, words: list[SegmentWord]) -> list[Word]:
+        """The words in stream time. No word starts before the one before it or ends before it
+        starts."""
+        origin, frame_s = self._start / RATE, self._model.timing.frame_s
         placed = []
         for word in words:
-            start = max(origin + word.start_s, self._floor_s)
-            stop = max(origin + word.stop_s, start + FRAME_S)
+            start = max(origin + word.start_s, self._earliest_s)
+            stop = max(origin + word.stop_s, start + frame_s)
             placed.append(Word(word.text, start, stop))
-            self._floor_s = start
+            self._earliest_s = start
         return placed

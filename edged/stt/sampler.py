@@ -1,4 +1,4 @@
-"""What may follow a token: the likeliest, or one that is drawn."""
+"""Chooses what may follow a token: the most probable tokens, or one drawn at random."""
 
 from __future__ import annotations
 
@@ -9,66 +9,71 @@ from dataclasses import dataclass
 import numpy as np
 
 from edged.stt.beam import BEAM_THRESHOLD, BEAM_WIDTH
-from edged.stt.moonshine.vocabulary import EOS
-from edged.stt.token_tree import Choice, Likely
+from edged.stt.family import TopTokens
+from edged.stt.token_tree import Choice
 
-_DRAWN_FROM = 64  # tokens: what is less likely than all of them is never drawn
+SAMPLED_FROM = 64  # the most probable tokens from which one is drawn
+KEEP_DRAFT_P = 0.1  # a drafted token is kept down to this share of the best one's probability
 
 
 @dataclass(frozen=True, slots=True)
 class Sampler:
-    """Choices under a bonus and a temperature, for a `TokenTree`.
+    """Chooses next tokens for a `TokenTree` (see `edged.stt.token_tree.ChooseNext`).
 
-    An object of its own: a tree that led back to its decoder would keep both, and some MB of
-    keys and values, until Python looks for cycles.
+    eos: the token that ends a text. temperature: 0 takes the most probable tokens; above, one is
+    drawn with `random`. eos_bonus: added to the logit of `eos`.
+
+    It holds no reference to the decoder: a tree that led back to its decoder would keep both, and
+    some MB of keys and values, until Python's garbage collector looks for cycles.
     """
 
+    eos: int
     temperature: float = 0.0
     eos_bonus: float = 0.0
     random: np.random.Generator | None = None
+    beam_width: int = BEAM_WIDTH
 
     @property
-    def most(self) -> int:
-        return (
-            _DRAWN_FROM if self.temperature > 0 else BEAM_WIDTH + 1
-        )  # one may be the end, and sink
+    def top_k(self) -> int:
+        """One more than the beam has, because `eos` may be among them and be made less probable."""
+        return SAMPLED_FROM if self.temperature > 0 else self.beam_width + 1
 
-    def __call__(self, likely: Likely, drafted: Sequence[int | None]) -> list[list[Choice]]:
-        """See `edged.stt.token_tree.Choose`."""
-        rows = zip(likely.tokens.tolist(), likely.p.tolist(), likely.p_end.tolist(), strict=True)
-        found = [self._weighed(list(map(Choice, tokens, p)), p_end) for tokens, p, p_end in rows]
+    def __call__(self, top: TopTokens, drafted: Sequence[int | None]) -> list[list[Choice]]:
+        rows = zip(top.tokens.tolist(), top.p.tolist(), top.p_eos.tolist(), strict=True)
+        found = [
+            self._with_eos_bonus(list(map(Choice, tokens, p)), p_eos) for tokens, p, p_eos in rows
+        ]
         if self.temperature > 0 and self.random is not None:
             return [
-                [_drawn(row, draft, self.temperature, self.random)]
+                [_draw(row, draft, self.temperature, self.random)]
                 for row, draft in zip(found, drafted, strict=True)
             ]
-        return [_likeliest(row) for row in found]
+        return [self._most_probable(row) for row in found]
 
-    def _weighed(self, choices: list[Choice], p_end: float) -> list[Choice]:
-        """`eos_bonus` added to the logit of the end, which may so come to be among them."""
+    def _with_eos_bonus(self, choices: list[Choice], p_eos: float) -> list[Choice]:
+        """Adds `eos_bonus` to the logit of `eos`, which may bring it among the choices."""
         if self.eos_bonus == 0:
             return choices
         factor = math.exp(self.eos_bonus)
-        total = 1 + p_end * (factor - 1)
-        weighed = [Choice(token, p / total) for token, p in choices if token != EOS]
-        weighed.append(Choice(EOS, p_end * factor / total))
+        total = 1 + p_eos * (factor - 1)
+        weighed = [Choice(token, p / total) for token, p in choices if token != self.eos]
+        weighed.append(Choice(self.eos, p_eos * factor / total))
         return sorted(weighed, key=lambda choice: -choice.p)
 
+    def _most_probable(self, choices: list[Choice]) -> list[Choice]:
+        """At most `beam_width` choices, none less probable than BEAM_THRESHOLD allows."""
+        least = choices[0].p * math.exp(-BEAM_THRESHOLD)
+        return [choice for choice in choices[: self.beam_width] if choice.p >= least]
 
-def _likeliest(choices: list[Choice]) -> list[Choice]:
-    """The RIVALS likeliest, as far as they are nearly as likely as the first."""
-    least = choices[0].p * math.exp(-BEAM_THRESHOLD)
-    return [choice for choice in choices[:BEAM_WIDTH] if choice.p >= least]
 
-
-def _drawn(
+def _draw(
     choices: list[Choice], draft: int | None, temperature: float, random: np.random.Generator
 ) -> Choice:
-    """A drafted token was drawn before; it is kept unless the decoder now finds it out of the
-    question, so that drawn text settles."""
+    """Draws one. A drafted token was drawn in an earlier update; it is kept unless it has become
+    improbable, so that the drawn text does not change with every update."""
     best = choices[0].p
     kept = next((choice for choice in choices if choice.token == draft), None)
-    if kept is not None and kept.p >= 0.1 * best:
+    if kept is not None and kept.p >= KEEP_DRAFT_P * best:
         return kept
     q = (np.array([choice.p for choice in choices]) / best) ** (1 / temperature)
     return choices[int(random.choice(len(q), p=q / q.sum()))]

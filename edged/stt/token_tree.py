@@ -1,4 +1,4 @@
-"""What the decoder has read of a segment: a tree of tokens, each read once."""
+"""The tokens that the decoder has read of a segment: a tree in which each token is read once."""
 
 from __future__ import annotations
 
@@ -6,15 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
+from edged.stt.family import DecoderStep, EncoderOutput, TopTokens
 
-from edged.stt.kv_cache import Cache
-from edged.stt.moonshine.graphs import CROSS, PAST, Floats, Graphs, feeds
-
-MOST_ROWS = 16  # tokens read in one run
-
-_OUTPUTS = ["tokens", "p", "p_end", "heard", "kv"]
+MAX_TOKENS_PER_RUN = 16
 
 
 class Choice(NamedTuple):
@@ -24,69 +18,63 @@ class Choice(NamedTuple):
     p: float
 
 
-class Likely(NamedTuple):
-    """The likeliest tokens behind each of n rows, the likeliest first."""
-
-    tokens: NDArray[np.int64]  # [n, most]
-    p: Floats  # [n, most]
-    p_end: Floats  # [n], of the end of the text
-
-
-class Choose(Protocol):
-    """What may follow each row, the likeliest first. `most`: how many tokens it looks at."""
+class ChooseNext(Protocol):
+    """Chooses what may follow each token that was read, the most probable first."""
 
     @property
-    def most(self) -> int: ...
+    def top_k(self) -> int:
+        """How many candidates it needs."""
 
-    def __call__(self, likely: Likely, drafted: Sequence[int | None]) -> list[list[Choice]]:
-        """`drafted`: the token that was drafted behind each row, None without one."""
+    def __call__(self, top: TopTokens, drafted: Sequence[int | None]) -> list[list[Choice]]:
+        """drafted: the token that the draft has behind each one read, None without a draft."""
 
 
 @dataclass(slots=True)
 class Node:
-    """A token that was read. `branch`: rows of the cache from the trunk to it, its own the last.
-    `heard`: encoder frame at which the token behind it is heard."""
+    """A token that was read.
+
+    position: in the text, the prompt included. branch: the rows behind the committed prefix up to
+    this token, its own last. frame: the encoder frame of the token that follows. choices: what may
+    follow. children: row by token.
+    """
 
     token: int
     position: int
     branch: tuple[int, ...]
-    heard: int
+    frame: int
     choices: list[Choice]
     children: dict[int, int] = field(default_factory=dict)
 
 
 class TokenTree:
-    """A trunk of tokens that are fixed, and what was read behind it.
+    """A committed prefix of tokens, and draft tokens read behind it.
 
-    A token's keys and values stand in its row of the cache. A run reads many tokens at little
-    more than the cost of one, each seeing its own ancestors alone, so that several continuations
-    go in one run (as in SpecInfer, Miao et al. 2023).
+    A run of the decoder reads many tokens at little more than the cost of one, each seeing only its
+    own ancestors, so that several continuations are read in one run (as in SpecInfer, Miao et al.
+    2023).
     """
 
-    def __init__(self, graphs: Graphs, capacity: int, choose: Choose) -> None:
-        """`capacity`: most rows, of the trunk and behind it."""
-        self._graphs = graphs
+    def __init__(self, step: DecoderStep, choose: ChooseNext) -> None:
+        self.step = step
         self._choose = choose
-        self._cache = Cache(capacity)
-        self._cross: list[Floats] = []
-        self._trunk: list[int] = []
+        self._prefix: list[int] = []
         self._nodes: dict[int, Node] = {}  # by row
-        self._first: dict[int, int] = {}  # rows of the tokens that follow the trunk
+        self._roots: dict[int, int] = {}  # rows of the tokens that follow the prefix, by token
         self.runs = 0
 
     @property
-    def loose(self) -> int:
-        """Rows behind the trunk."""
-        return self._cache.length - len(self._trunk)
+    def draft_rows(self) -> int:
+        """Rows behind the committed prefix."""
+        return self.step.rows - len(self._prefix)
 
     def node(self, row: int) -> Node:
         return self._nodes[row]
 
-    def rows(self, tokens: Sequence[int]) -> list[int]:
+    def rows_of(self, tokens: Sequence[int]) -> list[int]:
         """Rows of the longest beginning of this text that was read."""
-        n = common_prefix(tokens, self._trunk)
+        n = common_prefix(tokens, self._prefix)
         rows, row = list(range(n)), None
-        if n < len(self._trunk):
+        if n < len(self._prefix):
             return rows
         for token in tokens[n:]:
             if (row := self.child(row, token)) is None:
@@ -95,75 +83,62 @@ class TokenTree:
         return rows
 
     def child(self, row: int | None, token: int) -> int | None:
-        """The row of `token` behind that of `row` (None: behind the trunk); None: not read."""
-        children = self._first if row is None else self._nodes[row].children
+        """The row of `token` behind that of `row` (None: behind the prefix); None: not read."""
+        children = self._roots if row is None else self._nodes[row].children
         return children.get(token)
 
-    def hear(self, cross: list[Floats]) -> None:
-        """From now on tokens are read against this audio. What was read behind the trunk must
-        be forgotten before anything else is read: it was read against other audio."""
-        self._cross = cross
+    def attend_to(self, audio: EncoderOutput) -> None:
+        """From now on tokens are read against this audio. Draft tokens were read against other
+        audio: they must be forgotten (`commit`) before anything else is read."""
+        self.step.attend_to(audio)
 
-    def settle(self, rows: Sequence[int]) -> None:
-        """These rows, in order, become the trunk; all else is forgotten."""
-        fixed = len(self._trunk)
-        self._trunk = [self._trunk[r] if r < fixed else self._nodes[r].token for r in rows]
-        self._cache.keep(rows)
+    def commit(self, rows: Sequence[int]) -> None:
+        """These rows, in order, become the committed prefix; all others are forgotten."""
+        fixed = len(self._prefix)
+        self._prefix = [self._prefix[r] if r < fixed else self._nodes[r].token for r in rows]
+        self.step.keep(rows)
         self._nodes.clear()
-        self._first.clear()
+        self._roots.clear()
 
-    def settle_on(self, row: int | None) -> None:
-        """The tokens up to that of `row` (None: the trunk's) become the trunk."""
+    def commit_to(self, row: int | None) -> None:
+        """The tokens up to that of `row` (None: the prefix alone) become the committed prefix."""
         branch = () if row is None else self._nodes[row].branch
-        self.settle([*range(len(self._trunk)), *branch])
+        self.commit([*range(len(self._prefix)), *branch])
 
     def read(self, chains: Sequence[tuple[int | None, Sequence[int]]]) -> None:
-        """In one run each chain's tokens behind its row (None: the trunk). What was read before is
-        not read again; of more than MOST_ROWS the rest is left."""
-        fed: list[int] = []
+        """Reads, in one run, each chain's tokens behind its row (None: behind the prefix).
+
+        What was read before is not read again. What exceeds MAX_TOKENS_PER_RUN is left unread.
+        """
+        tokens: list[int] = []
         drafted: list[int | None] = []
-        base = self._cache.length
-        for row, tokens in chains:
-            for n, token in enumerate(tokens):
+        base = self.step.rows
+        for row, chain in chains:
+            for n, token in enumerate(chain):
                 known = self.child(row, token)
                 if known is None:
-                    if len(fed) == MOST_ROWS:
+                    if len(tokens) == MAX_TOKENS_PER_RUN:
                         break
-                    known = self._grow(row, token, base + len(fed))
-                    fed.append(token)
-                    drafted.append(tokens[n + 1] if n + 1 < len(tokens) else None)
+                    known = self._add(row, token, base + len(tokens))
+                    tokens.append(token)
+                    drafted.append(chain[n + 1] if n + 1 < len(chain) else None)
                 row = known
-        if not fed:
+        if not tokens:
             return
-        nodes = [self._nodes[base + i] for i in range(len(fed))]
-        likely, heard = self._run(fed, nodes)
-        for node, frame, choices in zip(nodes, heard, self._choose(likely, drafted), strict=True):
-            node.heard, node.choices = frame, choices
+        nodes = [self._nodes[base + i] for i in range(len(tokens))]
+        branches = [node.branch for node in nodes]
+        top = self.step.read(tokens, branches, len(self._prefix), self._choose.top_k)
+        self.runs += 1
+        chosen = self._choose(top, drafted)
+        for node, frame, choices in zip(nodes, top.frames.tolist(), chosen, strict=True):
+            node.frame, node.choices = frame, choices
 
-    def _grow(self, parent: int | None, token: int, row: int) -> int:
+    def _add(self, parent: int | None, token: int, row: int) -> int:
         branch = () if parent is None else self._nodes[parent].branch
-        siblings = self._first if parent is None else self._nodes[parent].children
-        self._nodes[row] = Node(token, len(self._trunk) + len(branch), (*branch, row), 0, [])
+        siblings = self._roots if parent is None else self._nodes[parent].children
+        self._nodes[row] = Node(token, len(self._prefix) + len(branch), (*branch, row), 0, [])
         siblings[token] = row
         return row
-
-    def _run(self, fed: Sequence[int], nodes: Sequence[Node]) -> tuple[Likely, list[int]]:
-        mask = np.full((len(fed), self._cache.length + len(fed)), -1e9, np.float32)
-        mask[:, : len(self._trunk)] = 0
-        for seen, node in zip(mask, nodes, strict=True):
-            seen[list(node.branch)] = 0
-        feed = {
-            "rows": self._graphs.embedding[fed],
-            "positions": np.array([node.position for node in nodes]),
-            "mask": mask,
-            "most": np.array([self._choose.most]),
-            **feeds(PAST, self._cache.arrays()),
-            **feeds(CROSS, self._cross),
-        }
-        tokens, p, p_end, heard, new = self._graphs.decoder.run(_OUTPUTS, feed)
-        self.runs += 1
-        self._cache.splice(self._cache.length, [new], len(fed))
-        return Likely(tokens, p, p_end), heard.tolist()
 
 
 def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:

@@ -19,7 +19,7 @@ from tests.unit.test_daemon_parts import control
 
 @pytest.fixture
 def no_models(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(startup.loader, "glance", lambda *_: None)
+    monkeypatch.setattr(startup.loader, "quick_check", lambda *_: None)
 
 
 def test_a_mute_that_cannot_be_stored_says_so_and_is_stored_when_the_disk_takes_it(

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from edged.models.catalogue import Catalogue
 from edged.models.fetch import fetch
 from edged.models.store import Store
 from edged.stt.moonshine.build_version import GRAPH_FILES
+from edged.stt.moonshine.registration import FAMILY
 from tests.support.model_sources import Web, catalogue, entry, file_lines, web
 
 VOICE = os.urandom(700_000)
@@ -47,7 +49,7 @@ def recogniser(folder: Path, weights: bytes = b"weights") -> Catalogue:
             "talk",
             file_lines("encoder_model.ort", VOICE, url="https://h/a"),
             kind="recogniser",
-            more='streaming_encoder = "layers"\narchitecture = "toy"',
+            more='streaming_encoder = "layers"\narchitecture = "moonshine-tiny"',
         ),
         entry("layers", file_lines("w.npz", weights, url="https://h/w"), kind="weights"),
     )
@@ -69,7 +71,7 @@ def builder(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 
 
 def problem(folder: Path, toys: Catalogue) -> str | None:
-    return built.glance(Store(folder), toys, toys.get("talk"))
+    return built.quick_check(Store(folder), toys, toys.get("talk"))
 
 
 def test_graphs_are_built_once_and_again_when_weights_or_builder_change(
@@ -85,7 +87,8 @@ def test_graphs_are_built_once_and_again_when_weights_or_builder_change(
     fetch(["talk"], tmp_path / "m", tmp_path / "stick", catalogue=toys)
     assert (len(builder), problem(tmp_path / "m", toys)) == (2, None)
 
-    monkeypatch.setattr(built, "BUILDER_VERSION", 1000)
+    newer = replace(FAMILY, build_version=1000)
+    monkeypatch.setattr("edged.models.build.family_of", lambda _: newer)
     assert "another version of edged" in str(problem(tmp_path / "m", toys))
     fetch(["talk"], tmp_path / "m", tmp_path / "stick", catalogue=toys)
     assert (len(builder), problem(tmp_path / "m", toys)) == (3, None)

@@ -16,13 +16,13 @@ from typer.testing import CliRunner
 
 from edged.cli.model_commands import app
 from edged.errors import ModelError
-from edged.models import parity
 from edged.models.loader import load
 from edged.models.samples import samples
 from edged.models.store import default_models_dir
-from edged.models.verify import MAY_BE_BEHIND, STATES_MAY_DIFFER
 from edged.ortsession import open_session, session_options
-from edged.stt.moonshine.graphs import HEAD_DIM, HEADS, PAST, WIDTH
+from edged.stt.moonshine import parity
+from edged.stt.moonshine.dimensions import TINY
+from edged.stt.moonshine.parity import MAX_LOG_P_DEFICIT, MAX_STATE_DIFFERENCE
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def test_the_models_load_with_all_that_a_session_needs(models: Path) -> None:
     assert loaded.smart_turn is not None
     assert loaded.missing == ()
     assert len(loaded.hash) == 12
-    assert len(loaded.vocabulary) == 32_768
+    assert len(loaded.recogniser.vocabulary) == 32_768
     [speech] = [i.shape for i in loaded.silero.get_inputs() if i.name == "input"]
     assert len(speech) == 2
 
@@ -79,7 +79,7 @@ def test_a_truncated_file_is_named_with_the_command_that_mends_it(models: Path, 
         load(models)
     said = str(caught.value)
     assert f"{models / name} is damaged" in said
-    assert "`edged models fetch` mends it" in said
+    assert "Run `edged models fetch` to repair it." in said
     assert "\n" not in said
 
 
@@ -96,16 +96,16 @@ def test_a_missing_file_is_named_with_the_command_that_mends_it(models: Path, na
     with pytest.raises(ModelError) as caught:
         load(models)
     assert f"{models / name} is missing" in str(caught.value)
-    assert "`edged models fetch` mends it" in str(caught.value)
+    assert "Run `edged models fetch` to repair it." in str(caught.value)
 
 
 def test_an_empty_directory_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"is missing: `edged models fetch` mends it"):
+    with pytest.raises(ModelError, match=r"is missing\. Run `edged models fetch` to repair it"):
         load(tmp_path)
 
 
 def test_another_language_is_mended_by_its_own_command(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"`edged models fetch tiny-ja` mends it"):
+    with pytest.raises(ModelError, match=r"Run `edged models fetch tiny-ja` to repair it"):
         load(tmp_path, "tiny-ja")
 
 
@@ -121,7 +121,9 @@ def test_verify_proves_the_built_graphs_against_upstreams_on_real_speech(models:
     checks = [json.loads(line) for line in result.stdout.splitlines()]
     assert result.exit_code == 0, result.output
     assert all(check["ok"] for check in checks)
-    compared = [check for check in checks if "of upstream's are ours" in check["said"]]
+    compared = [
+        check for check in checks if "of upstream's tokens are the likeliest" in check["said"]
+    ]
     assert len(compared) == len(samples())
 
 
@@ -143,30 +145,30 @@ def test_the_comparison_tells_other_weights_apart(models: Path) -> None:
     (graphs / "encoder_full.onnx").unlink()
     (graphs / "encoder_full.onnx").symlink_to(graphs / "encoder.onnx")
     audio, _ = soundfile.read(samples()[0].path, dtype="float32")
-    theirs = parity.upstream(models / "tiny-en", audio)
-    ours = parity.rebuilt(graphs, audio, theirs.tokens)
-    assert parity.apart(theirs.states, ours.states) > 1.3 * STATES_MAY_DIFFER
+    theirs = parity.run_upstream(models / "tiny-en", audio)
+    ours = parity.run_built(graphs, audio, theirs.tokens)
+    assert parity.relative_rms(theirs.states, ours.states) > 1.3 * MAX_STATE_DIFFERENCE
 
 
 def test_the_comparison_tells_another_text_apart(models: Path) -> None:
     """Comparing token by token failed on a processor on which two were equally likely. What takes
     its place must still see one wrong token among the right ones, and one too few."""
     audio, _ = soundfile.read(samples()[0].path, dtype="float32")
-    right = parity.upstream(models / "tiny-en", audio).tokens
-    behind = parity.rebuilt(models / "tiny-en/graphs", audio, right).behind
-    assert behind.max() <= MAY_BE_BEHIND
+    right = parity.run_upstream(models / "tiny-en", audio).tokens
+    behind = parity.run_built(models / "tiny-en/graphs", audio, right).deficit
+    assert behind.max() <= MAX_LOG_P_DEFICIT
     for wrong in ([*right[:4], right[4] + 1, *right[5:]], right[:-3]):
-        behind = parity.rebuilt(models / "tiny-en/graphs", audio, wrong).behind
-        assert behind.max() > 3 * MAY_BE_BEHIND
+        behind = parity.run_built(models / "tiny-en/graphs", audio, wrong).deficit
+        assert behind.max() > 3 * MAX_LOG_P_DEFICIT
 
 
 def test_int8_weights_are_multiplied_exactly_on_this_machine(models: Path) -> None:
     """x86-64 without VNNI adds pairs of products with int8 weights in 16 bits and clips. What this
     machine was found to be able to do must give what uint8 weights, which never clip, give."""
     path, random = models / "tiny-en/graphs/encoder.onnx", np.random.default_rng(1)
-    nothing = np.zeros((HEADS, 0, HEAD_DIM), np.float32)
-    given = {"feat": 3 * random.standard_normal((40, WIDTH), np.float32)}
-    given |= {"pos0": np.array(0), "kept": np.array([0]), **dict.fromkeys(PAST, nothing)}
+    nothing = np.zeros((TINY.heads, 0, TINY.head_dim), np.float32)
+    given = {"feat": 3 * random.standard_normal((40, TINY.width), np.float32)}
+    given |= {"pos0": np.array(0), "kept": np.array([0]), **dict.fromkeys(TINY.past_names, nothing)}
     never_clips = session_options(1, exact_int8=False)
     safe = ort.InferenceSession(str(path), never_clips, providers=["CPUExecutionProvider"])
     expected = safe.run(["out"], given)[0]
@@ -178,9 +180,9 @@ def test_the_encoder_gives_the_keys_and_values_that_are_wanted_and_no_others(
     models: Path, name: str
 ) -> None:
     session = open_session(models / f"tiny-en/graphs/{name}.onnx", 1)
-    given = {"feat": np.random.default_rng(1).standard_normal((12, WIDTH), np.float32)}
+    given = {"feat": np.random.default_rng(1).standard_normal((12, TINY.width), np.float32)}
     given |= {"pos0": np.array(0)}
-    given |= dict.fromkeys(PAST, np.zeros((HEADS, 0, HEAD_DIM), np.float32))
+    given |= dict.fromkeys(TINY.past_names, np.zeros((TINY.heads, 0, TINY.head_dim), np.float32))
     states, *every = session.run(None, {**given, "kept": np.array([12])})
     for count in (0, 5):
         same, *first = session.run(None, {**given, "kept": np.array([count])})
@@ -190,7 +192,7 @@ def test_the_encoder_gives_the_keys_and_values_that_are_wanted_and_no_others(
 
 
 def test_states_of_another_length_are_infinitely_apart() -> None:
-    assert parity.apart(np.ones((2, 3), np.float32), np.ones((3, 3), np.float32)) == np.inf
+    assert parity.relative_rms(np.ones((2, 3), np.float32), np.ones((3, 3), np.float32)) == np.inf
 
 
 def test_list_shows_licence_size_and_state_to_people_and_programs(models: Path) -> None:

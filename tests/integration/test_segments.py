@@ -13,9 +13,10 @@ from edged.engine.session import Session
 from edged.events import EndText, Event, Text, Turn
 from edged.models.loader import Models, load
 from edged.options import Options
-from edged.stt.decoder import Decoder, Hypothesis
-from edged.stt.recogniser import RATE
-from edged.stt.segment import PROMPT
+from edged.stt.decoder import DecodedText, Decoder
+from edged.stt.family import RATE, EncoderOutput
+from edged.stt.moonshine.tuning import SHORT_DELAY
+from edged.stt.moonshine.vocabulary import PieceVocabulary
 from edged.vad.gate import WINDOW_S
 from models.turn.material import load_audio
 
@@ -31,6 +32,12 @@ def models() -> Models:
 
 def clip(name: str) -> Audio:
     return load_audio(resources.sample_speech() / f"{name}.flac")
+
+
+def pieces(models: Models) -> PieceVocabulary:
+    vocabulary = models.recogniser.vocabulary
+    assert isinstance(vocabulary, PieceVocabulary)
+    return vocabulary
 
 
 def rest(seconds: float) -> Audio:
@@ -80,7 +87,7 @@ def test_speech_behind_a_long_unclear_sound_is_heard_while_it_is_spoken(models: 
     for part in np.array_split(np.concatenate([hum(20), speech]), 400):
         events += run(session, part)
         ages.append(session._recogniser.age_s)
-    assert max(ages) < PROMPT.longest_s + 1
+    assert max(ages) < SHORT_DELAY.max_segment_s + 1
     said = [(at, e) for at, e in events if isinstance(e, Text) and e.start_s > 20]
     assert len(said) > 35
     late = [at - e.start_s for at, e in said]
@@ -93,10 +100,10 @@ def test_a_loop_of_which_nothing_was_said_ends_and_the_next_segment_begins_behin
     """It began again at the same sample: all of it was heard anew at every third update, up to
     0.5 s of CPU in a step, and each time an empty piece was added to the turn."""
 
-    def loop(self: Decoder, cross: object, limit: int, *_: object) -> Hypothesis:
+    def loop(self: Decoder, audio: object, limit: int, *_: object) -> DecodedText:
         n = min(limit, 24)
-        self.hypothesis = Hypothesis([500] * n, list(range(n)), [0.3] * n)
-        return self.hypothesis
+        self.decoded = DecodedText([500] * n, list(range(n)), [0.3] * n)
+        return self.decoded
 
     monkeypatch.setattr(Decoder, "update", loop)
     session = Session(models)
@@ -117,16 +124,17 @@ def test_a_loop_of_which_nothing_was_said_ends_and_the_next_segment_begins_behin
 def disputed(models: Models, monkeypatch: pytest.MonkeyPatch, probability: float) -> list[str]:
     """From now on the decoder hears a word a second, these, and says of each look that it differs
     from the one before."""
-    spelled = [models.vocabulary.spelled(n) for n in range(3000, 6000)]
+    vocabulary = pieces(models)
+    spelled = [vocabulary.piece(n) for n in range(3000, 6000)]
     whole = [3000 + n for n, word in enumerate(spelled) if word[:1] == " " and word[1:].isalpha()]
 
-    def update(self: Decoder, cross: list[NDArray[np.float32]], *_: object) -> Hypothesis:
-        heard = list(range(20, cross[0].shape[1], 40))
-        self.hypothesis = Hypothesis(whole[: len(heard)], heard, [probability] * len(heard))
-        return self.hypothesis
+    def update(self: Decoder, audio: EncoderOutput, *_: object) -> DecodedText:
+        heard = list(range(20, audio.frames, 40))
+        self.decoded = DecodedText(whole[: len(heard)], heard, [probability] * len(heard))
+        return self.decoded
 
     monkeypatch.setattr(Decoder, "update", update)
-    return [models.vocabulary.text([n]) for n in whole]
+    return [models.recogniser.vocabulary.text([n]) for n in whole]
 
 
 def test_words_that_are_never_twice_alike_are_waited_for_no_longer_than_they_are_worth(
@@ -143,8 +151,10 @@ def test_words_that_are_never_twice_alike_are_waited_for_no_longer_than_they_are
     ends = [(at, e.stop_s) for at, e in events if isinstance(e, EndText)]
     assert len(ends) > 10
     late = [at - stop - 0.8 for at, stop in ends]
-    assert min(late) > PROMPT.dispute_s
-    assert max(late) < PROMPT.dispute_s + 0.5  # an update, and the audio on its way
+    assert min(late) > SHORT_DELAY.confirmation_timeout_s
+    assert (
+        max(late) < SHORT_DELAY.confirmation_timeout_s + 0.5
+    )  # an update, and the audio on its way
 
 
 def test_where_audio_has_piled_up_a_word_is_seen_twice_all_the_same(
@@ -158,7 +168,7 @@ def test_where_audio_has_piled_up_a_word_is_seen_twice_all_the_same(
     events = run(session, hum(14), backlog=True)
     late = [at - e.stop_s - 0.8 for at, e in events if isinstance(e, EndText)]
     assert len(late) > 9
-    assert min(late) > 0.96 - PROMPT.early_s - 0.01
+    assert min(late) > 0.96 - SHORT_DELAY.early_commit_s - 0.01
 
 
 def test_a_word_that_never_seems_complete_is_said_when_its_long_segment_ends(
@@ -167,15 +177,15 @@ def test_a_word_that_never_seems_complete_is_said_when_its_long_segment_ends(
     """A last word without a mark, behind which the decoder is not sure that nothing follows: the
     whole segment it waited for what never came, and then was counted as unsure and lost."""
 
-    def one(self: Decoder, *_: object) -> Hypothesis:
-        self.hypothesis = Hypothesis([3000], [40], [0.9], ended=True, p_end=0.4)
-        return self.hypothesis
+    def one(self: Decoder, *_: object) -> DecodedText:
+        self.decoded = DecodedText([3000], [40], [0.9], ended=True, p_eos=0.4)
+        return self.decoded
 
     monkeypatch.setattr(Decoder, "update", one)
     session = Session(models)
     told(session, lambda t: 0.9)
     events = run(session, hum(17))
-    assert words(events) == [models.vocabulary.text([3000]).lower()]
+    assert words(events) == [models.recogniser.vocabulary.text([3000]).lower()]
     assert not session.dropped
 
 
@@ -205,7 +215,9 @@ def test_a_turn_that_grows_too_long_ends_where_no_word_is_cut(models: Models) ->
     audio = np.concatenate(speech)[: 80 * SAMPLE_RATE]
     events = run(session, audio)
     ends = [(at, e.stop_s) for at, e in events if isinstance(e, EndText)]
-    assert min(at - stop for at, stop in ends) > 0.8 - PROMPT.early_s - 0.01, "each had its delay"
+    assert min(at - stop for at, stop in ends) > 0.8 - SHORT_DELAY.early_commit_s - 0.01, (
+        "each had its delay"
+    )
     (turn,) = [e for _, e in events if isinstance(e, Turn)]
     assert 60 < turn.stop_s - turn.start_s < 80
     again = [e for e in session.end() if isinstance(e, Turn)]
@@ -228,9 +240,9 @@ def test_a_loop_that_is_read_twice_in_a_pause_is_no_lasting_one(
 ) -> None:
     """Read again at each step of the pause, it ended the segment, and its first word was lost."""
 
-    def loop(self: Decoder, *_: object) -> Hypothesis:
-        self.hypothesis = Hypothesis([3000] * 4, [10, 20, 30, 40], [0.9] * 4)
-        return self.hypothesis
+    def loop(self: Decoder, *_: object) -> DecodedText:
+        self.decoded = DecodedText([3000] * 4, [10, 20, 30, 40], [0.9] * 4)
+        return self.decoded
 
     monkeypatch.setattr(Decoder, "update", loop)
     session = Session(models, Options(delay_in_frames=24))
@@ -291,11 +303,11 @@ def test_where_the_decoder_hears_nothing_more_in_a_voice_for_long_it_has_to_be_s
     early: list[bool] = []
 
     def ended(
-        self: Decoder, cross: object, limit: int, horizon: int, last: bool, may_end: bool
-    ) -> Hypothesis:
+        self: Decoder, audio: object, limit: int, horizon: int, last: bool, may_end: bool
+    ) -> DecodedText:
         early.append(may_end)
-        self.hypothesis = Hypothesis([500], [20], [0.9], ended=True, p_end=0.4)
-        return self.hypothesis
+        self.decoded = DecodedText([500], [20], [0.9], ended=True, p_eos=0.4)
+        return self.decoded
 
     monkeypatch.setattr(Decoder, "update", ended)
     session = Session(models)
@@ -335,10 +347,10 @@ def test_a_pause_is_not_a_voice_of_which_the_decoder_hears_nothing(
 ) -> None:
     early: list[bool] = []
 
-    def ended(self: Decoder, *how: object) -> Hypothesis:
+    def ended(self: Decoder, *how: object) -> DecodedText:
         early.append(bool(how[-1]))
-        self.hypothesis = Hypothesis([500], [20], [0.9], ended=True, p_end=0.4)
-        return self.hypothesis
+        self.decoded = DecodedText([500], [20], [0.9], ended=True, p_eos=0.4)
+        return self.decoded
 
     monkeypatch.setattr(Decoder, "update", ended)
     session = Session(models)

@@ -19,7 +19,8 @@ from edged.engine.session import Session
 from edged.events import EndOfStream, EndText, Event, Flushed, Step, Text, Turn
 from edged.models.loader import Models, load
 from edged.options import DELAYS, Options
-from edged.stt.segment import Tuning, tuning_for
+from edged.stt.family import Tuning
+from edged.stt.moonshine.tuning import tuning_for
 from edged.vad.silero import Silero
 from tests.support.voice import ScaledVoice
 
@@ -217,7 +218,7 @@ def test_a_word_is_said_when_its_delay_passes_and_not_much_before(
     inside = lags[: len(lags) // 2] if delay < 48 else lags
     assert delay in DELAYS
     if delay < 48:
-        early = tuning_for(delay).early_s
+        early = tuning_for(delay).early_commit_s
         assert min(inside) >= delay * 0.08 - 0.08 - early
         assert np.median(inside) <= delay * 0.08 + 0.6
     else:
@@ -238,14 +239,14 @@ def _lags_s(models: Models, tuning: Tuning | None) -> list[float]:
 def test_a_word_does_not_wait_for_the_update_behind_its_delay(models: Models) -> None:
     """Updates are 240 ms apart; words used to come 0.2 s behind their delay, in the median."""
     lag_s = float(np.median(_lags_s(models, None)))
-    late = replace(tuning_for(10), early_s=0.0)
+    late = replace(tuning_for(10), early_commit_s=0.0)
     assert lag_s < float(np.median(_lags_s(models, late))) - 0.1
     assert lag_s < 0.15
 
 
 def test_a_word_beyond_dispute_need_not_be_seen_twice(models: Models) -> None:
     """One word in five came 0.15 s or more behind its delay, for two looks had to agree on it."""
-    disputed = replace(tuning_for(10), undisputed_p=1.1)
+    disputed = replace(tuning_for(10), uncontested_p=1.1)
     assert sum(_lags_s(models, None)) < sum(_lags_s(models, disputed))
 
 
@@ -318,7 +319,7 @@ def test_new_options_count_without_losing_a_word(models: Models) -> None:
 def test_a_segment_that_grows_too_long_is_cut_between_words(models: Models) -> None:
     """Unbroken speech: nothing is lost or said twice where one segment ends and the next begins."""
     audio = np.concatenate((_clip("good-influence"), _clip("peaceful-night")))
-    session = Session(models, tuning=Tuning(longest_s=4.0))
+    session = Session(models, tuning=Tuning(max_segment_s=4.0))
     words = _words(_run(session, audio) + session.end())
     assert len(words) == pytest.approx(27, abs=3)
     assert "peaceful night" in " ".join(words)

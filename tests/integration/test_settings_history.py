@@ -60,7 +60,7 @@ def etc(tmp_path: Path) -> Etc:
 
 @pytest.fixture
 def no_models(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(startup.loader, "glance", lambda *_: None)
+    monkeypatch.setattr(startup.loader, "quick_check", lambda *_: None)
 
 
 def said(work: Any, *args: Any) -> str:

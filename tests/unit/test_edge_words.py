@@ -9,9 +9,9 @@ import pytest
 from edged.engine.background_worker import InlineExecutor
 from edged.engine.turn_assembler import TurnAssembler
 from edged.events import Word
-from edged.stt.commit import HeardWord
 from edged.stt.edge_words import with_edge_words
 from edged.stt.second_pass import Transcript
+from edged.stt.words import SegmentWord
 
 
 def words(text: str, start_s: float = 0.0) -> list[Word]:
@@ -67,7 +67,7 @@ def turn_of(
     """The text of a turn of one segment."""
     turns = TurnAssembler(InlineExecutor(), Counter())
     turns.add_words(words(said, 1.0))
-    second = [HeardWord(w.text, w.start_s, w.stop_s, 0, 0.9) for w in words(heard)]
+    second = [SegmentWord(w.text, w.start_s, w.stop_s, 0, 0.9) for w in words(heard)]
     turns.add_segment(
         16_000, lambda: Transcript(second, [probability] * len(second)), voice_uncertainty
     )
@@ -93,7 +93,7 @@ def test_each_segment_of_a_turn_has_its_own_words() -> None:
     turns = TurnAssembler(InlineExecutor(), Counter())
     for number, (said, heard) in enumerate((("One, yes.", "Yes."), ("No. Two.", "No."))):
         turns.add_words(words(said, 2.0 * number))
-        second = [HeardWord(w.text, w.start_s, w.stop_s, 0, 0.9) for w in words(heard)]
+        second = [SegmentWord(w.text, w.start_s, w.stop_s, 0, 0.9) for w in words(heard)]
         turns.add_segment(
             number * 32_000, lambda second=second: Transcript(second, [0.9] * len(second))
         )
@@ -117,7 +117,7 @@ def test_confidence_is_of_the_words_that_are_in_the_turn(
     turns = TurnAssembler(InlineExecutor(), Counter())
     for number, (said, heard, p) in enumerate(pieces):
         turns.add_words(words(said, 3.0 * number))
-        second = [HeardWord(w.text, w.start_s, w.stop_s, 0, p) for w in words(heard)]
+        second = [SegmentWord(w.text, w.start_s, w.stop_s, 0, p) for w in words(heard)]
         transcript = Transcript(second, [p] * len(second))
         turns.add_segment(number * 48_000, lambda transcript=transcript: transcript)
     turns.close()

@@ -12,10 +12,10 @@ import numpy as np
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from edged.stt.beam import RESUME_WITHIN, Beam, Bounds, Line
-from edged.stt.moonshine.vocabulary import BOS, EOS
+from edged.stt.beam import RESUME_WINDOW, Beam, Hypothesis, SearchBounds
 from edged.stt.token_tree import Choice, Node, TokenTree
 
+BOS, EOS = 1, 2
 LETTERS = (10, 11, 12)
 LONGEST = 4
 ALL = 1000  # rivals: more than there are texts
@@ -53,7 +53,7 @@ class FakeTree:
     texts: dict[int, tuple[int, ...]] = field(default_factory=dict)
 
     @property
-    def loose(self) -> int:
+    def draft_rows(self) -> int:
         return 0
 
     def child(self, row: int | None, token: int) -> int | None:
@@ -83,12 +83,14 @@ def searched(
     drafts: Sequence[Sequence[int]] = ((),),
     beam_width: int = ALL,
     beam_threshold: float = math.inf,
-    bounds: Bounds | None = None,
-) -> tuple[Line, int]:
+    bounds: SearchBounds | None = None,
+) -> tuple[Hypothesis, int]:
     """The text found, and the runs it took."""
     tree = FakeTree(language)
-    beam = Beam(cast(TokenTree, tree), bounds or Bounds(LONGEST), beam_width, beam_threshold)
-    return beam.search(Line(BOS, None, drafts[0]), drafts[1:]), tree.runs
+    beam = Beam(
+        cast(TokenTree, tree), bounds or SearchBounds(LONGEST), EOS, beam_width, beam_threshold
+    )
+    return beam.search(Hypothesis(BOS, None, drafts[0]), drafts[1:]), tree.runs
 
 
 class Fork(Language):
@@ -120,7 +122,7 @@ def test_with_room_for_all_rivals_the_likeliest_of_all_texts_is_found(language: 
     found, _ = searched(language)
     assert found.tokens == best
     assert math.isclose(found.score, language.score(best))
-    assert (found.p_end is None) == (len(best) == LONGEST)
+    assert (found.p_eos is None) == (len(best) == LONGEST)
 
 
 @settings(deadline=None)
@@ -159,11 +161,11 @@ def test_drafts_right_or_wrong_change_nothing(
 @given(languages, st.integers(1, 4))
 def test_what_was_weighed_is_weighed_again_in_one_run(language: Language, beam_width: int) -> None:
     tree = FakeTree(language)
-    beam = Beam(cast(TokenTree, tree), Bounds(LONGEST), beam_width)
-    beam.search(Line(BOS, None))
-    again, runs = searched(language, [[], *beam.visited], beam_width, beam.beam_threshold)
+    beam = Beam(cast(TokenTree, tree), SearchBounds(LONGEST), EOS, beam_width)
+    beam.search(Hypothesis(BOS, None))
+    again, runs = searched(language, [[], *beam.explored], beam_width, beam.beam_threshold)
     assert runs == 1
-    assert again.score == beam.search(Line(BOS, None)).score
+    assert again.score == beam.search(Hypothesis(BOS, None)).score
 
 
 @settings(deadline=None)
@@ -171,10 +173,10 @@ def test_what_was_weighed_is_weighed_again_in_one_run(language: Language, beam_w
 def test_a_text_ends_with_the_first_token_behind_the_horizon(
     language: Language, beam_width: int, horizon: int
 ) -> None:
-    found, _ = searched(language, beam_width=beam_width, bounds=Bounds(LONGEST, horizon))
-    assert all(frame <= horizon for frame in found.heard[:-1])
-    if found.p_end is None and len(found.tokens) < LONGEST:
-        assert found.heard[-1] > horizon
+    found, _ = searched(language, beam_width=beam_width, bounds=SearchBounds(LONGEST, horizon))
+    assert all(frame <= horizon for frame in found.frames[:-1])
+    if found.p_eos is None and len(found.tokens) < LONGEST:
+        assert found.frames[-1] > horizon
 
 
 @settings(deadline=None)
@@ -182,19 +184,24 @@ def test_a_text_ends_with_the_first_token_behind_the_horizon(
 def test_a_search_has_no_more_runs_than_its_bound(
     language: Language, beam_width: int, runs: int
 ) -> None:
-    assert searched(language, beam_width=beam_width, bounds=Bounds(LONGEST, runs=runs))[1] <= runs
+    assert (
+        searched(language, beam_width=beam_width, bounds=SearchBounds(LONGEST, max_runs=runs))[1]
+        <= runs
+    )
 
 
 @settings(deadline=None)
 @given(languages, st.integers(1, 4), st.integers(0, 4))
 def test_when_time_is_up_the_likeliest_text_goes_on_alone(
-    language: Language, beam_width: int, alone: int
+    language: Language, beam_width: int, greedy_after: int
 ) -> None:
     """At the end of a segment nothing may be left out, but a step has 80 ms: one had taken 168."""
-    hurried, runs = searched(language, beam_width=beam_width, bounds=Bounds(LONGEST, alone=alone))
-    assert runs <= alone + LONGEST + 1
-    assert hurried.p_end is not None or len(hurried.tokens) == LONGEST
-    if alone == 0:
+    hurried, runs = searched(
+        language, beam_width=beam_width, bounds=SearchBounds(LONGEST, greedy_after=greedy_after)
+    )
+    assert runs <= greedy_after + LONGEST + 1
+    assert hurried.p_eos is not None or len(hurried.tokens) == LONGEST
+    if greedy_after == 0:
         assert hurried.tokens == searched(language, beam_width=1)[0].tokens
 
 
@@ -202,22 +209,28 @@ def test_when_time_is_up_the_likeliest_text_goes_on_alone(
 def test_a_draft_goes_on_behind_the_token_or_as_if_one_had_been_exchanged(
     draft: list[int], token: int
 ) -> None:
-    beam = Beam(cast(TokenTree, FakeTree(Language(0))), Bounds(LONGEST))
-    resumed = list(beam._resumed(draft, token))
+    beam = Beam(cast(TokenTree, FakeTree(Language(0))), SearchBounds(LONGEST), EOS)
+    resumed = list(beam._resume_draft(draft, token))
     assert resumed == draft[len(draft) - len(resumed) :]
-    if token in draft[:RESUME_WITHIN]:
+    if token in draft[:RESUME_WINDOW]:
         assert draft[len(draft) - len(resumed) - 1] == token
-    beam.resume = False
-    assert beam._resumed(draft, token) == (draft[1:] if draft[:1] == [token] else ())
+    beam.resume_drafts = False
+    assert beam._resume_draft(draft, token) == (draft[1:] if draft[:1] == [token] else ())
 
 
 @given(st.floats(0.01, 0.99), st.integers(1, 3))
 def test_what_a_rival_that_is_left_has_otherwise_is_disputed(p: float, beam_width: int) -> None:
-    beam = Beam(cast(TokenTree, FakeTree(Fork(p))), Bounds(LONGEST), beam_width, beam_threshold=1.5)
-    found = beam.search(Line(BOS, None))
+    beam = Beam(
+        cast(TokenTree, FakeTree(Fork(p))),
+        SearchBounds(LONGEST),
+        EOS,
+        beam_width,
+        beam_threshold=1.5,
+    )
+    found = beam.search(Hypothesis(BOS, None))
     apart = abs(math.log(p / (1 - p)))
     assume(abs(apart - 1.5) > 1e-6)
-    assert beam.undisputed == (1 if beam_width > 1 and apart < 1.5 else len(found.tokens))
+    assert beam.shared_prefix == (1 if beam_width > 1 and apart < 1.5 else len(found.tokens))
 
 
 class Interrupted(Language):
@@ -239,9 +252,9 @@ def test_an_end_in_front_of_the_horizon_is_one_more_token_unless_it_has_to_be_th
 ):
     """Any text gets less likely as it grows, so that an early end beat all that was really said
     behind a "Yeah.", for six seconds."""
-    bounds = Bounds(LONGEST, horizon=100)
+    bounds = SearchBounds(LONGEST, horizon=100)
     early, _ = searched(Interrupted(), beam_width=3, bounds=bounds)
     assert early.tokens == LETTERS[:1]
-    assert early.p_end == 0.4
-    going_on, _ = searched(Interrupted(), beam_width=3, bounds=replace(bounds, early=False))
+    assert early.p_eos == 0.4
+    going_on, _ = searched(Interrupted(), beam_width=3, bounds=replace(bounds, early_eos=False))
     assert len(going_on.tokens) == LONGEST

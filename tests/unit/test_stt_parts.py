@@ -12,23 +12,19 @@ from hypothesis import strategies as st
 
 from edged.audio.sample_history import SampleHistory
 from edged.errors import ModelError
-from edged.export.topk import spoken
-from edged.stt.commit import (
-    HeardWord,
-    first_uncommitted,
-    in_order,
-    is_complete,
-    low_confidence,
-    token_limit,
-    without_loop,
-    words_of,
-)
-from edged.stt.kv_cache import Cache
-from edged.stt.moonshine.graphs import HEAD_DIM, HEADS, KV
-from edged.stt.moonshine.vocabulary import EOS, Vocabulary
+from edged.export.transcript_tokens import transcript_tokens
+from edged.stt.commit import first_uncommitted, is_complete
+from edged.stt.family import AttentionTiming
+from edged.stt.guards import loop_free_length, low_confidence, token_limit
+from edged.stt.kv_cache import KVCache
+from edged.stt.moonshine.dimensions import EOS
+from edged.stt.moonshine.vocabulary import PieceVocabulary
+from edged.stt.words import SegmentWord, group_words, monotonic_frames
 from edged.vad.gate import Gate
 
 SPACE = "\u2581"
+TENSORS, HEADS, HEAD_DIM = 12, 8, 36
+TIMING = AttentionTiming(frame_s=0.024, onset_lag_s=0.03, tail_frames=4)
 
 
 # ---- cache and history --------------------------------------------------------------------------
@@ -40,15 +36,15 @@ SPACE = "\u2581"
 def test_a_cache_holds_what_plain_joining_would(
     splices: list[tuple[int, int, int]], parts: int
 ) -> None:
-    cache, random = Cache(200), np.random.default_rng(0)
-    expected = [np.empty((HEADS, 0, HEAD_DIM), np.float32) for _ in KV]
+    cache, random = KVCache(TENSORS, HEADS, HEAD_DIM, 200), np.random.default_rng(0)
+    expected = [np.empty((HEADS, 0, HEAD_DIM), np.float32) for _ in range(TENSORS)]
     for keep, count, unused in splices:
         keep = min(keep, cache.length)
-        new = random.standard_normal((len(KV) * HEADS, count + unused, HEAD_DIM), np.float32)
+        new = random.standard_normal((TENSORS * HEADS, count + unused, HEAD_DIM), np.float32)
         cache.splice(keep, np.split(new, parts), count)
         expected = [
             np.concatenate((old[:, :keep], add[:, :count]), 1)
-            for old, add in zip(expected, np.split(new, len(KV)), strict=True)
+            for old, add in zip(expected, np.split(new, TENSORS), strict=True)
         ]
         assert cache.length == keep + count
         for view, wanted in zip(cache.arrays(), expected, strict=True):
@@ -59,13 +55,13 @@ def test_a_cache_holds_what_plain_joining_would(
 @settings(deadline=None)
 @given(st.lists(st.integers(0, 19), unique=True))
 def test_a_cache_keeps_the_positions_it_is_told_to(positions: list[int]) -> None:
-    cache = Cache(30)
-    content = np.arange(len(KV) * HEADS * 20 * HEAD_DIM, dtype=np.float32)
-    content = content.reshape(len(KV) * HEADS, 20, HEAD_DIM)
+    cache = KVCache(TENSORS, HEADS, HEAD_DIM, 30)
+    content = np.arange(TENSORS * HEADS * 20 * HEAD_DIM, dtype=np.float32)
+    content = content.reshape(TENSORS * HEADS, 20, HEAD_DIM)
     cache.splice(0, [content], 20)
     cache.keep(positions)
     assert cache.length == len(positions)
-    for view, array in zip(cache.arrays(), np.split(content, len(KV)), strict=True):
+    for view, array in zip(cache.arrays(), np.split(content, TENSORS), strict=True):
         np.testing.assert_array_equal(view, array[:, positions])
 
 
@@ -96,9 +92,9 @@ def test_pieces_join_to_words(tmp_path: Path) -> None:
         + bytes([300 % 128 + 128, 300 // 128])
         + long.encode()
     )
-    vocabulary = Vocabulary.load(path)
+    vocabulary = PieceVocabulary.load(path)
     assert vocabulary.text([1, 2, 3]) == "goodness."
-    assert [vocabulary.starts_word(i) for i in range(4)] == [False, True, False, False]
+    assert vocabulary.word_starts([3, 2, 1, 2, 1]) == [0, 2, 4]
     assert vocabulary.text([4]) == long
 
 
@@ -107,22 +103,22 @@ def test_a_vocabulary_that_is_cut_off_is_named(tmp_path: Path, content: bytes) -
     path = tmp_path / "tokenizer.bin"
     path.write_bytes(content)
     with pytest.raises(ModelError, match=r"tokenizer\.bin is damaged.*edged models fetch"):
-        Vocabulary.load(path)
+        PieceVocabulary.load(path)
     with pytest.raises(ModelError, match=r"none\.bin cannot be read"):
-        Vocabulary.load(tmp_path / "none.bin")
+        PieceVocabulary.load(tmp_path / "none.bin")
 
 
 def test_of_the_makers_vocabulary_english_needs_what_english_text_is_made_of() -> None:
     names = ["<unk>", "<s>", "</s>", "\x07", "▁dog", "s", "▁café", "Mc", "▁1", ",", "▁?", "$"]
     others = ["▁был", "方", "▁->", "{", "<<ST_7>>", "▁const_"]
     pieces = [name.encode() for name in names + others] + [b"\xc3"]
-    vocabulary = Vocabulary(pieces)
-    assert spoken(vocabulary, "en") == [EOS, *range(4, len(names))]
-    assert spoken(vocabulary, "uk") == list(range(len(pieces)))
+    vocabulary = PieceVocabulary(pieces)
+    assert transcript_tokens(vocabulary, "en") == [EOS, *range(4, len(names))]
+    assert transcript_tokens(vocabulary, "uk") == list(range(len(pieces)))
 
 
 # ---- words and their times ----------------------------------------------------------------------
-VOCABULARY = Vocabulary([(SPACE + c).encode() for c in "abcd"] + [b"s", b"."])
+VOCABULARY = PieceVocabulary([(SPACE + c).encode() for c in "abcd"] + [b"s", b"."])
 
 tokens_heard = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 800)), max_size=40)
 
@@ -130,14 +126,14 @@ tokens_heard = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 800)), max_s
 @given(tokens_heard)
 def test_words_cover_all_tokens_and_have_length(pairs: list[tuple[int, int]]) -> None:
     tokens, heard = [p[0] for p in pairs], [p[1] for p in pairs]
-    words = words_of(tokens, heard, [0.5] * len(tokens), VOCABULARY)
+    words = group_words(tokens, heard, [0.5] * len(tokens), VOCABULARY, TIMING)
     assert " ".join(w.text for w in words) == VOCABULARY.text(tokens)
     assert all(w.stop_s > w.start_s >= 0 for w in words)
-    assert [w.last for w in words] == sorted({w.last for w in words})
+    assert [w.end_token for w in words] == sorted({w.end_token for w in words})
 
 
 def test_a_word_stops_where_the_next_one_begins_but_not_across_a_pause() -> None:
-    words = words_of([0, 1, 2], [10, 20, 100], [1.0] * 3, VOCABULARY)
+    words = group_words([0, 1, 2], [10, 20, 100], [1.0] * 3, VOCABULARY, TIMING)
     assert words[0].stop_s == words[1].start_s
     assert words[1].stop_s == pytest.approx(24 * 0.024)
 
@@ -152,24 +148,24 @@ def test_a_loop_is_cut_to_its_first_occurrence_at_most(
     head: list[int], loop: list[int], times: int
 ) -> None:
     tokens = head + loop * times
-    kept = without_loop(tokens)
+    kept = loop_free_length(tokens)
     assert kept <= len(head) + len(loop)
-    assert without_loop(tokens[:kept]) == kept
+    assert loop_free_length(tokens[:kept]) == kept
 
 
 @given(st.lists(st.integers(0, 1000), max_size=50, unique=True))
 def test_plain_text_is_no_loop(tokens: list[int]) -> None:
-    assert without_loop(tokens) == len(tokens)
+    assert loop_free_length(tokens) == len(tokens)
 
 
 def test_a_word_said_twice_is_no_loop() -> None:
-    assert without_loop([1, 2, 3, 3]) == 4
+    assert loop_free_length([1, 2, 3, 3]) == 4
 
 
 # ---- what was said and what is believed ---------------------------------------------------------
-def _line(text: str, start: float = 0.0, pace: float = 0.3) -> list[HeardWord]:
+def _line(text: str, start: float = 0.0, pace: float = 0.3) -> list[SegmentWord]:
     return [
-        HeardWord(w, start + i * pace, start + (i + 1) * pace, i + 1, 0.9)
+        SegmentWord(w, start + i * pace, start + (i + 1) * pace, i + 1, 0.9)
         for i, w in enumerate(text.split())
     ]
 
@@ -210,10 +206,10 @@ def test_what_was_passed_is_not_said_again_when_the_belief_is_shorter_for_once()
     words said last were missing. What was left fitted best in front of "here.": words of 3 s before
     were said again, and an update later, when the text was whole, as many more."""
 
-    def heard(text: str, *starts: float) -> list[HeardWord]:
+    def heard(text: str, *starts: float) -> list[SegmentWord]:
         stops = [*starts[1:], starts[-1] + 0.1]
         return [
-            HeardWord(*word, n, 0.9)
+            SegmentWord(*word, n, 0.9)
             for n, word in enumerate(zip(text.split(), starts, stops, strict=True))
         ]
 
@@ -225,17 +221,17 @@ def test_what_was_passed_is_not_said_again_when_the_belief_is_shorter_for_once()
         "I'm talking prefast here. There's nothing going on.",
         *(1.77, 1.97, 2.27, 2.67, 2.97, 3.27, 3.47, 3.67),
     )
-    believed = [*before, HeardWord("We'", 4.47, 6.3, 9, 0.9)]
+    believed = [*before, SegmentWord("We'", 4.47, 6.3, 9, 0.9)]
     assert first_uncommitted(said, believed) == len(before)
 
 
 def test_a_word_behind_the_last_said_one_is_not_taken_for_it() -> None:
     """ "You don't think it's the" had been said, "You have done" was believed then. To take "have"
     for "the" cost less than to take it for none of them: "have" was passed over and never said."""
-    said = [HeardWord("it's", 5.0, 5.4, 1, 0.9), HeardWord("the", 5.4, 5.65, 2, 0.9)]
-    believed = [HeardWord("have", 6.2, 6.4, 1, 0.9), HeardWord("done", 6.4, 6.65, 2, 0.9)]
+    said = [SegmentWord("it's", 5.0, 5.4, 1, 0.9), SegmentWord("the", 5.4, 5.65, 2, 0.9)]
+    believed = [SegmentWord("have", 6.2, 6.4, 1, 0.9), SegmentWord("done", 6.4, 6.65, 2, 0.9)]
     assert first_uncommitted(said, believed) == 0
-    wandered = [HeardWord("the", 6.2, 6.4, 1, 0.9), HeardWord("done", 6.4, 6.65, 2, 0.9)]
+    wandered = [SegmentWord("the", 6.2, 6.4, 1, 0.9), SegmentWord("done", 6.4, 6.65, 2, 0.9)]
     assert first_uncommitted(said, wandered) == 1, "its attention was elsewhere for once"
 
 
@@ -257,12 +253,12 @@ def test_nothing_said_means_everything_is_unsaid() -> None:
 def test_a_word_is_complete_when_nothing_more_of_it_can_come(
     text: str, tokens: int, p_end: float | None, complete: bool
 ) -> None:
-    assert is_complete(HeardWord(text, 1.0, 1.2, 5, 0.9), tokens, p_end) is complete
+    assert is_complete(SegmentWord(text, 1.0, 1.2, 5, 0.9), tokens, p_end) is complete
 
 
 def test_speech_is_at_most_six_and_a_half_tokens_a_second() -> None:
-    assert token_limit(10.0) == 68
-    assert token_limit(0.0) >= 1
+    assert token_limit(10.0, 6.5) == 68
+    assert token_limit(0.0, 6.5) >= 1
 
 
 # ---- the voice gate -----------------------------------------------------------------------------
@@ -294,7 +290,7 @@ def test_openings_and_closings_alternate(probabilities: list[float], enter: floa
 
 @given(st.lists(st.integers(0, 800), max_size=60))
 def test_heard_frames_are_put_in_order_by_changing_few(heard: list[int]) -> None:
-    ordered = in_order(heard)
+    ordered = monotonic_frames(heard)
     assert len(ordered) == len(heard)
     assert all(a <= b for a, b in itertools.pairwise(ordered))
     assert set(ordered) <= set(heard)
@@ -309,7 +305,7 @@ def test_of_frames_of_which_one_is_far_off_one_is_changed(
     heard = sorted(heard)
     at = data.draw(st.integers(0, len(heard) - 1))
     astray = [*heard[:at], data.draw(st.integers(0, 2000)), *heard[at + 1 :]]
-    assert sum(a != b for a, b in zip(in_order(astray), astray, strict=True)) <= 1
+    assert sum(a != b for a, b in zip(monotonic_frames(astray), astray, strict=True)) <= 1
 
 
 def test_a_first_word_whose_attention_rests_at_a_pause_takes_no_other_with_it() -> None:
@@ -317,8 +313,8 @@ def test_a_first_word_whose_attention_rests_at_a_pause_takes_no_other_with_it() 
     pause. What had been said up to then was matched with "The biblical", and "biblical" was never
     said."""
     said = _line("The", 0.2)
-    vocabulary = Vocabulary([b"", b"", b"", *(f"\u2581{w}".encode() for w in LINE)])
-    words = words_of([3, 4, 5], [81, 22, 47], [0.9] * 3, vocabulary)
+    vocabulary = PieceVocabulary([b"", b"", b"", *(f"\u2581{w}".encode() for w in LINE)])
+    words = group_words([3, 4, 5], [81, 22, 47], [0.9] * 3, vocabulary, TIMING)
     assert [w.text for w in words] == LINE
     assert first_uncommitted(said, words) == 1
 

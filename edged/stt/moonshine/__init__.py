@@ -1,1 +1,1 @@
-"""Moonshine tiny: features, encoder, decoder graphs and vocabulary."""
+"""Moonshine tiny (27 M parameters, MIT): upstream's full-context weights in streaming graphs."""

@@ -1,4 +1,4 @@
-"""The recogniser's graphs, opened once and shared by every session (they hold no state)."""
+"""The built graphs, opened once and shared by all sessions: they hold no state."""
 
 from __future__ import annotations
 
@@ -13,45 +13,44 @@ from numpy.typing import NDArray
 
 from edged.errors import ModelError
 from edged.ortsession import open_session
+from edged.stt.family import Floats
 from edged.stt.moonshine.build_version import EMBEDDING, GRAPHS
-
-LAYERS, HEADS, HEAD_DIM, WIDTH = 6, 8, 36, 288
-FRAME = 384  # samples of 16 kHz in one encoder frame
-FRAME_S = FRAME / 16_000
-
-KV = tuple(f"{kind}_{layer}" for layer in range(LAYERS) for kind in ("k", "v"))
-PAST = tuple(f"past_{name}" for name in KV)
-CROSS = tuple(f"cross_{name}" for name in KV)
-
-Floats = NDArray[np.float32]
+from edged.stt.moonshine.dimensions import TINY, Dimensions
 
 
 class Embedding:
-    """The decoder's table of tokens, read row by row: 9 MB of which a stream uses a few dozen kB,
-    and mapping it would bring in the neighbours of each row."""
+    """The decoder's token embeddings, read from the file row by row.
 
-    def __init__(self, path: Path) -> None:
-        """Raises ModelError that names the file."""
+    The table has 9 MB, of which a stream uses a few dozen kB. Mapping the file would bring in the
+    neighbours of each row.
+    """
+
+    def __init__(self, path: Path, width: int) -> None:
+        """width: bytes of a row. Raises ModelError, which names the file."""
+        self._width = width
         try:
             self._file = path.open("rb", buffering=0)
-        except OSError as problem:
+        except OSError as error:
             raise ModelError(
-                f"{path} cannot be read ({problem.strerror}): `edged models fetch` mends it"
-            ) from problem
+                f"{path} cannot be read ({error.strerror}). Run `edged models fetch` to repair it."
+            ) from error
         os.posix_fadvise(self._file.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
 
     def __getitem__(self, tokens: Sequence[int]) -> NDArray[np.uint8]:
-        """-> uint8[tokens, 288]. Safe in several threads. Raises ModelError."""
-        number = self._file.fileno()
-        rows = b"".join(os.pread(number, WIDTH, token * WIDTH) for token in tokens)
-        if len(rows) != len(tokens) * WIDTH:
-            raise ModelError(f"{self._file.name} is cut off: `edged models fetch` mends it")
-        return np.frombuffer(rows, np.uint8).reshape(-1, WIDTH)
+        """Returns uint8[tokens, width]. Safe in several threads. Raises ModelError if the file is
+        too short."""
+        number, width = self._file.fileno(), self._width
+        rows = b"".join(os.pread(number, width, token * width) for token in tokens)
+        if len(rows) != len(tokens) * width:
+            raise ModelError(
+                f"{self._file.name} is truncated. Run `edged models fetch` to repair it."
+            )
+        return np.frombuffer(rows, np.uint8).reshape(-1, width)
 
 
 @dataclass(frozen=True, slots=True)
 class Graphs:
-    """What `edged.export.moonshine` builds; see there for shapes."""
+    """What `edged.export.moonshine` builds; see there for inputs, outputs and shapes."""
 
     conv1: Any
     conv23: Any
@@ -60,21 +59,23 @@ class Graphs:
     cross: Any
     decoder: Any
     embedding: Embedding
+    dimensions: Dimensions = TINY
 
     @classmethod
     def load(cls, folder: Path, threads: int = 1) -> Graphs:
-        """Opens `folder`'s graphs. Raises ModelError that names the file."""
+        """Opens the graphs of `folder`. Raises ModelError, which names the file."""
         graphs = {
-            # In order it takes a tenth less time over a whole segment, for it maps half the memory,
-            # and no more over what a patient stream reads again. The adapted one would take longer.
+            # encoder_full takes a tenth less time over a whole segment when its nodes run in the
+            # order of the file; the streaming encoder would take longer.
             name: open_session(folder / f"{name}.onnx", threads, in_order=name == "encoder_full")
             for name in GRAPHS
         }
-        return cls(**graphs, embedding=Embedding(folder / EMBEDDING))
+        return cls(**graphs, embedding=Embedding(folder / EMBEDDING, TINY.width))
 
 
-def each_tensor(cross: list[Floats]) -> list[Floats]:
-    """What `cross` gives, [16, n, 36] a layer -> the tensors [8, n, 36] that KV names."""
+def split_layers(cross: list[Floats]) -> list[Floats]:
+    """The outputs of the graph `cross`, float32[2 * heads, n, head_dim] a layer, as one array
+    float32[heads, n, head_dim] for each of `Dimensions.kv_names`."""
     return [tensor for layer in cross for tensor in np.split(layer, 2)]
 
 

@@ -1,4 +1,4 @@
-"""Token numbers to text: SentencePiece pieces as Moonshine stores them."""
+"""Tokens to text: SentencePiece pieces in upstream's `tokenizer.bin`."""
 
 from __future__ import annotations
 
@@ -6,44 +6,50 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from edged.errors import ModelError
+from edged.stt.moonshine.dimensions import EOS
 
-BOS, EOS = 1, 2
-_SPACE = "\u2581".encode()  # SentencePiece's mark of a word's beginning
+_WORD_START = "\u2581".encode()  # SentencePiece's mark of a word's beginning
 
 
-class Vocabulary:
-    """The pieces (bytes) of a `tokenizer.bin`: each is a length (1 or 2 bytes) and its bytes."""
+class PieceVocabulary:
+    """The pieces of a `tokenizer.bin` (see `edged.stt.family.Vocabulary`)."""
+
+    eos = EOS
 
     def __init__(self, pieces: Sequence[bytes]) -> None:
         self._pieces = tuple(pieces)
-        self._starts = tuple(piece.startswith(_SPACE) for piece in pieces)
+        self._starts = tuple(piece.startswith(_WORD_START) for piece in pieces)
 
     def __len__(self) -> int:
         return len(self._pieces)
 
     @classmethod
-    def load(cls, path: Path) -> Vocabulary:
-        """Raises ModelError if the file is missing or cut off."""
+    def load(cls, path: Path) -> PieceVocabulary:
+        """Reads a `tokenizer.bin`, in which each piece is its length (1 or 2 bytes) and its bytes.
+
+        Raises ModelError if the file is missing or truncated.
+        """
         try:
             data = path.read_bytes()
-        except OSError as problem:
+        except OSError as error:
             raise ModelError(
-                f"{path} cannot be read ({problem.strerror}); run `edged models fetch`"
+                f"{path} cannot be read ({error.strerror}). Run `edged models fetch` to repair it."
             ) from None
         try:
             return cls(list(_pieces(data)))
         except IndexError:
-            raise ModelError(f"{path} is damaged; run `edged models fetch`") from None
+            raise ModelError(f"{path} is damaged. Run `edged models fetch` to repair it.") from None
 
-    def spelled(self, token: int) -> str:
-        """A piece with its spaces; of bytes that are no text by themselves nothing."""
+    def piece(self, token: int) -> str:
+        """One piece with its spaces. Bytes that are not text by themselves are left out."""
         return self._pieces[token].decode("utf-8", "ignore").replace("\u2581", " ")
 
-    def starts_word(self, token: int) -> bool:
-        return self._starts[token]
+    def word_starts(self, tokens: Sequence[int]) -> list[int]:
+        """Indices of the tokens with which a word begins, in order; 0 is always one of them."""
+        return [i for i, token in enumerate(tokens) if i == 0 or self._starts[token]]
 
     def text(self, tokens: Iterable[int]) -> str:
-        """Text of tokens, without spaces at its ends. Broken UTF-8 becomes U+FFFD."""
+        """The text of tokens, without spaces at its ends. Invalid UTF-8 becomes U+FFFD."""
         joined = b"".join(self._pieces[token] for token in tokens)
         return joined.decode("utf-8", "replace").replace("\u2581", " ").strip()
 

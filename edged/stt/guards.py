@@ -1,0 +1,86 @@
+"""Guards against text that the decoder invents: repetition, low confidence, too many tokens."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+MAX_LOOP_TOKENS = 8  # the longest repeated unit that is looked for
+
+
+@dataclass(frozen=True, slots=True)
+class ConfidenceBounds:
+    """The mean token probability below which a text is more likely invented than spoken.
+
+    short_tokens, short_p: texts of up to so many tokens need this probability.
+    long_tokens, long_p: texts of so many tokens and more need this one; linear in between.
+    voice_weight: how much more is needed per unit of uncertainty that there is a voice at all.
+    """
+
+    short_tokens: int = 8
+    short_p: float = 0.42
+    long_tokens: int = 20
+    long_p: float = 0.33
+    voice_weight: float = 1.5
+
+    def needed_p(self, tokens: int, voice_uncertainty: float = 0.0) -> float:
+        """The mean probability that a text of `tokens` tokens needs."""
+        by_length = np.interp(
+            tokens, (self.short_tokens, self.long_tokens), (self.short_p, self.long_p)
+        )
+        return float(by_length) + self.voice_weight * voice_uncertainty
+
+
+DEFAULT_CONFIDENCE = ConfidenceBounds()
+
+
+def low_confidence(
+    probabilities: Sequence[float],
+    voice_uncertainty: float = 0.0,
+    bounds: ConfidenceBounds = DEFAULT_CONFIDENCE,
+) -> bool:
+    """Whether text with these token probabilities is more likely invented than spoken.
+
+    voice_uncertainty: of the voice gate (`edged.vad.gate.Gate.voice_uncertainty`).
+    """
+    needed = bounds.needed_p(len(probabilities), voice_uncertainty)
+    return mean_probability(probabilities) < needed
+
+
+def mean_probability(probabilities: Sequence[float]) -> float:
+    """Geometric mean, 0..1; 1.0 for no tokens."""
+    if not probabilities:
+        return 1.0
+    return math.exp(math.fsum(math.log(max(p, 1e-9)) for p in probabilities) / len(probabilities))
+
+
+def token_limit(seconds: float, tokens_per_s: float) -> int:
+    """The most tokens that `seconds` of speech may have."""
+    return max(1, int(seconds * tokens_per_s) + 3)
+
+
+def loop_free_length(tokens: Sequence[int]) -> int:
+    """How many of the tokens to believe.
+
+    Where the text ends with the third repetition (or more) of 1 to MAX_LOOP_TOKENS tokens, only the
+    tokens up to the end of the first occurrence are believed.
+    """
+    end = len(tokens)
+    while period := _loop_period(tokens[:end]):
+        end -= period
+        while tokens[end - period : end] == tokens[end - 2 * period : end - period] != []:
+            end -= period
+    return end
+
+
+def _loop_period(tokens: Sequence[int]) -> int:
+    """Length of the unit that the end repeats for the third time; 0 if it does not."""
+    end = len(tokens)
+    for n in range(min(MAX_LOOP_TOKENS, end // 3), 0, -1):  # a unit may itself be a repetition
+        block = list(tokens[end - n :])
+        if list(tokens[end - 3 * n :]) == 3 * block:
+            return next(d for d in range(1, n + 1) if block[:d] * (n // d) == block)
+    return 0

@@ -1,24 +1,25 @@
-// Where the captions come from. As it is, the page shows the box that serves it.
+// Where the captions come from. Without changes, the page shows the device that serves it.
 //
-// To serve the page from any other web server, take them from the broker: mosquitto needs a
-// `listener 9001` with `protocol websockets` and a user that may read edged/DEVICE/# and, for the
+// To serve the page from another web server, it takes the events from the broker. mosquitto needs a
+// `listener 9001` with `protocol websockets`, and a user that may read edged/DEVICE/# and, for the
 // mute button, write edged/DEVICE/cmd/mute. Everybody who can open this page can read this file.
 //
 //   mqtt: "ws://hub.local:9001", device: "kitchen", username: "kiosk", password: "..."
 //
-// What is not secret can also stand in the address: ?theme=dark&size=1.2&device=kitchen
-// The broker's (?mqtt=...) only if there is no password here: a link would send it anywhere.
+// Everything that is not secret can also be set in the page's address:
+// ?theme=dark&size=1.2&device=kitchen. The broker's address (?mqtt=...) can be set there only if
+// there is no password here: otherwise a link could send the password anywhere.
 //
-// The key of the door (EDGED_API_KEY) does not belong here. The page asks for it once, or takes it
-// from an address that is opened once, /kiosk/#key=..., and the browser keeps it.
+// The API key (EDGED_API_KEY) does not belong here. The page asks for it once, or takes it from an
+// address that is opened once, /kiosk/#key=..., and the browser stores it.
 export default {
-  mqtt: "", // ws:// or wss:// address of the broker; empty: the door that serves this page
-  device: "", // EDGED_DEVICE of the box
+  mqtt: "", // ws:// or wss:// address of the broker; empty: the API server that serves this page
+  device: "", // EDGED_DEVICE of the device
   base: "edged", // EDGED_MQTT_BASE
   username: "",
   password: "",
   theme: "", // "dark" or "light"; empty: as the system is set
-  size: 1, // of the letters
+  size: 1, // factor for the size of the letters
   lines: 8, // past turns that are kept
-  hint: "What is said appears here", // a sentence that is shown while nothing has been said
+  hint: "What is said appears here", // shown until something is said
 };

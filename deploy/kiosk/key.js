@@ -1,9 +1,11 @@
-// The key of the door (EDGED_API_KEY). It is in no file, for everybody may read those: it is typed
-// in, or comes in the page's address behind a #, which is sent to no server. This browser keeps it.
+// The API key (EDGED_API_KEY). It is in none of the page's files, because these are public. It is
+// typed in, or comes in the fragment of the page's address (#key=...), which is sent to no server.
+// The browser stores it.
 
-const KEPT = "edged-door-key"; // in localStorage
+const STORED = "edged-api-key"; // in localStorage
+const STORED_BEFORE = "edged-door-key"; // its name before 0.2.0
 
-/** What the address has of it is taken out, so that no screen and no copied link shows it. */
+/** Takes the key out of the page's address, so that no screen and no copied link shows it. */
 export function keyFromAddress() {
   const given = /^#key=(.+)$/.exec(location.hash)?.[1];
   if (!given) return "";
@@ -11,22 +13,24 @@ export function keyFromAddress() {
   try {
     return decodeURIComponent(given);
   } catch {
-    return given; // a key with a bare % in it
+    return given; // the key contains a % that is not an escape
   }
 }
 
-export function keptKey() {
+/** Returns the stored key, or "". */
+export function storedKey() {
   try {
-    return localStorage.getItem(KEPT) ?? "";
+    return localStorage.getItem(STORED) ?? localStorage.getItem(STORED_BEFORE) ?? "";
   } catch {
-    return ""; // no storage: it is asked for at each load
+    return ""; // no storage: the key is asked for each time
   }
 }
 
-export function keepKey(key) {
+export function storeKey(key) {
   try {
-    if (key) localStorage.setItem(KEPT, key);
+    if (key) localStorage.setItem(STORED, key);
+    localStorage.removeItem(STORED_BEFORE);
   } catch {
-    // likewise
+    // no storage
   }
 }

@@ -1,87 +1,92 @@
-// The box's events from a broker: MQTT 3.1.1 over a WebSocket, as much of it as a page needs,
-// which is to subscribe and publish at QoS 0. Numbers of packets: OASIS MQTT 3.1.1, section 2.2.
+// The events of a device from a broker: the part of MQTT 3.1.1 over a WebSocket that the page
+// needs, which is to subscribe and publish at QoS 0. Packet types: OASIS MQTT 3.1.1, section 2.2.
 
-import { Reconnecting } from "./reconnecting.js";
+import { ReconnectingSocket } from "./reconnecting.js";
 
 const CONNECT = 1, CONNACK = 2, PUBLISH = 3, SUBSCRIBE = 8, SUBACK = 9, PINGREQ = 12, PINGRESP = 13;
 const KEEP_ALIVE_S = 20;
 const MAX_PACKET = 256 * 1024;
 const MESSAGES = ["text", "end_text", "turn", "step", "error", "flushed", "end_of_stream"];
-const REFUSED = {
+const REFUSALS = { // by the return code of CONNACK
   4: "The broker does not know this user or password",
   5: "The broker refuses this page",
 };
 
-const utf8 = new TextEncoder();
-const fromUtf8 = new TextDecoder();
+const utf8Encoder = new TextEncoder();
+const utf8Decoder = new TextDecoder();
 
-export class Mqtt extends Reconnecting {
-  /** @param {{message: Function, state: Function, online: Function, link: Function}} told */
-  constructor(config, told) {
-    super(config.mqtt, ["mqtt"], told);
+export class MqttSource extends ReconnectingSocket {
+  /**
+   * @param {object} config see config.js
+   * @param {{onMessage: Function, onState: Function, onOnline: Function,
+   *          onConnection: Function}} handlers
+   */
+  constructor(config, handlers) {
+    super(config.mqtt, ["mqtt"], handlers);
     this.config = config;
-    this.top = `${config.base}/${config.device}/`;
+    this.prefix = `${config.base}/${config.device}/`;
     this.pending = new Uint8Array(0);
   }
 
-  mute(on) {
-    this.#send(publish(`${this.top}cmd/mute`, on ? "on" : "off"));
+  /** Asks the device to mute or unmute. The state that follows tells whether it did. */
+  setMute(muted) {
+    this.#send(publish(`${this.prefix}cmd/mute`, muted ? "on" : "off"));
   }
 
-  opened() {
+  onOpen() {
     this.pending = new Uint8Array(0);
     this.#send(connect(this.config));
   }
 
-  closed() {
-    clearInterval(this.ping);
+  onClose() {
+    clearInterval(this.pingTimer);
   }
 
-  received(data) {
-    this.pending = joined(this.pending, new Uint8Array(data));
+  onData(data) {
+    this.pending = concatenated(this.pending, new Uint8Array(data));
     for (;;) {
       const packet = firstPacket(this.pending);
       if (packet === null) return;
-      if (packet === "broken") return this.socket.close();
+      if (packet === "malformed") return this.socket.close();
       this.pending = this.pending.slice(packet.length);
-      this.#packet(packet.type, packet.flags, packet.body);
+      this.#onPacket(packet.type, packet.flags, packet.body);
     }
   }
 
-  #packet(type, flags, body) {
-    if (type === CONNACK) this.#accepted(body[1]);
-    else if (type === SUBACK) this.up();
-    else if (type === PINGRESP) this.alive = true;
-    else if (type === PUBLISH) this.#message(flags, body);
+  #onPacket(type, flags, body) {
+    if (type === CONNACK) this.#onConnack(body[1]);
+    else if (type === SUBACK) this.connected();
+    else if (type === PINGRESP) this.answered = true;
+    else if (type === PUBLISH) this.#onPublish(flags, body);
   }
 
-  #accepted(code) {
+  #onConnack(code) {
     if (code !== 0) {
-      this.told.link("refused", REFUSED[code] ?? `The broker refuses this page (${code})`);
+      this.handlers.onConnection("refused", REFUSALS[code] ?? `The broker refuses this page (${code})`);
       return this.socket.close();
     }
     const topics = [...MESSAGES, "availability", "state/mic", "state/mute", "state/speaking"];
-    this.#send(subscribe(topics.map((name) => this.top + name)));
-    this.alive = true;
-    this.ping = setInterval(() => this.#beat(), KEEP_ALIVE_S * 1000);
+    this.#send(subscribe(topics.map((name) => this.prefix + name)));
+    this.answered = true;
+    this.pingTimer = setInterval(() => this.#ping(), KEEP_ALIVE_S * 1000);
   }
 
-  #beat() {
-    if (!this.alive) return this.socket.close();
-    this.alive = false;
+  #ping() {
+    if (!this.answered) return this.socket.close();
+    this.answered = false;
     this.#send(packet(PINGREQ, 0, []));
   }
 
-  #message(flags, body) {
+  #onPublish(flags, body) {
     const end = 2 + ((body[0] << 8) | body[1]);
-    const topic = fromUtf8.decode(body.subarray(2, end));
-    const qos = (flags >> 1) & 3; // never above what was subscribed to; its id would come here
-    const text = fromUtf8.decode(body.subarray(end + (qos ? 2 : 0)));
-    if (!topic.startsWith(this.top)) return;
-    const name = topic.slice(this.top.length);
-    if (name === "availability") this.told.online(text === "online");
-    else if (name.startsWith("state/")) this.told.state(name.slice(6), json(text) ?? text);
-    else if (MESSAGES.includes(name)) this.told.message(json(text) ?? {});
+    const topic = utf8Decoder.decode(body.subarray(2, end));
+    const qos = (flags >> 1) & 3; // 0, as subscribed; otherwise a packet id follows
+    const text = utf8Decoder.decode(body.subarray(end + (qos ? 2 : 0)));
+    if (!topic.startsWith(this.prefix)) return;
+    const name = topic.slice(this.prefix.length);
+    if (name === "availability") this.handlers.onOnline(text === "online");
+    else if (name.startsWith("state/")) this.handlers.onState(name.slice(6), parsedJson(text) ?? text);
+    else if (MESSAGES.includes(name)) this.handlers.onMessage(parsedJson(text) ?? {});
   }
 
   #send(bytes) {
@@ -89,7 +94,7 @@ export class Mqtt extends Reconnecting {
   }
 }
 
-function json(text) {
+function parsedJson(text) {
   try {
     return JSON.parse(text);
   } catch {
@@ -97,7 +102,7 @@ function json(text) {
   }
 }
 
-function joined(a, b) {
+function concatenated(a, b) {
   if (!a.length) return b;
   const both = new Uint8Array(a.length + b.length);
   both.set(a);
@@ -105,15 +110,15 @@ function joined(a, b) {
   return both;
 }
 
-/** The packet that `bytes` begin with; null if more must come first. */
+/** The packet at the start of `bytes`; null if it is not complete. */
 export function firstPacket(bytes) {
   let size = 0;
   for (let at = 1, shift = 0; ; at += 1, shift += 7) {
-    if (shift > 21) return "broken";
+    if (shift > 21) return "malformed";
     if (at >= bytes.length) return null;
     size += (bytes[at] & 127) << shift;
     if (bytes[at] & 128) continue;
-    if (size > MAX_PACKET) return "broken";
+    if (size > MAX_PACKET) return "malformed";
     const length = at + 1 + size;
     if (bytes.length < length) return null;
     const body = bytes.subarray(at + 1, length);
@@ -133,7 +138,7 @@ function packet(type, flags, body) {
 }
 
 function string(text) {
-  const bytes = utf8.encode(text);
+  const bytes = utf8Encoder.encode(text);
   return [bytes.length >> 8, bytes.length & 255, ...bytes];
 }
 
@@ -152,5 +157,5 @@ function subscribe(topics) {
 }
 
 function publish(topic, text) {
-  return packet(PUBLISH, 0, [...string(topic), ...utf8.encode(text)]);
+  return packet(PUBLISH, 0, [...string(topic), ...utf8Encoder.encode(text)]);
 }

@@ -1,10 +1,10 @@
-// Keeps the page's own files, so that it loads while the box restarts or the network is away.
-// The network is asked first: an upgrade of edged shows at the next load.
+// Stores the page's own files, so that it loads while the device restarts or the network is down.
+// The network is asked first, so that an upgrade of edged is shown at the next load.
 
 const CACHE = "edged-kiosk";
-const FILES = ["./", "kiosk.css", "kiosk.js", "captions.js", "status.js", "door.js", "mqtt.js",
+const FILES = ["./", "kiosk.css", "kiosk.js", "captions.js", "status.js", "api.js", "mqtt.js",
   "reconnecting.js", "key.js", "config.js", "icon.svg"];
-const PATIENCE_MS = 2000;
+const TIMEOUT_MS = 2000;
 
 addEventListener("install", (event) => {
   skipWaiting();
@@ -14,26 +14,26 @@ addEventListener("install", (event) => {
 addEventListener("activate", (event) => event.waitUntil(clients.claim()));
 
 addEventListener("fetch", (event) => {
-  const ours = new URL(event.request.url).origin === location.origin;
-  if (event.request.method === "GET" && ours) event.respondWith(freshOrKept(event.request));
+  const sameOrigin = new URL(event.request.url).origin === location.origin;
+  if (event.request.method === "GET" && sameOrigin) event.respondWith(networkFirst(event.request));
 });
 
-async function freshOrKept(request) {
+async function networkFirst(request) {
   const cache = await caches.open(CACHE);
   try {
-    const answer = await fetch(request, { signal: AbortSignal.timeout(PATIENCE_MS) });
+    const response = await fetch(request, { signal: AbortSignal.timeout(TIMEOUT_MS) });
     const known = await cache.match(request, { ignoreSearch: true });
-    if (answer.ok && known) await cache.put(stripped(request), answer.clone());
-    return answer;
-  } catch (problem) {
-    const kept = await cache.match(request, { ignoreSearch: true });
-    if (kept) return kept;
-    throw problem;
+    if (response.ok && known) await cache.put(withoutQuery(request), response.clone());
+    return response;
+  } catch (error) {
+    const stored = await cache.match(request, { ignoreSearch: true });
+    if (stored) return stored;
+    throw error;
   }
 }
 
-/** Without what follows the question mark, so that each file is kept once, and no key. */
-function stripped(request) {
+/** The URL without its query and fragment, so that each file is stored once, and no key is. */
+function withoutQuery(request) {
   const url = new URL(request.url);
   url.search = "";
   url.hash = "";

@@ -1,18 +1,18 @@
-"""The door's bar, measured: `make door-bench ARGS="live first long fuzz same opus memory"`, or all.
+"""Measures the API server: `make api-bench ARGS="live first long fuzz same opus memory"`, or all.
 
-live: 8 streams in real time for a minute: how late is each step, are they treated alike?
-first: is the microphone heard in time while the door's streams take all that is left?
+live: 8 streams in real time for a minute: how late is each step, and are they treated alike?
+first: is the microphone processed in time while the streams take all that is left?
 long: 2 h of speech through one socket at 20 times real time: drift and memory.
-fuzz: 50 000 hostile messages and 2000 sockets of broken frames, beside a stream that goes on.
-same: is the text of a file through the door the one of `edged transcribe`?
+fuzz: 50 000 hostile messages and 2000 sockets with broken frames, beside a stream that goes on.
+same: is the text of a file the one of `edged transcribe`?
 opus: word errors of Opus at 24 kbit/s against WAV.
 memory: what a stream costs.
 
 The server is `edged serve` in a process of its own; figures go to standard output. CPU seconds are
-the server's own, so that they hold on a machine that does other work besides; lateness does not,
-but under `chrt -r 1` (as root) the rest of the machine waits for the bench. Not `first`: real-time
-threads know no niceness, by which the microphone goes first. `echo -20 > /proc/self/autogroup` in a
-session of its own (`setsid`) puts the whole bench in front instead.
+the server's own, so they hold on a machine that does other work. Lateness does not, except with
+`chrt -r 1` (as root), where the rest of the machine waits for the benchmark. Do not use that for
+`first`: real-time threads ignore niceness, by which the microphone goes first. Use
+`echo -20 > /proc/self/autogroup` in a session of its own (`setsid`) instead.
 """
 
 from __future__ import annotations
@@ -51,13 +51,13 @@ from tests.support.daemon_process import Box
 from tests.support.mosquitto import Mosquitto, free_port
 from tests.support.sample_audio import opus, pcm
 
-WHAT = ("live", "first", "long", "fuzz", "same", "opus", "memory")
+MEASUREMENTS = ("live", "first", "long", "fuzz", "same", "opus", "memory")
 STEP_S = 0.08
 STREAMS = 8
 APART_S = 0.37
 FASTER = 20
 PAUSE = np.zeros(24_000 * 2, np.int16)
-# One address may not begin sessions as fast as the fuzzer does.
+# The rate of new sessions from one address is lower than that of the fuzzer.
 EDGED = (
     "from edged.server import access; access.BURST = 10**9;from edged.cli.main import main; main()"
 )
@@ -93,7 +93,7 @@ def cpu_s(process: psutil.Process) -> float:
 
 
 def speech(first: int = 0) -> list[str]:
-    """The sample clips with pauses, as audio messages of one step each, over and over."""
+    """The sample clips with pauses, as audio messages of one step each."""
     clips = [np.concatenate([pcm(sample.path), PAUSE]) for sample in samples()]
     audio = np.concatenate(clips[first:] + clips[:first])
     audio = audio[: len(audio) // 1920 * 1920].reshape(-1, 1920)
@@ -104,19 +104,19 @@ def speech(first: int = 0) -> list[str]:
 
 
 async def live_stream(url: str, number: int, streams: int, seconds: float) -> list[float]:
-    """Lateness in ms of each step: from when its last sample was spoken to its message."""
+    """Lateness in ms of each step: from sending its last sample to its message."""
     messages, late = speech(number % 4), []
     async with connect(url, compression=None) as socket:
         await socket.send(SETUP)
         await socket.recv()
-        await asyncio.sleep(number * APART_S)  # people do not begin in one breath
+        await asyncio.sleep(number * APART_S)  # streams do not begin at the same time
         start = time.monotonic()
         sent_at: list[float] = []
 
         async def speak() -> None:
             for n in range(round(seconds / STEP_S)):
                 await asyncio.sleep(max(0.0, start + (n + 1) * STEP_S - time.monotonic()))
-                sent_at.append(time.monotonic())  # this program's own lateness is not edged's
+                sent_at.append(time.monotonic())  # the benchmark's own lateness does not count
                 await socket.send(messages[n % len(messages)])
             await socket.send('{"type": "end_of_stream"}')
 
@@ -158,8 +158,8 @@ def _at(ordered: Sequence[float], share: float) -> float:
 
 
 async def first(seconds: float) -> None:
-    """The daemon plays its sample speech as the microphone; then two files are sent, over and over,
-    as fast as they are taken."""
+    """The daemon plays its sample speech as the microphone; then two files are sent repeatedly, as
+    fast as they are accepted."""
     listen = f"127.0.0.1:{free_port()}"
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -170,38 +170,39 @@ async def first(seconds: float) -> None:
         events = await connect(f"ws://{listen}/api/events", compression=None)
         arrived = []
 
-        async def follow() -> None:
+        async def subscribe() -> None:
             async for text in events:
                 message = json.loads(text)
                 if message["type"] == "step":
                     arrived.append((message["step_idx"], time.monotonic()))
 
-        follower = asyncio.create_task(follow())
+        subscriber = asyncio.create_task(subscribe())
         await asyncio.sleep(seconds)
         alone = len(arrived)
-        heard_s = 0.0
+        processed_s = 0.0
 
         async def send() -> None:
-            nonlocal heard_s
+            nonlocal processed_s
             messages = speech()
             async with connect(f"ws://{listen}/api/speech/asr", compression=None) as socket:
                 await socket.send(SETUP)
                 sender = asyncio.create_task(_send_all(socket, messages * 1000))
                 async for text in socket:
-                    heard_s += STEP_S * ('"step"' in text)
+                    processed_s += STEP_S * ('"step"' in text)
                 sender.cancel()
 
         senders = [asyncio.create_task(send()) for _ in range(2)]
         await asyncio.sleep(seconds)
-        for task in [*senders, follower]:
+        for task in [*senders, subscriber]:
             task.cancel()
-        await asyncio.gather(*senders, follower, return_exceptions=True)
+        await asyncio.gather(*senders, subscriber, return_exceptions=True)
         await events.close()
     offset = min(at - step * STEP_S for step, at in arrived)
     late = [(at - step * STEP_S - offset) * 1000 for step, at in arrived]
     assert [step for step, _ in arrived] == list(range(arrived[0][0], arrived[-1][0] + 1))
     print(
-        f"first: the microphone alone, then beside two files at {heard_s / seconds:.1f} x together"
+        "first: the microphone alone, then beside two files at "
+        f"{processed_s / seconds:.1f} x together"
     )
     for name, part in (("alone", late[:alone]), ("beside", late[alone:])):
         flat = sorted(part)
@@ -210,8 +211,8 @@ async def first(seconds: float) -> None:
 
 
 async def long(url: str, process: psutil.Process, hours: float) -> None:
-    """The same minute of speech over and over: a word of the last round must have the time of the
-    same word an hour before, a whole number of rounds earlier."""
+    """Repeats the same minute of speech: a word of the last round must have the time of the same
+    word a whole number of rounds earlier."""
     messages = speech()
     total = round(hours * 3600 / STEP_S)
     period_s = len(messages) * STEP_S
@@ -252,7 +253,7 @@ async def long(url: str, process: psutil.Process, hours: float) -> None:
         f"long: {steps * STEP_S / 3600:.2f} h in {took:.0f} s: {steps * STEP_S / took:.1f} x; "
         f"{work:.0f} CPU s: {steps * STEP_S / work:.1f} x on one core of its own"
     )
-    whole = sorted(rounds)[:-1]  # the last one is cut
+    whole = sorted(rounds)[:-1]  # the last one is incomplete
     late, alike = _drift(rounds[whole[1]], rounds[whole[-1]])
     late.sort(key=abs)
     print(
@@ -304,7 +305,7 @@ async def fuzz(url: str, process: psutil.Process) -> None:
                         '{"type": "setup", "input_format": "pcm", "client_req_id": "keep",'
                         ' "close_ws_on_eos": false}'
                     )
-                    # few: what comes behind an error that ends the socket is read by nobody
+                    # few: what follows an error that closes the socket is not read
                     for _ in range(rng.randrange(1, 12)):
                         sent += 1
                         await socket.send(hostile_message(rng))
@@ -341,7 +342,7 @@ def clips(manifest: Path | None) -> list[Any]:
     return [SimpleNamespace(path=c.file, text=c.text) for c in read_manifest(manifest) if c.text]
 
 
-async def heard(url: str, form: str, data: bytes) -> list[tuple[str, float]]:
+async def transcribed(url: str, form: str, data: bytes) -> list[tuple[str, float]]:
     """Words and times of a file through a socket, in messages of an odd size."""
     async with connect(url, compression=None, max_queue=None) as socket:
         await socket.send(json.dumps({"type": "setup", "input_format": form}))
@@ -375,26 +376,26 @@ def same(url: str, manifest: Path | None) -> None:
             stdout=subprocess.PIPE,
             check=True,
         )
-        said: dict[str, list[tuple[str, float]]] = {str(file): [] for file in files}
+        expected: dict[str, list[tuple[str, float]]] = {str(file): [] for file in files}
         for line in ran.stdout.splitlines():
             event = json.loads(line)
             if event["type"] == "text":
-                said[event["file"]].append((event["text"], event["start_s"]))
+                expected[event["file"]].append((event["text"], event["start_s"]))
         equal: Counter[str] = Counter()
         for file in files:
             form = {".wav": "wav", ".opus": "opus"}[file.suffix]
-            words = asyncio.run(heard(url, form, file.read_bytes()))
-            key = "equal" if words == said[str(file)] else "different"
+            words = asyncio.run(transcribed(url, form, file.read_bytes()))
+            key = "equal" if words == expected[str(file)] else "different"
             equal[f"{form} {key}"] += 1
             if key == "different":
-                print(f"  {file}:\n    {said[str(file)]}\n    {words}")
-        words_told = sum(map(len, said.values()))
-        print(f"same: {len(files)} files, {words_told} words with their times: {dict(equal)}")
+                print(f"  {file}:\n    {expected[str(file)]}\n    {words}")
+        word_count = sum(map(len, expected.values()))
+        print(f"same: {len(files)} files, {word_count} words with their times: {dict(equal)}")
 
 
 def opus_errors(url: str, manifest: Path | None, save: Path | None) -> None:
     sums = {"wav": wer.Errors(), "opus": wer.Errors()}
-    told = []
+    texts_of_clips = []
     for clip in clips(manifest):
         audio = pcm(clip.path) if _is_mono(clip.path) else None
         if audio is None:
@@ -403,15 +404,15 @@ def opus_errors(url: str, manifest: Path | None, save: Path | None) -> None:
         soundfile.write(buffer, audio, 24_000, format="WAV", subtype="PCM_16")
         texts = {}
         for form, data in (("wav", buffer.getvalue()), ("opus", opus(clip.path, 24_000))):
-            words = asyncio.run(heard(url, form, data))
+            words = asyncio.run(transcribed(url, form, data))
             texts[form] = " ".join(word for word, _ in words)
             sums[form] += wer.errors(clip.text, texts[form])
-        told.append({"file": str(clip.path), "text": clip.text, **texts})
-    print(f"opus: {len(told)} clips, {sums['wav'].reference_words} words")
+        texts_of_clips.append({"file": str(clip.path), "text": clip.text, **texts})
+    print(f"opus: {len(texts_of_clips)} clips, {sums['wav'].reference_words} words")
     for form, errors in sums.items():
         print(f"  WER from {form}: {errors.rate:.2%}")
     if save is not None:
-        save.write_text("\n".join(map(json.dumps, told)))
+        save.write_text("\n".join(map(json.dumps, texts_of_clips)))
 
 
 def _is_mono(path: Path) -> bool:
@@ -419,7 +420,7 @@ def _is_mono(path: Path) -> bool:
 
 
 async def memory(url: str, process: psutil.Process) -> None:
-    """Each stream has heard a minute of speech before the next one begins."""
+    """Each stream processes a minute of speech before the next one begins."""
     messages = speech()
     print("memory:")
     print(f"  no stream: {process.memory_info().rss / 1e6:.0f} MB")
@@ -445,31 +446,31 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", nargs="*", default=WHAT)
+    parser.add_argument("what", nargs="*", default=MEASUREMENTS)
     parser.add_argument("--manifest", type=Path, help="clips for same and opus, as edged bench's")
     parser.add_argument("--hours", type=float, default=2.0, help="of long")
     parser.add_argument("--seconds", type=float, default=60.0, help="of live and first")
     parser.add_argument("--streams", type=int, default=STREAMS, help="of live")
     parser.add_argument("--save", type=Path, help="the texts of opus, as lines of JSON")
-    asked = parser.parse_args()
-    for what in asked.what:
-        if what not in WHAT:
-            sys.exit(f"api-bench has {', '.join(WHAT)}, not {what}")
-        with server(max(STREAMS, asked.streams)) as (address, process):
+    arguments = parser.parse_args()
+    for what in arguments.what:
+        if what not in MEASUREMENTS:
+            sys.exit(f"api-bench has {', '.join(MEASUREMENTS)}, not {what}")
+        with server(max(STREAMS, arguments.streams)) as (address, process):
             url = f"ws://{address}/api/speech/asr"
             match what:
                 case "live":
-                    asyncio.run(live(url, process, asked.streams, asked.seconds))
+                    asyncio.run(live(url, process, arguments.streams, arguments.seconds))
                 case "first":
-                    asyncio.run(first(asked.seconds))
+                    asyncio.run(first(arguments.seconds))
                 case "long":
-                    asyncio.run(long(url, process, asked.hours))
+                    asyncio.run(long(url, process, arguments.hours))
                 case "fuzz":
                     asyncio.run(fuzz(url, process))
                 case "same":
-                    same(url, asked.manifest)
+                    same(url, arguments.manifest)
                 case "opus":
-                    opus_errors(url, asked.manifest, asked.save)
+                    opus_errors(url, arguments.manifest, arguments.save)
                 case "memory":
                     asyncio.run(memory(url, process))
 

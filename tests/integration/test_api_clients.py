@@ -1,4 +1,4 @@
-"""Programs written for the cloud service, unmodified, against the door with real speech."""
+"""Clients written for the cloud service, unmodified, with real models and real speech."""
 
 from __future__ import annotations
 
@@ -63,8 +63,7 @@ def cloud(api_server: ApiServer) -> gradium.client.GradiumClient:
 
 
 def transcribed(models: Models, path: Path) -> str:
-    """What `edged transcribe --text-from words` makes of the file: all of it is there, so it is
-    read in larger pieces."""
+    """The text that `edged transcribe --text-from words` gives: a file is read in larger chunks."""
     session, source = Session(models, replace(Options(), turns=False)), open_audio(str(path))
     events = [event for frame in source.frames() for event in session.push(frame, backlog=True)]
     events += session.end()
@@ -74,10 +73,9 @@ def transcribed(models: Models, path: Path) -> str:
 # -- the vendor's SDK
 
 
-def test_the_sdks_stt_hears_every_clip_as_transcribe_does(
+def test_the_sdks_stt_gives_the_text_of_transcribe_for_every_clip(
     cloud: Any, models: Models, tmp_path: Path
 ) -> None:
-    """The bar: the same file gives the identical text."""
     for sample in CLIPS:
         data = as_wav(sample.path)
         path = tmp_path / "clip.wav"
@@ -89,14 +87,14 @@ def test_the_sdks_stt_hears_every_clip_as_transcribe_does(
         assert starts == sorted(starts)
 
 
-def test_the_sdks_stt_takes_arrays_and_json_config(cloud: Any) -> None:
+def test_the_sdks_stt_accepts_arrays_and_json_config(cloud: Any) -> None:
     sample = CLIPS[0]
     setup = {"input_format": "pcm", "json_config": {"delay_in_frames": 16, "language": "en"}}
     result = asyncio.run(cloud.stt(setup, pcm(sample.path), sample_rate=24_000))
     assert wer.errors(sample.text, result.text).rate < 0.2
 
 
-def test_the_sdks_stt_stream_gives_words_one_by_one(cloud: Any) -> None:
+def test_the_sdks_stt_stream_yields_single_words(cloud: Any) -> None:
     sample = CLIPS[1]
 
     async def audio() -> AsyncIterator[np.ndarray]:
@@ -144,7 +142,7 @@ def test_the_sdks_stt_realtime_flushes_and_ends(cloud: Any) -> None:
     assert all(len(m["vad"]) == 3 for m in steps)
 
 
-def test_the_sdk_raises_what_is_wrong(cloud: Any) -> None:
+def test_the_sdk_raises_the_error_message(cloud: Any) -> None:
     with pytest.raises(Exception, match=r"input_format must be one of .*1008"):
         asyncio.run(cloud.stt({"input_format": "mp3"}, b"abc"))
 
@@ -166,14 +164,14 @@ def test_the_sdks_command_line_transcribes(api_server: ApiServer, tmp_path: Path
 
 
 def readme_examples(api_server: ApiServer) -> list[str]:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    section = text.partition("## Programs written for Gradium")[2].partition("\n## ")[0]
+    text = (ROOT / "edged" / "server" / "README.md").read_text(encoding="utf-8")
+    section = text.partition("## Gradium's API")[2].partition("\n## ")[0]
     found = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
     assert all("http://127.0.0.1:8765" in example for example in found)
     return [example.replace("http://127.0.0.1:8765", api_server.url) for example in found]
 
 
-def test_the_readmes_examples_hear_what_is_said(
+def test_the_readmes_examples_transcribe(
     api_server: ApiServer,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -199,8 +197,8 @@ def test_the_readmes_examples_hear_what_is_said(
 
 
 @needs_clients
-def test_livekits_plug_in_hears_speech_and_its_end(api_server: ApiServer, tmp_path: Path) -> None:
-    """It does not wait for ready, never flushes, and takes a turn's end from vad[2]."""
+def test_livekits_plug_in_detects_speech_and_its_end(api_server: ApiServer, tmp_path: Path) -> None:
+    """It does not wait for ready, never flushes, and detects the end of a turn by vad[2]."""
     heard = _run("livekit_stt.py", api_server, tmp_path)
     kinds = [kind for kind, _ in heard]
     assert kinds[0] == "start_of_speech"
@@ -232,12 +230,12 @@ def test_requests_uploads_a_file_as_the_vendors_guide_does(
         timeout=60,
     ) as answer:
         answer.raise_for_status()
-        told = [json.loads(line) for line in answer.iter_lines() if line]
-    words = " ".join(m["text"] for m in told if m["type"] == "text")
+        messages = [json.loads(line) for line in answer.iter_lines() if line]
+    words = " ".join(m["text"] for m in messages if m["type"] == "text")
     assert words == transcribed(models, clip.path)
 
 
-def test_a_far_too_quiet_upload_is_heard_as_transcribe_hears_it(
+def test_a_far_too_quiet_upload_gives_the_text_of_transcribe(
     api_server: ApiServer, models: Models, tmp_path: Path
 ) -> None:
     samples_16k, rate = soundfile.read(CLIPS[0].path, dtype="float32")
@@ -245,13 +243,13 @@ def test_a_far_too_quiet_upload_is_heard_as_transcribe_hears_it(
     soundfile.write(path, samples_16k * (0.004 / np.abs(samples_16k).max()), rate, "PCM_24")
     url = f"{api_server.url}/api/post/speech/asr"
     answer = requests.post(url, data=path.read_bytes(), timeout=60)
-    told = [json.loads(line) for line in answer.text.splitlines()]
-    words = " ".join(m["text"] for m in told if m["type"] == "text")
+    messages = [json.loads(line) for line in answer.text.splitlines()]
+    words = " ".join(m["text"] for m in messages if m["type"] == "text")
     assert words == transcribed(models, path)
     assert wer.errors(CLIPS[0].text, words).rate < 0.3
 
 
-def test_websockets_alone_hears_turns_if_it_asks(api_server: ApiServer) -> None:
+def test_a_websockets_client_gets_turns_if_it_asks_for_them(api_server: ApiServer) -> None:
     clip = CLIPS[0]
     with client(api_server) as c:
         c.setup(input_format="wav", json_config='{"turns": true}')
@@ -268,8 +266,8 @@ def test_websockets_alone_hears_turns_if_it_asks(api_server: ApiServer) -> None:
 # -- formats, by their words
 
 
-def test_opus_at_24_kbit_is_heard_as_well_but_for_a_word_in_64(cloud: Any, tmp_path: Path) -> None:
-    """The aim is a point of word errors; `make door-bench` measures that over a longer list. These
+def test_opus_at_24_kbit_costs_at_most_one_word_in_64(cloud: Any, tmp_path: Path) -> None:
+    """The goal is one point of word errors; `make api-bench` measures it on more clips. These
     clips have 64 words. Heard once, four of them were wrong in one form and two in the other, so
     each is begun at ten moments; six of 640 are a point already, so one in 64 is allowed.
     """

@@ -82,7 +82,7 @@ def lines(answer: requests.Response) -> list[dict]:
 # -- upload
 
 
-def test_a_whole_file_goes_in_and_its_words_come_out_as_lines(api_server: ApiServer) -> None:
+def test_an_upload_returns_its_words_as_lines(api_server: ApiServer) -> None:
     answer = post(api_server, as_wav(SPEECH))
     assert answer.status_code == 200
     assert answer.headers["Content-Type"] == "application/x-ndjson"
@@ -91,7 +91,7 @@ def test_a_whole_file_goes_in_and_its_words_come_out_as_lines(api_server: ApiSer
     assert [m["text"] for m in heard if m["type"] == "text"] == [f"w{n}" for n in range(57)]
 
 
-def test_the_format_of_an_upload_comes_from_its_type_or_the_query(api_server: ApiServer) -> None:
+def test_the_format_of_an_upload_is_its_content_type_or_in_the_query(api_server: ApiServer) -> None:
     for given in (
         {"headers": {"Content-Type": "audio/pcm"}},
         {"params": {"input_format": "pcm"}},
@@ -123,7 +123,7 @@ def test_a_fault_of_the_client_before_the_first_line_is_a_4xx_in_plain_text(
     until(lambda: api_server.streams.count == 0, "its stream is free")
 
 
-def test_what_fails_in_the_middle_is_an_error_line(
+def test_an_error_after_the_first_line_is_a_line(
     api_server: ApiServer, monkeypatch: object
 ) -> None:
     monkeypatch.setattr(ScriptedSession, "fail_at", 2)  # type: ignore[attr-defined]
@@ -154,7 +154,7 @@ def test_an_upload_that_stalls_or_breaks_off_frees_its_stream(
 # -- the state of things
 
 
-def test_health_says_ok_or_what_is_wrong_and_needs_no_key(many: None) -> None:
+def test_health_is_ok_or_lists_the_problems_and_needs_no_key(many: None) -> None:
     problems: list[str] = []
     with open_api_server(scripted_sessions(), api_key=KEY, problems=lambda: problems) as api_server:
         answer = requests.get(f"{api_server.url}/healthz", timeout=10)
@@ -167,7 +167,7 @@ def test_health_says_ok_or_what_is_wrong_and_needs_no_key(many: None) -> None:
 def test_metrics_are_prometheus_text_with_counters_histogram_and_the_daemons_health(
     many: None,
 ) -> None:
-    """Checked by the library's own parser: what promtool would find is found here."""
+    """Parsed by the library's own parser, which finds what promtool would."""
     health = {
         "lag_s": 0.16,
         "xruns": 3,
@@ -212,7 +212,7 @@ def test_metrics_are_prometheus_text_with_counters_histogram_and_the_daemons_hea
     assert not any("level" in name or name == "edged_rejected" for name, *_ in found)
 
 
-def test_a_step_that_never_ends_is_a_problem_of_the_box(
+def test_a_step_that_never_ends_is_a_health_problem(
     api_server: ApiServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stream_pool, "STUCK_S", 0.2)
@@ -229,7 +229,7 @@ def test_a_step_that_never_ends_is_a_problem_of_the_box(
     until(lambda: healthz(api_server).ok, "no problem any more")
 
 
-def test_the_microphones_events_can_be_followed_and_nothing_can_be_said(
+def test_the_microphones_events_can_be_received_and_nothing_can_be_sent(
     api_server: ApiServer,
 ) -> None:
     with client(api_server, "/api/events") as a, client(api_server, "/api/events") as b:
@@ -244,7 +244,7 @@ def test_the_microphones_events_can_be_followed_and_nothing_can_be_said(
         assert b.receive()["text"] == "again"
 
 
-def test_a_follower_that_does_not_keep_up_is_sent_away_and_not_given_gaps(
+def test_a_subscriber_that_reads_too_slowly_is_disconnected_without_a_gap(
     api_server: ApiServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(websocket_writer, "MAX_UNSENT", 100_000)
@@ -253,23 +253,23 @@ def test_a_follower_that_does_not_keep_up_is_sent_away_and_not_given_gaps(
         until(lambda: api_server.subscribers, "it has subscribed")
         for number in range(200):
             api_server.publish_events([Text(f"{number} " + "x" * 100_000, 0.0)])
-        until(lambda: not api_server.subscribers, "it was sent away")
+        until(lambda: not api_server.subscribers, "it was disconnected")
         heard = slow.receive_all()
     numbers = [int(m["text"].split()[0]) for m in heard if m["type"] == "text"]
     assert numbers == list(range(len(numbers)))
     assert heard[-1]["message"] == "this client reads too slowly"
 
 
-def test_without_a_microphone_there_is_nothing_to_follow() -> None:
+def test_without_a_microphone_there_are_no_events() -> None:
     with open_api_server(scripted_sessions()) as api_server, pytest.raises(InvalidStatus) as caught:
         connect(socket_url(api_server, "/api/events"))
     assert caught.value.response.status_code == 404
 
 
-def test_closing_the_api_server_tells_who_uploads(
+def test_stopping_the_server_ends_uploads_with_an_error(
     many: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nobody was told, and the door waited for the rest of the file until its time was over."""
+    """Nothing was sent, and the server waited for the rest of the file until its time was over."""
     begun = threading.Event()
     push = ScriptedSession.push
 
@@ -294,8 +294,8 @@ def test_closing_the_api_server_tells_who_uploads(
     assert "edged is stopping" in answers[0].splitlines()[-1]
 
 
-def test_an_upload_is_a_file_however_slowly_it_comes(api_server: ApiServer) -> None:
-    """Its first second was taken for live speech if the network paused behind it."""
+def test_an_upload_is_a_file_however_slowly_it_arrives(api_server: ApiServer) -> None:
+    """Its first second counted as live speech if the network paused after it."""
 
     def slowly() -> Iterator[bytes]:
         for _ in range(3):
@@ -304,13 +304,13 @@ def test_an_upload_is_a_file_however_slowly_it_comes(api_server: ApiServer) -> N
 
     post(api_server, slowly(), params={"input_format": "pcm"})
     assert api_server.metrics.step_seconds._sum.get() > 0
-    assert api_server.metrics.answer_seconds._sum.get() == 0  # nobody waited for a live answer
+    assert api_server.metrics.answer_seconds._sum.get() == 0  # there was no live answer
 
 
 # -- who may come in
 
 
-def test_with_a_key_nobody_comes_in_without_it(many: None) -> None:
+def test_every_path_requires_the_key(many: None) -> None:
     with open_api_server(scripted_sessions(), api_key=KEY, microphone=True) as api_server:
         for headers in ({}, {"x-api-key": "wrong"}):
             with client(api_server, additional_headers=headers) as c:
@@ -380,7 +380,7 @@ def test_too_many_new_sessions_are_refused_for_a_while(monkeypatch: pytest.Monke
             assert "too many new sessions" in c.receive_all()[0]["message"]
 
 
-def test_the_api_server_speaks_tls_with_a_certificate(many: None) -> None:
+def test_with_a_certificate_the_server_speaks_tls(many: None) -> None:
     import ssl
 
     from tests.support.mosquitto import certificates
@@ -399,7 +399,7 @@ def test_the_api_server_speaks_tls_with_a_certificate(many: None) -> None:
 # -- abuse
 
 
-def test_a_hundred_megabytes_in_one_message_close_that_socket_and_no_memory_is_kept(
+def test_a_message_of_100_mb_closes_its_socket_and_leaves_no_memory(
     api_server: ApiServer,
 ) -> None:
     process = psutil.Process()
@@ -412,13 +412,13 @@ def test_a_hundred_megabytes_in_one_message_close_that_socket_and_no_memory_is_k
         with contextlib.suppress(ConnectionClosed):
             c.socket.send(huge)
         c.receive_all()
-        assert c.close_code in (1009, 1006)  # too big; or cut before it could be said
+        assert c.close_code in (1009, 1006)  # too big, or dropped before that could be sent
         assert process.memory_info().rss - before - after_huge < 300e6  # the client's own copy
         good.audio(silence(1))
         good.receive_until("step")
 
 
-def test_slow_loris_are_cut_and_others_served(
+def test_slow_requests_are_dropped_and_others_served(
     api_server: ApiServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(listener, "REQUEST_S", 1.0)
@@ -525,7 +525,7 @@ def test_a_socket_without_setup_and_an_idle_one_are_closed(
         assert idle.close_code == 1008
 
 
-def test_a_half_open_socket_is_found_by_ping_and_its_stream_freed(
+def test_a_half_open_socket_is_detected_by_ping_and_its_stream_freed(
     api_server: ApiServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(websocket_reader, "HEARTBEAT_S", 0.4)
@@ -540,9 +540,9 @@ def test_a_half_open_socket_is_found_by_ping_and_its_stream_freed(
         until(lambda: api_server.streams.count == 0, "its stream is free", 20)
 
 
-def test_hostile_messages_over_real_sockets_leave_others_unharmed(api_server: ApiServer) -> None:
-    """1500 here, on as many connections as they cost; 50 000 with `make door-bench`, and through
-    the parser in test_door_messages.py."""
+def test_hostile_messages_do_not_affect_other_sockets(api_server: ApiServer) -> None:
+    """1500 messages here; 50 000 with `make api-bench`, and in test_gradium_messages.py without
+    sockets."""
     rng = random.Random(7)
     with client(api_server) as good:
         good.setup()
@@ -568,7 +568,9 @@ def test_hostile_messages_over_real_sockets_leave_others_unharmed(api_server: Ap
 
 
 @pytest.mark.parametrize("noise", [b"\0" * 5000, b"GET / HTTP/9.9\r\n\r\n", b"\x16\x03\x01" * 100])
-def test_what_is_not_http_is_answered_or_cut(api_server: ApiServer, noise: bytes) -> None:
+def test_bytes_that_are_not_http_are_answered_or_dropped(
+    api_server: ApiServer, noise: bytes
+) -> None:
     with _raw(api_server, noise) as sock, contextlib.suppress(ConnectionError):
         sock.shutdown(socket.SHUT_WR)
         _all(sock)
@@ -578,7 +580,7 @@ def test_what_is_not_http_is_answered_or_cut(api_server: ApiServer, noise: bytes
 # -- the port
 
 
-def test_a_port_that_is_taken_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_port_in_use_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(api_server_module, "RETRY_S", (0.1,))
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -598,7 +600,7 @@ def test_a_port_that_is_taken_is_tried_again(monkeypatch: pytest.MonkeyPatch) ->
     assert not late.is_alive
 
 
-def test_an_api_server_that_never_opened_can_be_closed() -> None:
+def test_a_server_that_never_opened_can_be_stopped() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()

@@ -1,4 +1,4 @@
-"""What one client can cost: memory, streams and patience, with real sockets."""
+"""Bounds on what one client can use: memory, streams and time, with real sockets."""
 
 from __future__ import annotations
 
@@ -93,14 +93,14 @@ def all_free(api_server: ApiServer) -> None:
     until(lambda: api_server.streams.count == 0, "all streams are free")
 
 
-# -- patience
+# -- time
 
 
-def test_pings_do_not_keep_a_socket_that_says_nothing(
+def test_pings_do_not_keep_an_idle_socket_open(
     api_server: ApiServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each ping began the wait anew, and `websockets` sends one every 20 s: no such client was
-    ever idle, and its stream was taken for ever."""
+    """Each ping restarted the wait, and `websockets` sends one every 20 s: such a client was never
+    idle, and kept its stream for ever."""
     monkeypatch.setattr(socket_module, "SETUP_S", 0.5)
     monkeypatch.setattr(socket_module, "IDLE_S", 0.5)
     with (
@@ -113,11 +113,11 @@ def test_pings_do_not_keep_a_socket_that_says_nothing(
     all_free(api_server)
 
 
-def test_who_has_said_all_may_wait_longer_than_who_says_nothing(
+def test_a_client_that_waits_for_answers_is_not_idle(
     api_server: ApiServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The microphone comes first: audio may wait long, and that is no fault of its sender. Where
-    its patience ended in the instant of its last event, an error came behind `end_of_stream`."""
+    """Audio may wait long for the microphone, which goes first. If the timeout was over at the same
+    moment as the last event, an error followed `end_of_stream`."""
     monkeypatch.setattr(socket_module, "IDLE_S", 0.2)
     free = threading.Event()
     push = ScriptedSession.push
@@ -136,11 +136,11 @@ def test_who_has_said_all_may_wait_longer_than_who_says_nothing(
         assert c.receive_all()[-1]["type"] == "end_of_stream"
 
 
-def test_who_waits_for_the_end_to_be_worked_out_is_not_idle(
+def test_a_client_that_waits_for_the_last_turn_is_not_idle(
     api_server: ApiServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What was in the works counted as done: a client whose patience ended just then, while the
-    last turn was heard again, was told that it had said nothing."""
+    """Work in progress counted as done: if the timeout was over while the last turn was decoded
+    again, the client got the error that nothing was received."""
     monkeypatch.setattr(socket_module, "IDLE_S", 0.2)
     end = ScriptedSession.end
 
@@ -156,10 +156,10 @@ def test_who_waits_for_the_end_to_be_worked_out_is_not_idle(
         assert c.receive_all()[-1]["type"] == "end_of_stream"
 
 
-def test_a_client_that_is_held_back_is_not_taken_for_dead(
+def test_a_client_that_is_held_back_is_not_dropped(
     api_server: ApiServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """aiohttp's heartbeat did: the pong waits behind audio that nobody reads yet."""
+    """aiohttp's heartbeat dropped it: the pong waits behind audio that is not read yet."""
     monkeypatch.setattr(websocket_reader, "HEARTBEAT_S", 0.2)
     push = ScriptedSession.push
 
@@ -178,12 +178,12 @@ def test_a_client_that_is_held_back_is_not_taken_for_dead(
     assert c.types()["step"] == 600
 
 
-def test_a_half_open_follower_is_found_by_ping(
+def test_a_half_open_subscriber_is_detected_by_ping(
     api_server: ApiServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(websocket_reader, "HEARTBEAT_S", 0.3)
     with raw_websocket(api_server, b"/api/events"):  # and never a pong
-        until(lambda: api_server.subscribers, "it follows")
+        until(lambda: api_server.subscribers, "it has subscribed")
         until(lambda: not api_server.subscribers, "it is gone")
 
 
@@ -195,7 +195,7 @@ def test_a_half_closed_socket_frees_its_stream(api_server: ApiServer) -> None:
         all_free(api_server)
 
 
-def test_a_mute_whose_body_never_comes_is_answered(
+def test_a_mute_without_its_body_is_answered(
     api_server: ApiServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(routes, "BODY_S", 0.3)
@@ -210,8 +210,8 @@ def test_a_mute_whose_body_never_comes_is_answered(
 def test_errors_for_a_client_that_does_not_read_are_bounded(
     api_server: ApiServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A request that goes on kept the socket open, and each wrong message of another was answered
-    with an error that nobody took: without end."""
+    """One request kept the socket open, and each wrong message of another one was answered with an
+    error that was never read, without end."""
     monkeypatch.setattr(websocket_writer, "MAX_UNSENT", 1 << 16)
     monkeypatch.setattr(websocket_writer, "SEND_S", 3.0)
     with raw_websocket(api_server, receive_bytes=4096) as sock:
@@ -224,14 +224,14 @@ def test_errors_for_a_client_that_does_not_read_are_bounded(
             for _ in range(1000):
                 sock.sendall(wrong * 100)
         assert connection.writer.unsent < 2 * websocket_writer.MAX_UNSENT
-        all_free(api_server)  # nobody waits for ever for who neither reads nor writes
+        all_free(api_server)  # a client that neither reads nor writes is dropped
 
 
 @pytest.mark.parametrize("kind", ["flush", "end_of_stream"])
-def test_small_messages_behind_one_another_are_bounded(
+def test_small_messages_in_a_row_are_bounded(
     api_server: ApiServer, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While a step takes long: nothing but audio was counted, and the end not even then."""
+    """While a step took long, only audio was counted, and the end not at all."""
     monkeypatch.setattr("edged.server.stream.MAX_WAITING", 1 << 16)
     free = threading.Event()
     monkeypatch.setattr(ScriptedSession, "push", lambda *_: free.wait(20) and [])
@@ -266,10 +266,10 @@ def test_flushes_for_a_client_that_does_not_read_are_bounded(
         all_free(api_server)
 
 
-def test_an_upload_whose_answer_nobody_reads_frees_its_stream(
+def test_an_upload_whose_answer_is_not_read_frees_its_stream(
     api_server: ApiServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It waited for ever, and with it one of the box's few streams."""
+    """It waited for ever, and kept its stream."""
     monkeypatch.setattr(gradium_upload, "SEND_S", 0.5)
     monkeypatch.setattr(ScriptedSession, "word", "w" * 100_000)
     body = silence(200)
@@ -280,7 +280,7 @@ def test_an_upload_whose_answer_nobody_reads_frees_its_stream(
         all_free(api_server)
 
 
-def test_lines_that_wait_hold_an_upload_back_and_none_is_lost(
+def test_waiting_lines_hold_an_upload_back_and_none_is_lost(
     api_server: ApiServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gradium_upload, "MAX_LINES", 10)
@@ -304,7 +304,7 @@ def test_more_sockets_than_streams_are_bounded(
             assert error["code"] == 1011
 
 
-def test_a_message_that_is_too_large_is_told_so(api_server: ApiServer) -> None:
+def test_a_message_that_is_too_large_gets_an_error(api_server: ApiServer) -> None:
     with client(api_server) as c:
         c.setup()
         c.receive()
@@ -314,13 +314,11 @@ def test_a_message_that_is_too_large_is_told_so(api_server: ApiServer) -> None:
         assert c.close_code == 1009
 
 
-def test_sixty_sockets_that_each_begin_a_large_message_cost_what_the_limits_say(
+def test_sixty_large_messages_at_once_take_bounded_memory(
     api_server: ApiServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Those beyond the streams' number are refused before they can send anything."""
-    monkeypatch.setattr(
-        gradium_api, "MAX_REFUSED", 60
-    )  # more than ever get a socket only to be refused
+    """Sockets beyond the limit are refused before they can send anything."""
+    monkeypatch.setattr(gradium_api, "MAX_REFUSED", 60)  # all of them
     process, before = psutil.Process(), psutil.Process().memory_info().rss
     part = bytes([0x01, 0xFF]) + struct.pack(">Q", websocket_reader.MAX_MESSAGE - 1) + bytes(4)
     part += b"x" * (websocket_reader.MAX_MESSAGE - 1000)
@@ -353,7 +351,7 @@ def test_sixty_sockets_that_each_begin_a_large_message_cost_what_the_limits_say(
         (frame(b"{}"), b"type must be setup"),
     ],
 )
-def test_a_frame_that_breaks_the_protocol_is_told_why_and_closed(
+def test_an_invalid_frame_gets_an_error_and_closes_the_socket(
     api_server: ApiServer, data: bytes, words: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(websocket_reader, "CLOSE_S", 0.2)
@@ -374,9 +372,9 @@ def test_a_message_in_many_fragments_is_one_message(api_server: ApiServer) -> No
             received += sock.recv(4096)
 
 
-def test_a_client_that_waits_for_a_free_stream_is_read_meanwhile(api_server: ApiServer) -> None:
+def test_a_client_is_read_while_it_waits_for_a_free_stream(api_server: ApiServer) -> None:
     """The socket was not read until there was a stream: another request on it had to wait for up
-    to a minute, and a client that gave up took its place in the queue with it."""
+    to a minute, and a client that had gone was still waiting."""
     with client(api_server) as a, client(api_server) as b:
         a.setup(client_req_id="first", close_ws_on_eos=False)
         b.setup()
@@ -401,7 +399,7 @@ def test_a_client_that_waits_for_a_free_stream_is_read_meanwhile(api_server: Api
     all_free(api_server)
 
 
-def test_what_waits_for_a_free_stream_is_bounded_and_its_time_too(
+def test_waiting_for_a_free_stream_is_bounded_in_size_and_time(
     api_server: ApiServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(socket_module, "MAX_EARLY", 10_000)
@@ -418,7 +416,7 @@ def test_what_waits_for_a_free_stream_is_bounded_and_its_time_too(
         assert error["code"] == c.close_code == 1011
 
 
-def test_random_bytes_for_frames_harm_nobody_else(api_server: ApiServer) -> None:
+def test_random_frames_do_not_affect_others(api_server: ApiServer) -> None:
     rng = random.Random(3)
     whole = frame(SETUP) + frame(b'{"type":"audio","audio":"AAAA"}') + frame(b"", opcode=9)
     with client(api_server) as good:
@@ -439,7 +437,7 @@ def test_random_bytes_for_frames_harm_nobody_else(api_server: ApiServer) -> None
     all_free(api_server)
 
 
-def test_a_flood_of_pings_whose_pongs_nobody_reads_is_cut(
+def test_a_flood_of_pings_whose_pongs_are_not_read_is_dropped(
     api_server: ApiServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(websocket_reader, "PONG_S", 0.5)
@@ -448,14 +446,14 @@ def test_a_flood_of_pings_whose_pongs_nobody_reads_is_cut(
         with contextlib.suppress(ConnectionError, BrokenPipeError):
             for _ in range(100_000):
                 sock.sendall(frame(b"x" * 125, opcode=9) * 100)
-            raise AssertionError("it was never cut")
+            raise AssertionError("it was never dropped")
         good.setup()
         assert good.receive()["type"] == "ready"
 
 
 @pytest.fixture
 def steps(monkeypatch: pytest.MonkeyPatch) -> threading.Semaphore:
-    """A recogniser that does a step when one is released."""
+    """A recogniser that does one step for each release."""
     allowed = threading.Semaphore(0)
     push = ScriptedSession.push
 
@@ -467,11 +465,11 @@ def steps(monkeypatch: pytest.MonkeyPatch) -> threading.Semaphore:
     return allowed
 
 
-def test_little_is_on_its_way_to_a_recogniser_that_is_slow(
+def test_little_audio_is_buffered_for_a_slow_recogniser(
     api_server: ApiServer, steps: threading.Semaphore
 ) -> None:
     """A client's pings wait behind its audio, and the `websockets` library gives up after 20 s:
-    with 107 s of audio under way a board that hears at twice real time lost it."""
+    with 107 s of audio in buffers, a device that processes twice real time lost the client."""
     with raw_websocket(api_server) as sock:
         sock.sendall(frame(SETUP))
         message = frame(b'{"type":"audio","audio":"%s"}' % (b"A" * 5120))
@@ -481,14 +479,14 @@ def test_little_is_on_its_way_to_a_recogniser_that_is_slow(
             while sent < 8 << 20:
                 sent += sock.send(message)
         steps.release(1000)
-    assert sent / 5120 * 0.08 < 10 + 30  # s: what may wait, and what is on its way
+    assert sent / 5120 * 0.08 < 10 + 30  # s: what may wait, and what is in buffers
 
 
-def test_pings_behind_audio_are_answered_as_soon_as_some_of_it_was_heard(
+def test_pings_behind_audio_are_answered_as_soon_as_some_of_it_is_processed(
     api_server: ApiServer, steps: threading.Semaphore
 ) -> None:
-    """Half of all that waits had to be heard before anything more was read."""
-    with client(api_server, max_queue=None) as c:  # a pong stands behind words that wait
+    """Half of the waiting audio had to be processed before more was read."""
+    with client(api_server, max_queue=None) as c:  # a pong comes after words that wait
         c.setup()
         for _ in range(132):  # 10.5 s: more than may wait
             c.audio(silence(1))

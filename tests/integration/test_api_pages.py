@@ -1,4 +1,4 @@
-"""Pages of other origins, in a real browser: what a listed one may do, and no other."""
+"""Pages of other origins in a real browser: what a listed page may do, and others may not."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ document.body.append(frame);
 
 @contextlib.contextmanager
 def site(folder: Path) -> Iterator[str]:
-    """A web server with an empty page -> its origin."""
+    """Serves an empty page, and yields its origin."""
     (folder / "index.html").write_text("<!doctype html><title>a page</title>")
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(folder))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
@@ -42,10 +42,10 @@ def site(folder: Path) -> Iterator[str]:
             server.shutdown()
 
 
-def test_a_listed_page_may_upload_and_read_the_answer_and_no_other_may(
+def test_only_a_listed_page_may_upload_and_read_the_answer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its origin was let in, but the browser kept it from asking: nobody answered its preflight."""
+    """Its origin was accepted, but its preflight request was not answered."""
     with site(tmp_path) as listed, site(tmp_path) as other, Chromium() as browser:
         origins = Origins(frozenset({listed}))
         with open_api_server(scripted_sessions(), api_key="right", origins=origins) as api_server:
@@ -59,11 +59,11 @@ def test_a_listed_page_may_upload_and_read_the_answer_and_no_other_may(
             assert "Failed to fetch" in page.js("window.answer")
 
 
-def test_no_other_page_shows_the_captions_in_a_frame(
+def test_no_other_page_can_show_the_captions_in_a_frame(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Any page could, with something of its own laid over the button: a click on that muted the
-    box, for it came from the captions page itself."""
+    """Any page could, and cover the button with something else: a click on that muted the device,
+    because the request came from the captions page itself."""
     with (
         site(tmp_path) as other,
         Chromium() as browser,

@@ -31,14 +31,14 @@ def upload(url: str, **headers: str) -> requests.Response:
 
 def test_edged_serve_needs_neither_microphone_nor_broker_and_ends_on_sigterm() -> None:
     with serving() as served:
-        told = [json.loads(line) for line in upload(served.url).text.splitlines()]
-        words = " ".join(m["text"] for m in told if m["type"] == "text")
+        messages = [json.loads(line) for line in upload(served.url).text.splitlines()]
+        words = " ".join(m["text"] for m in messages if m["type"] == "text")
         assert wer.errors(CLIP.text, words).rate < 0.2
         served.process.send_signal(signal.SIGTERM)
         assert served.process.wait(10) == 0
 
 
-def test_the_key_of_edged_serve_is_asked_for_and_never_logged() -> None:
+def test_edged_serve_requires_its_key_and_never_logs_it() -> None:
     with serving("--log-level", "debug", api_key=KEY) as served:
         url = served.url
         assert upload(url).status_code == 401
@@ -75,7 +75,7 @@ def test_an_api_server_that_must_not_or_cannot_open_is_a_configuration_error(
     assert words in ran.stderr
 
 
-def test_a_port_that_is_taken_ends_edged_serve_with_a_sentence() -> None:
+def test_a_port_in_use_ends_edged_serve_with_an_error() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -92,11 +92,11 @@ def test_the_daemon_serves_the_api_server_beside_its_microphone(tmp_path: Path) 
     with Mosquitto(tmp_path / "broker") as broker:
         with Box(tmp_path, broker.port, listen=listen) as box:
             with connect(f"ws://{listen}/api/events", compression=None) as socket_:
-                follower = Client(socket_)
-                assert follower.receive()["model_name"] == "tiny-en"
-                steps = [follower.receive_until("step")["step_idx"]]
+                subscriber = Client(socket_)
+                assert subscriber.receive()["model_name"] == "tiny-en"
+                steps = [subscriber.receive_until("step")["step_idx"]]
                 assert upload(f"http://{listen}").status_code == 200
-                steps += [follower.receive_until("step")["step_idx"] for _ in range(20)]
+                steps += [subscriber.receive_until("step")["step_idx"] for _ in range(20)]
                 assert steps == list(range(steps[0], steps[0] + 21))  # none lost meanwhile
                 assert requests.get(f"http://{listen}/healthz", timeout=10).text == "ok\n"
                 metrics = requests.get(f"http://{listen}/metrics", timeout=10).text
@@ -105,10 +105,10 @@ def test_the_daemon_serves_the_api_server_beside_its_microphone(tmp_path: Path) 
                 assert "edged_microphone_open 1.0" in metrics
                 assert "edged_lag_seconds" in metrics
                 box.stop()
-                assert follower.receive_all()[-1]["type"] in ("error", "end_of_stream")
+                assert subscriber.receive_all()[-1]["type"] in ("error", "end_of_stream")
 
 
-def test_a_taken_port_does_not_keep_the_daemon_from_hearing(tmp_path: Path) -> None:
+def test_a_port_in_use_does_not_stop_the_microphone(tmp_path: Path) -> None:
     (tmp_path / "broker").mkdir()
     with (
         socket.socket() as taken,
@@ -120,5 +120,5 @@ def test_a_taken_port_does_not_keep_the_daemon_from_hearing(tmp_path: Path) -> N
         listen = f"127.0.0.1:{taken.getsockname()[1]}"
         with Box(tmp_path, broker.port, listen=listen) as box:
             until(lambda: "cannot be opened" in box.log(), "a warning")
-            until(lambda: ear.on("text"), "what the microphone hears")
+            until(lambda: ear.on("text"), "words of the microphone")
             box.stop()

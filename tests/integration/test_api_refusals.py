@@ -1,4 +1,4 @@
-"""What those cost who are refused, and how they are told."""
+"""Clients that are refused: what they can use, and what they are logged."""
 
 from __future__ import annotations
 
@@ -40,35 +40,35 @@ def api_server() -> Iterator[ApiServer]:
         yield opened
 
 
-def test_who_has_no_key_does_not_keep_out_who_has_it(
+def test_clients_without_the_key_do_not_keep_out_those_who_have_it(
     api_server: ApiServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They did: sockets that were refused for a wrong key counted as open, each for the 5 s that
-    its client had to close it, and 8 of 8 right ones heard "too many sockets are open"."""
+    """Sockets refused for a wrong key counted as open, each for the 5 s that its client had to
+    close it, and 8 of 8 clients with the key got "too many sockets are open"."""
     monkeypatch.setattr(http_context, "SPARE_SOCKETS", 1)  # 3 sockets with the 2 streams
     with contextlib.ExitStack() as stack:
         for _ in range(6):
-            intruder = stack.enter_context(stubborn(api_server))
+            refused = stack.enter_context(unclosed(api_server))
         for _ in range(2):
             good = stack.enter_context(client(api_server, additional_headers={"x-api-key": KEY}))
             good.setup()
             assert good.receive()["type"] == "ready"
-        assert b"the x-api-key is missing or wrong" in intruder.recv(4096)
+        assert b"the x-api-key is missing or wrong" in refused.recv(4096)
 
 
-def test_of_many_who_are_refused_most_do_not_even_get_a_socket(
+def test_most_refused_clients_get_an_http_error_instead_of_a_socket(
     api_server: ApiServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gradium_api, "MAX_REFUSED", 3)
     with contextlib.ExitStack() as stack:
         for _ in range(3):
-            stack.enter_context(stubborn(api_server))
+            stack.enter_context(unclosed(api_server))
         with pytest.raises(InvalidStatus) as caught, client(api_server):
             pass
     assert caught.value.response.status_code == 401
     assert caught.value.response.body == b"the x-api-key is missing or wrong\n"
     until(
-        lambda: api_server.gradium and not api_server.gradium.refused, "the stubborn ones are gone"
+        lambda: api_server.gradium and not api_server.gradium.refused, "the unclosed ones are gone"
     )
     with client(api_server) as later:  # there is room again
         assert later.receive_all()[-1]["code"] == 1008
@@ -85,11 +85,11 @@ def test_of_many_who_are_refused_most_do_not_even_get_a_socket(
         (b"", {}),
     ],
 )
-def test_what_is_not_a_wish_to_mute_is_told_what_would_be_one(
+def test_a_wrong_mute_request_gets_400_and_the_right_form(
     body: bytes, headers: dict[str, str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """An unknown charset, deep nesting and a body that is no gzip were "a bug in edged", each with
-    a traceback in the log."""
+    """Deep nesting and a body that is not gzip were "a bug in edged", each with a traceback in the
+    log."""
     with open_api_server(
         scripted_sessions(), microphone=True, set_mute=lambda _: None
     ) as api_server:
@@ -98,13 +98,13 @@ def test_what_is_not_a_wish_to_mute_is_told_what_would_be_one(
     assert not warnings_of(caplog)
 
 
-def test_an_api_server_without_a_key_is_nobodys_by_a_foreign_name(
+def test_a_server_without_a_key_refuses_foreign_host_names(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """A page whose name was made to lead here (DNS rebinding) read /metrics; and by a name that
-    the router gives, the captions page was loaded and then said "No connection" for ever, with
-    nothing in the log."""
-    sentence = (
+    """A page whose name resolved to the device (DNS rebinding) could read /metrics. Under a name
+    that the router gives, the captions page was loaded and then showed "No connection" for ever,
+    with nothing in the log."""
+    message = (
         "kitchen.fritz.box:8080 is not known as a name of this device: add "
         "http://kitchen.fritz.box:8080 to EDGED_LISTEN_ORIGINS, or use its IP address"
     )
@@ -114,12 +114,12 @@ def test_an_api_server_without_a_key_is_nobodys_by_a_foreign_name(
         for _ in range(2):
             for path in ("/metrics", "/kiosk/", "/"):
                 answer = requests.get(f"{api_server.url}{path}", headers=foreign, timeout=10)
-                assert (answer.status_code, answer.text) == (403, sentence + "\n")
+                assert (answer.status_code, answer.text) == (403, message + "\n")
         assert requests.get(f"{api_server.url}/healthz", headers=foreign, timeout=10).ok
         port = int(api_server.url.rpartition(":")[2])
         named = f"ws://kitchen.fritz.box:{port}/api/events"
         with connect(named, sock=socket.create_connection(("127.0.0.1", port))):
-            pass  # a program: a browser's WebSocket has an Origin
+            pass  # not a browser, whose WebSocket would have an Origin
         answer = requests.get(f"{api_server.url}/metrics", headers=page, timeout=10)
         assert answer.text.startswith(
             "the page http://kitchen.fritz.box:8080 may not connect: EDGED"
@@ -131,9 +131,9 @@ def test_an_api_server_without_a_key_is_nobodys_by_a_foreign_name(
             assert (
                 requests.get(f"{api_server.url}/", headers=headers, timeout=10).status_code == 403
             )
-    told = warnings_of(caplog)
-    assert told[0] == f"a request was refused: {sentence}"
-    assert len(told) == len(set(told)) == routes.MAX_LOGGED
+    logged = warnings_of(caplog)
+    assert logged[0] == f"a request was refused: {message}"
+    assert len(logged) == len(set(logged)) == routes.MAX_LOGGED
 
     listed = Origins(frozenset({"http://kitchen.fritz.box:8080"}))
     with open_api_server(scripted_sessions(), origins=listed) as api_server:
@@ -141,7 +141,7 @@ def test_an_api_server_without_a_key_is_nobodys_by_a_foreign_name(
             assert requests.get(f"{api_server.url}/metrics", headers=headers, timeout=10).ok
 
 
-def test_with_the_key_programs_call_the_api_server_as_they_like(api_server: ApiServer) -> None:
+def test_clients_with_the_key_may_use_any_host_name(api_server: ApiServer) -> None:
     foreign = {"Host": "box.example:8765"}
     right = {**foreign, "x-api-key": KEY}
     assert requests.get(f"{api_server.url}/metrics", headers=right, timeout=10).ok
@@ -150,8 +150,8 @@ def test_with_the_key_programs_call_the_api_server_as_they_like(api_server: ApiS
 
 
 @contextlib.contextmanager
-def stubborn(api_server: ApiServer) -> Iterator[socket.socket]:
-    """A socket without a key whose client does not close its half."""
+def unclosed(api_server: ApiServer) -> Iterator[socket.socket]:
+    """A socket without a key whose client never closes its half."""
     port = int(api_server.url.rpartition(":")[2])
     with socket.create_connection(("127.0.0.1", port), timeout=20) as sock:
         sock.sendall(HANDSHAKE)

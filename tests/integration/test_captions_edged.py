@@ -1,4 +1,4 @@
-"""The captions page against a running edged: its own door, real models, speech played to it."""
+"""The captions page with a running edged: its API server, real models, speech as microphone."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_the_page_comes_with_headers_that_keep_it_fresh_and_whole(tmp_path: Path
             except requests.ConnectionError:
                 return False
 
-        until(there, "the door is open", 30)
+        until(there, "the API server is open", 30)
         page = requests.get(f"{url}/kiosk", timeout=5)
         assert page.url == f"{url}/kiosk/"
         assert page.headers["Content-Type"] == "text/html; charset=utf-8"

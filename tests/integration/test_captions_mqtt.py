@@ -21,8 +21,8 @@ STATUS = "document.body.dataset.status"
 LIVE = "document.querySelector('#live').textContent"
 
 
-class Box:
-    """What publishes as the box would."""
+class FakeDevice:
+    """Publishes what the device would publish."""
 
     def __init__(self, broker: DeployedBroker) -> None:
         self.commands: list[str] = []
@@ -34,7 +34,7 @@ class Box:
         self.client.connect("127.0.0.1", broker.local_port)
         self.client.loop_start()
 
-    def say(self, name: str, value: Any, retain: bool = False) -> None:
+    def publish(self, name: str, value: Any, retain: bool = False) -> None:
         text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
         self.client.publish(f"edged/kitchen/{name}", text, 1, retain).wait_for_publish(10)
 
@@ -63,10 +63,10 @@ def browser() -> Iterator[Chromium]:
 
 
 @pytest.fixture
-def box(broker: DeployedBroker) -> Iterator[Box]:
-    made = Box(broker)
-    made.say("availability", "online", retain=True)
-    made.say("state/mute", "off", retain=True)
+def device(broker: DeployedBroker) -> Iterator[FakeDevice]:
+    made = FakeDevice(broker)
+    made.publish("availability", "online", retain=True)
+    made.publish("state/mute", "off", retain=True)
     yield made
     made.close()
 
@@ -85,7 +85,7 @@ def config(broker: DeployedBroker, **more: str) -> str:
 
 
 @pytest.fixture
-def page(browser: Chromium, broker: DeployedBroker, box: Box) -> Iterator[Page]:
+def page(browser: Chromium, broker: DeployedBroker, device: FakeDevice) -> Iterator[Page]:
     with FakeApiServer(config(broker)) as web:
         opened = browser.page(web.url)
         opened.wait(f"{STATUS} == 'listening'", 20)
@@ -93,23 +93,25 @@ def page(browser: Chromium, broker: DeployedBroker, box: Box) -> Iterator[Page]:
         opened.close()
 
 
-def test_captions_come_from_the_broker(page: Page, box: Box) -> None:
-    box.say("text", word("café", 0.0))
+def test_captions_come_from_the_broker(page: Page, device: FakeDevice) -> None:
+    device.publish("text", word("café", 0.0))
     page.wait(f"{LIVE} == 'café'")
-    box.say("turn", turn("Café, please. " + "x" * 20_000, 0.0, 1.0))
+    device.publish("turn", turn("Café, please. " + "x" * 20_000, 0.0, 1.0))
     page.wait("document.querySelector('#log p')?.textContent.length == 20014")
 
 
-def test_the_mute_button_asks_the_box_and_shows_what_the_box_says(page: Page, box: Box) -> None:
+def test_the_mute_button_sends_a_command_and_shows_the_devices_state(
+    page: Page, device: FakeDevice
+) -> None:
     assert page.text("#mute") == "Mute"
     page.js("document.querySelector('#mute').click()")
-    until(lambda: box.commands == ["on"], "the command")
-    assert page.js(STATUS) == "listening"  # until the box has done it
-    box.say("state/mute", "on", retain=True)
+    until(lambda: device.commands == ["on"], "the command")
+    assert page.js(STATUS) == "listening"  # until the device has done it
+    device.publish("state/mute", "on", retain=True)
     page.wait(f"{STATUS} == 'muted'")
     assert page.js("document.querySelector('#mute').getAttribute('aria-pressed')") == "true"
     page.js("document.querySelector('#mute').click()")
-    until(lambda: box.commands == ["on", "off"], "the command")
+    until(lambda: device.commands == ["on", "off"], "the command")
 
 
 def test_the_button_can_be_reached_and_pressed_by_keyboard_and_by_thumb(page: Page) -> None:
@@ -124,30 +126,32 @@ def test_the_button_can_be_reached_and_pressed_by_keyboard_and_by_thumb(page: Pa
     assert min(area) >= 44  # CSS pixels, WCAG 2.5.5
 
 
-def test_a_reload_shows_the_box_as_it_is_for_its_states_are_retained(page: Page, box: Box) -> None:
-    box.say("state/mic", {"ok": False, "state": "lost", "message": "no microphone"}, retain=True)
+def test_a_reload_shows_the_retained_states(page: Page, device: FakeDevice) -> None:
+    device.publish(
+        "state/mic", {"ok": False, "state": "lost", "message": "no microphone"}, retain=True
+    )
     page.reload()
     page.wait(f"{STATUS} == 'no-microphone'")
-    box.say("state/mic", {"ok": True, "state": "running", "message": ""}, retain=True)
-    box.say("availability", "offline", retain=True)
+    device.publish("state/mic", {"ok": True, "state": "running", "message": ""}, retain=True)
+    device.publish("availability", "offline", retain=True)
     page.wait(f"{STATUS} == 'offline'")
     assert page.js("document.querySelector('#mute').disabled")
 
 
 def test_the_page_outlives_a_restart_of_the_broker(
-    page: Page, box: Box, broker: DeployedBroker
+    page: Page, device: FakeDevice, broker: DeployedBroker
 ) -> None:
     broker.stop()
     page.wait(f"{STATUS} == 'unreachable'")
     broker.start()
     page.wait(f"{STATUS} == 'listening'", 30)
-    until(box.client.is_connected, "the box is back", 30)
-    box.say("text", word("again", 5.0))
+    until(device.client.is_connected, "the device is connected again", 30)
+    device.publish("text", word("again", 5.0))
     page.wait(f"{LIVE}.endsWith('again')")
 
 
-def test_wrong_credentials_are_said_on_the_page(
-    browser: Chromium, broker: DeployedBroker, box: Box
+def test_wrong_credentials_are_reported_on_the_page(
+    browser: Chromium, broker: DeployedBroker, device: FakeDevice
 ) -> None:
     with FakeApiServer(config(broker, password="wrong")) as web:
         page = browser.page(web.url)
@@ -161,10 +165,10 @@ def test_wrong_credentials_are_said_on_the_page(
 
 
 def test_a_link_cannot_send_the_password_to_another_broker(
-    browser: Chromium, broker: DeployedBroker, box: Box
+    browser: Chromium, broker: DeployedBroker, device: FakeDevice
 ) -> None:
-    """`?mqtt=` in the page's address named the broker, and user and password of config.js went
-    there with the first packet."""
+    """With `?mqtt=` in the page's address, user and password of config.js were sent to the broker
+    named there in the first packet."""
     with socket.create_server(("127.0.0.1", 0)) as thief, FakeApiServer(config(broker)) as web:
         thief.settimeout(0.5)
         page = browser.page(f"{web.url}?mqtt=ws://127.0.0.1:{thief.getsockname()[1]}")
@@ -173,22 +177,24 @@ def test_a_link_cannot_send_the_password_to_another_broker(
             thief.accept()
         assert (
             page.text("#status")
-            == "The broker of this page stands in config.js, not in its address"
+            == "The broker must be set in config.js, not in the address of this page"
         )
         page.close()
 
 
 def test_without_a_password_the_address_may_name_the_broker(
-    browser: Chromium, broker: DeployedBroker, box: Box
+    browser: Chromium, broker: DeployedBroker, device: FakeDevice
 ) -> None:
     with FakeApiServer(config(broker, mqtt="", password="")) as web:
         page = browser.page(f"{web.url}?mqtt=ws://127.0.0.1:{broker.ws_port}")
         page.wait("document.querySelector('#status').innerText.startsWith('The broker')", 20)
-        assert "config.js" not in page.text("#status")  # it was asked, and wants a password
+        assert "config.js" not in page.text(
+            "#status"
+        )  # it was connected to, and requires a password
         page.close()
 
 
-def test_a_page_without_a_device_says_what_is_missing(
+def test_a_page_without_a_device_reports_what_is_missing(
     browser: Chromium, broker: DeployedBroker
 ) -> None:
     with FakeApiServer(config(broker, device="")) as web:
@@ -197,7 +203,7 @@ def test_a_page_without_a_device_says_what_is_missing(
         page.close()
 
 
-def test_packets_are_put_together_however_they_were_cut(page: Page) -> None:
+def test_packets_are_reassembled_however_they_were_split(page: Page) -> None:
     """A WebSocket frame may hold half a packet, or three (MQTT 3.1.1, section 6)."""
     found = page.js("""(async () => {
       const { firstPacket } = await import('./mqtt.js');
@@ -211,4 +217,4 @@ def test_packets_are_put_together_however_they_were_cut(page: Page) -> None:
       found.push(firstPacket(new Uint8Array([0x30, 255, 255, 255, 127])));
       return found;
     })()""")
-    assert found == [None, None, None, None, None, [3, 300, 303], "broken", "broken"]
+    assert found == [None, None, None, None, None, [3, 300, 303], "malformed", "malformed"]

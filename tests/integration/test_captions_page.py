@@ -1,4 +1,4 @@
-"""The captions page in a real Chromium, followed through a door that says what a test wants."""
+"""The captions page in a real Chromium, with a server that sends what a test wants."""
 
 from __future__ import annotations
 
@@ -41,37 +41,39 @@ def page(browser: Chromium, api_server: FakeApiServer) -> Iterator[Page]:
     opened.close()
 
 
-def said(page: Page, *lines: str) -> None:
-    """Waits until the past turns are these."""
+def wait_for_lines(page: Page, *lines: str) -> None:
+    """Waits until these are the past turns."""
     wanted = json.dumps(json.dumps(lines, separators=(",", ":"), ensure_ascii=False))
     page.wait(f"JSON.stringify({PAST}) == {wanted}")
 
 
-def test_words_appear_as_they_come_and_the_turn_takes_their_place(page: Page, api_server) -> None:
+def test_words_appear_as_they_arrive_and_the_turn_replaces_them(
+    page: Page, api_server: FakeApiServer
+) -> None:
     api_server.publish(word("wreck", 1.0), word("a", 1.2), word("nice", 1.4))
     page.wait(f"{LIVE} == 'wreck a nice'")
     api_server.publish(turn("Recognise speech.", 1.05, 2.0), word("And", 4.0))
-    said(page, "Recognise speech.")
+    wait_for_lines(page, "Recognise speech.")
     page.wait(f"{LIVE} == 'And'")
 
 
-def test_words_whose_turn_never_comes_are_not_lost_and_not_mixed_with_the_next(
+def test_words_without_a_turn_are_kept_apart_from_the_next_turn(
     page: Page, api_server: FakeApiServer
 ) -> None:
     api_server.publish(word("first", 1.0), word("second", 9.0), turn("Second.", 9.0, 9.5))
-    said(page, "first", "Second.")
+    wait_for_lines(page, "first", "Second.")
     api_server.publish(word("late", 20.0), {"type": "end_of_stream"})
-    said(page, "first", "Second.", "late")
+    wait_for_lines(page, "first", "Second.", "late")
     api_server.publish(word("later", 30.0), word("anew", 0.5))
-    said(page, "first", "Second.", "late", "later")
+    wait_for_lines(page, "first", "Second.", "late", "later")
 
 
-def test_what_is_said_is_text_never_markup(page: Page, api_server: FakeApiServer) -> None:
+def test_text_is_never_interpreted_as_markup(page: Page, api_server: FakeApiServer) -> None:
     api_server.publish(turn("<img src=x onerror=alert(1)> & <b>bold</b>", 0, 1))
-    said(page, "<img src=x onerror=alert(1)> & <b>bold</b>")
+    wait_for_lines(page, "<img src=x onerror=alert(1)> & <b>bold</b>")
 
 
-def test_the_page_says_what_the_box_does(page: Page, api_server: FakeApiServer) -> None:
+def test_the_page_shows_the_status_of_the_device(page: Page, api_server: FakeApiServer) -> None:
     api_server.publish(state("speaking", "on"))
     page.wait(f"{STATUS} == 'speaking'")
     api_server.publish(state("speaking", "off"), turn("Yes.", 0, 1))
@@ -89,7 +91,7 @@ def test_the_page_says_what_the_box_does(page: Page, api_server: FakeApiServer) 
     assert "Muted" in page.text("#status")
 
 
-def test_without_states_speaking_is_told_by_the_words(
+def test_without_states_words_show_that_somebody_speaks(
     page: Page, api_server: FakeApiServer
 ) -> None:
     api_server.publish(word("hello", 0.0))
@@ -98,20 +100,20 @@ def test_without_states_speaking_is_told_by_the_words(
     page.wait(f"{STATUS} == 'heard'")
 
 
-def test_the_bar_fills_as_the_turn_comes_to_its_end(page: Page, api_server: FakeApiServer) -> None:
+def test_the_bar_fills_towards_the_end_of_the_turn(page: Page, api_server: FakeApiServer) -> None:
     width = "document.querySelector('#silence').getBoundingClientRect().width / innerWidth"
     api_server.publish(step(1, 0.4))
-    assert page.js(width) == 0  # nobody has said anything yet
+    assert page.js(width) == 0  # no word yet
     api_server.publish(word("hello", 0.0), step(2, 0.25))
     page.wait(f"Math.abs({width} - 0.5) < 0.01")
     api_server.publish(step(3, 0.9))
     page.wait(f"{width} == 1")
 
 
-def test_the_bar_is_empty_when_no_more_steps_will_come(
+def test_the_bar_is_empty_when_no_more_steps_will_follow(
     page: Page, api_server: FakeApiServer
 ) -> None:
-    """Muted in the middle of a turn, it stood where it was until somebody spoke again."""
+    """When the device was muted in the middle of a turn, the bar stayed as it was."""
     width = "document.querySelector('#silence').getBoundingClientRect().width"
     api_server.publish(word("hello", 0.0), step(1, 0.25))
     page.wait(f"{width} > 0")
@@ -119,17 +121,19 @@ def test_the_bar_is_empty_when_no_more_steps_will_come(
     page.wait(f"{width} == 0")
 
 
-def test_until_something_is_said_the_page_tells_what_it_is_for(page: Page, api_server) -> None:
+def test_the_page_explains_itself_until_something_is_wait_for_lines(
+    page: Page, api_server: FakeApiServer
+) -> None:
     assert page.text("#hint") == "What is said appears here"
     api_server.publish(word("hello", 0.0))
     page.wait("document.querySelector('#hint').offsetHeight == 0")
 
 
 @pytest.mark.parametrize(("width", "height"), [*SCREENS, (480, 800), (360, 640), (1080, 1920)])
-def test_nothing_leaves_the_screen_upright_or_lying(
+def test_nothing_overflows_in_portrait_or_landscape(
     browser: Chromium, api_server: FakeApiServer, width: int, height: int
 ) -> None:
-    """On an upright screen a long device name pushed the button out and cut every caption."""
+    """On a portrait screen a long device name pushed the button out and cut every caption."""
     page = browser.page(api_server.url, width, height)
     page.wait(f"{STATUS} == 'listening'", 20)
     api_server.publish(
@@ -145,10 +149,8 @@ def test_nothing_leaves_the_screen_upright_or_lying(
     assert header <= height / 4
 
 
-def test_words_on_the_screen_stay_where_they_are_as_more_come(
-    page: Page, api_server: FakeApiServer
-) -> None:
-    """Balanced lines are for what is finished: a reader loses the place when words jump."""
+def test_words_stay_where_they_are_as_more_arrive(page: Page, api_server: FakeApiServer) -> None:
+    """Balanced lines are for finished turns: a reader loses the place when words move."""
     sentence = "a few of the words that people say when they ask for the next train home"
     words = sentence.split()
     first = """(() => { const range = document.createRange();
@@ -203,22 +205,22 @@ def test_a_reload_shows_the_captions_at_once_and_the_state_with_the_first_messag
     api_server.publish(turn("Before.", 0, 1), word("half", 2.0), word("a", 2.2))
     page.wait(f"{LIVE} == 'half a'")
     page.reload()
-    said(page, "Before.")
+    wait_for_lines(page, "Before.")
     page.wait(f"{LIVE} == 'half a'")
     page.wait(f"{STATUS} == 'muted'")
 
 
-def test_the_page_waits_for_a_box_that_restarts_and_loads_without_it(
+def test_the_page_waits_for_a_device_that_restarts_and_loads_without_it(
     page: Page, api_server: FakeApiServer
 ) -> None:
     page.js("navigator.serviceWorker.ready.then(() => true)")
     page.wait("caches.open('edged-kiosk').then(c => c.keys()).then(k => k.length >= 10)")
     api_server.publish(turn("Kept.", 0, 1))
-    said(page, "Kept.")
+    wait_for_lines(page, "Kept.")
     api_server.close()
     page.wait(f"{STATUS} == 'unreachable'")
     page.reload()
-    said(page, "Kept.")
+    wait_for_lines(page, "Kept.")
     page.wait(f"{STATUS} == 'unreachable'")
     api_server.open()
     page.wait(f"{STATUS} == 'listening'", 20)
@@ -227,7 +229,9 @@ def test_the_page_waits_for_a_box_that_restarts_and_loads_without_it(
     page.complaints.clear()  # Chromium notes each refused connection
 
 
-def test_a_day_of_captions_takes_no_more_memory_than_an_hour(browser: Chromium, api_server) -> None:
+def test_a_day_of_captions_takes_no_more_memory_than_an_hour(
+    browser: Chromium, api_server: FakeApiServer
+) -> None:
     """24 h: 24 000 turns of 8 words, and a step with each word, through the page's own socket."""
     page = browser.page("about:blank")
     keep = """
@@ -307,9 +311,7 @@ def contrast(one: str, other: str) -> float:
     return (high + 0.05) / (low + 0.05)
 
 
-def test_every_state_has_enough_contrast_and_a_word_not_a_colour_alone(
-    browser: Chromium, api_server: FakeApiServer
-) -> None:
+def test_every_status_has_enough_contrast(browser: Chromium, api_server: FakeApiServer) -> None:
     names = ("connecting", "listening", "speaking", "heard", "muted", "no-microphone", "offline")
     for scheme in ("dark", "light"):
         page = browser.page(api_server.url, prefers_color_scheme=scheme)
@@ -322,12 +324,10 @@ def test_every_state_has_enough_contrast_and_a_word_not_a_colour_alone(
         page.close()
 
 
-def test_axe_finds_nothing_that_keeps_anybody_out(
-    browser: Chromium, api_server: FakeApiServer
-) -> None:
-    """axe-core, the rules behind Lighthouse's accessibility audit: none is broken, in any state.
+def test_axe_finds_no_accessibility_problem(browser: Chromium, api_server: FakeApiServer) -> None:
+    """Runs axe-core, which is behind Lighthouse's accessibility audit, in several states.
 
-    It found list items without a list (a list that is a log is none) and a page without a heading.
+    It found list items without a list (a list with the role log is none) and a missing heading.
     """
     axe = files("axe_core_python").joinpath("axe.min.js").read_text()
     broken = """axe.run().then(r => [...r.violations, ...r.incomplete]
@@ -346,7 +346,7 @@ def test_axe_finds_nothing_that_keeps_anybody_out(
         api_server.clients.clear()
 
 
-def test_a_screen_reader_gets_turns_and_states_but_not_every_word(page: Page) -> None:
+def test_a_screen_reader_reads_turns_and_status_but_not_every_word(page: Page) -> None:
     roles = page.js("""({
       lang: document.documentElement.lang, title: document.title,
       log: document.querySelector('#log').getAttribute('aria-live'),
@@ -358,9 +358,7 @@ def test_a_screen_reader_gets_turns_and_states_but_not_every_word(page: Page) ->
                      "status": "status", "main": 1}  # fmt: skip
 
 
-def test_nothing_moves_for_those_who_asked_for_it(
-    browser: Chromium, api_server: FakeApiServer
-) -> None:
+def test_reduced_motion_is_respected(browser: Chromium, api_server: FakeApiServer) -> None:
     page = browser.page(api_server.url, prefers_reduced_motion="reduce")
     page.wait(f"{STATUS} == 'listening'", 20)
     api_server.publish(state("speaking", "on"))
@@ -371,9 +369,7 @@ def test_nothing_moves_for_those_who_asked_for_it(
     page.close()
 
 
-def test_the_address_may_choose_theme_and_size(
-    browser: Chromium, api_server: FakeApiServer
-) -> None:
+def test_the_address_can_set_theme_and_size(browser: Chromium, api_server: FakeApiServer) -> None:
     size = "parseFloat(getComputedStyle(document.querySelector('main')).fontSize)"
     page = browser.page(api_server.url, prefers_color_scheme="dark")
     page.wait(f"{STATUS} == 'listening'", 20)
@@ -385,12 +381,12 @@ def test_the_address_may_choose_theme_and_size(
     page.close()
 
 
-def test_the_page_asks_nobody_else_for_anything() -> None:
+def test_the_page_requests_nothing_from_other_hosts() -> None:
     for file in KIOSK.iterdir():
         others = set(re.findall(r"//([a-z0-9-]+\.[a-z0-9.-]+)", file.read_text()))
-        assert others <= {"www.w3.org", "hub.local"}, file.name  # a name of SVG, and an example
+        assert others <= {"www.w3.org", "hub.local"}, file.name  # the SVG namespace, and an example
 
 
-def test_the_worker_keeps_every_file_of_the_page() -> None:
+def test_the_service_worker_stores_every_file_of_the_page() -> None:
     kept = set(re.findall(r'"([a-z]+\.[a-z]+)"', (KIOSK / "sw.js").read_text()))
     assert kept | {"index.html", "sw.js"} == {file.name for file in KIOSK.iterdir()} | {"sw.js"}

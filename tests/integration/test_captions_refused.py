@@ -1,4 +1,4 @@
-"""The captions page at a door that does not let it in as it is: its key, its name."""
+"""The captions page when the API server refuses it: no key, foreign origin, no microphone."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.support.chromium import Chromium, Page
 KEY = "schlüssel + 100%?"
 STATUS = "document.body.dataset.status"
 SHOWN = "!document.querySelector('#key-form').hidden"
-KEPT = "localStorage.getItem('edged-door-key')"
+STORED = "localStorage.getItem('edged-api-key')"
 WITH_KEY = "#key=schl%C3%BCssel%20+%20100%25?"
 
 
@@ -43,29 +43,29 @@ def type_in(page: Page, key: str) -> None:
     page.js("document.querySelector('#key-form button').click()")
 
 
-def test_no_file_that_everybody_may_read_holds_the_key(api_server: ApiServer) -> None:
-    """It stood in config.js, which the door gives to whoever asks: it needs none for that."""
+def test_no_public_file_contains_the_key(api_server: ApiServer) -> None:
+    """The key was in config.js, which is served without a key."""
     config = requests.get(f"{api_server.url}/kiosk/config.js", timeout=10).text
     assert "key:" not in config
     assert not any("config.key" in file.read_text() for file in KIOSK.iterdir())
 
 
-def test_the_page_asks_for_the_key_once_and_the_browser_keeps_it(
+def test_the_page_asks_for_the_key_once_and_the_browser_stores_it(
     browser: Chromium, api_server: ApiServer
 ) -> None:
     page = browser.page(f"{api_server.url}/kiosk/", 360, 640)
     page.wait(SHOWN, 20)
-    assert page.text("#status") == "This box asks for its key"
+    assert page.text("#status") == "This device requires its key"
     assert page.js("document.activeElement.id") == "key"
     assert page.js("document.documentElement.scrollWidth <= innerWidth")
     page.js(files("axe_core_python").joinpath("axe.min.js").read_text() + "; 0")
     assert page.js("axe.run().then(r => r.violations.map(v => v.id))") == []
     type_in(page, "wrong")
     page.wait("document.querySelector('#status').innerText.startsWith('The x-api-key')", 20)
-    assert page.js(KEPT) is None
+    assert page.js(STORED) is None
     type_in(page, KEY)
     page.wait(f"{STATUS} == 'listening' && !({SHOWN})", 20)
-    assert page.js(KEPT) == KEY
+    assert page.js(STORED) == KEY
     page.reload()
     page.wait(f"{STATUS} == 'listening'", 20)
     page.js("document.querySelector('#mute').click()")
@@ -74,32 +74,32 @@ def test_the_page_asks_for_the_key_once_and_the_browser_keeps_it(
     page.close()
 
 
-def test_the_key_may_come_in_the_address_and_does_not_stay_there(
+def test_a_key_in_the_address_is_stored_and_removed_from_it(
     browser: Chromium, api_server: ApiServer
 ) -> None:
     page = browser.page(f"{api_server.url}/kiosk/?theme=dark{WITH_KEY}")
     page.wait(f"{STATUS} == 'listening'", 20)
     assert page.js("location.href") == f"{api_server.url}/kiosk/?theme=dark"
-    assert page.js(KEPT) == KEY
+    assert page.js(STORED) == KEY
     page.js("navigator.serviceWorker.ready.then(() => true)")
     kept = "caches.open('edged-kiosk').then(c => c.keys()).then(k => k.map(r => r.url).join(' '))"
     assert "key=" not in page.js(kept)
-    page.go(f"{api_server.url}/kiosk/#key=junk")  # somebody's link
+    page.go(f"{api_server.url}/kiosk/#key=junk")  # a foreign link
     page.wait(f"{STATUS} == 'unreachable' && {SHOWN}", 20)
-    assert page.js(KEPT) == KEY
+    assert page.js(STORED) == KEY
     page.reload()
     page.wait(f"{STATUS} == 'listening'", 20)
     page.close()
 
 
-def test_the_page_says_why_the_api_server_does_not_take_it(browser: Chromium) -> None:
-    """A proxy passes it on by another name, or the box does not know its own: the WebSocket was
-    refused, and the page said "No connection, trying again" for ever."""
+def test_the_page_shows_why_the_api_server_refuses_it(browser: Chromium) -> None:
+    """Behind a proxy, or with a host name that the device does not know, the WebSocket was refused
+    and the page showed "No connection, trying again" for ever."""
     with open_api_server(scripted_sessions(), microphone=True) as api_server:
         port = api_server.url.rpartition(":")[2]
         page = browser.page(api_server.url + "/kiosk/")
         page.wait(f"{STATUS} == 'listening'", 20)
-        # As if it had been loaded from elsewhere: from now on the page is a foreign one.
+        # As if the page had been loaded from another host: its origin is refused from now on.
         api_server.access.origins = NoPages()
         page.reload()
         page.wait("document.querySelector('#status').innerText.includes('ORIGINS')", 20)
@@ -117,7 +117,7 @@ class NoPages(Origins):
         return origin is None
 
 
-def test_an_api_server_without_a_microphone_says_so_on_the_page(browser: Chromium) -> None:
+def test_an_api_server_without_a_microphone_is_reported_on_the_page(browser: Chromium) -> None:
     with open_api_server(scripted_sessions()) as api_server:
         page = browser.page(api_server.url + "/kiosk/")
         page.wait("document.querySelector('#status').innerText.includes('no microphone')", 20)

@@ -1,7 +1,7 @@
-"""The door's contract over real sockets, with `websockets` as a bare client.
+"""Gradium's WebSocket contract, with `websockets` as a bare client.
 
-The session is scripted (one word per step), so that every word can be told; real speech is in
-test_door_clients.py.
+The session is scripted (one word per step), so that every word is known. Real speech is in
+test_api_clients.py.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def test_a_session_from_setup_to_end_of_stream(api_server: ApiServer) -> None:
     free(api_server)
 
 
-def test_what_is_sent_before_ready_is_queued(api_server: ApiServer) -> None:
+def test_messages_before_ready_are_queued(api_server: ApiServer) -> None:
     """LiveKit's plug-in does not wait for `ready`."""
     with client(api_server) as c:
         c.setup()
@@ -74,7 +74,7 @@ def test_what_is_sent_before_ready_is_queued(api_server: ApiServer) -> None:
         assert c.types()["text"] == 20
 
 
-def test_a_flush_is_answered_behind_all_words_of_the_audio_before_it(api_server: ApiServer) -> None:
+def test_flushed_follows_all_words_of_the_audio_before_the_flush(api_server: ApiServer) -> None:
     with client(api_server) as c:
         c.setup()
         for flush_id in (7, "7", 0, "", -1):
@@ -109,7 +109,7 @@ def test_the_first_message_must_be_setup(api_server: ApiServer, first: str) -> N
         ({"json_config": {"turns": 1}}, "turns must be true or false"),
     ],
 )
-def test_a_wrong_setup_is_told_and_ends_the_socket(
+def test_a_wrong_setup_gets_an_error_and_closes_the_socket(
     api_server: ApiServer, setup: dict, words: str
 ) -> None:
     with client(api_server) as c:
@@ -129,8 +129,8 @@ def test_json_config_may_be_an_object_or_a_string_and_unknown_keys_are_ignored(
             assert c.receive()["delay_in_frames"] == 24
 
 
-def test_turns_are_only_for_those_who_ask(api_server: ApiServer) -> None:
-    """Strict clients fail on a type they do not know."""
+def test_turns_are_sent_only_on_request(api_server: ApiServer) -> None:
+    """Strict clients fail on a message type that they do not know."""
     for config, expected in ((None, 0), ({"turns": True}, 1)):
         with client(api_server) as c:
             c.setup(json_config=config)
@@ -140,7 +140,7 @@ def test_turns_are_only_for_those_who_ask(api_server: ApiServer) -> None:
             assert c.types()["turn"] == expected
 
 
-def test_a_binary_frame_is_refused_with_what_is_wanted_instead(api_server: ApiServer) -> None:
+def test_a_binary_frame_is_refused_with_the_right_form(api_server: ApiServer) -> None:
     with client(api_server) as c:
         c.setup()
         c.receive()
@@ -148,7 +148,7 @@ def test_a_binary_frame_is_refused_with_what_is_wanted_instead(api_server: ApiSe
         assert "JSON in text frames" in c.receive_all()[-1]["message"]
 
 
-def test_requests_share_a_socket_and_each_message_says_whose_it_is(api_server: ApiServer) -> None:
+def test_requests_share_a_socket_and_each_message_has_its_id(api_server: ApiServer) -> None:
     with client(api_server) as c:
         for name in ("a", "b"):
             c.setup(client_req_id=name, close_ws_on_eos=False)
@@ -161,11 +161,11 @@ def test_requests_share_a_socket_and_each_message_says_whose_it_is(api_server: A
         c.send(type="end_of_stream", client_req_id="b")
         while c.types()["end_of_stream"] < 2:
             c.receive()
-        c.setup(client_req_id="a", close_ws_on_eos=False)  # a name is free again after its end
+        c.setup(client_req_id="a", close_ws_on_eos=False)  # an id is free again after the end
         c.receive()
         c.send(type="end_of_stream", client_req_id="a")
         c.receive_until("end_of_stream")
-        c.send(type="end_of_stream")  # without a name: the end of the socket
+        c.send(type="end_of_stream")  # without an id: the end of the socket
         c.receive_all()
     words = {
         n: [m["text"] for m in c.messages if m["type"] == "text" and m["client_req_id"] == n]
@@ -176,7 +176,7 @@ def test_requests_share_a_socket_and_each_message_says_whose_it_is(api_server: A
     assert c.close_code == 1000
 
 
-def test_an_error_of_one_request_leaves_the_others_of_its_socket_alone(
+def test_an_error_of_one_request_does_not_affect_the_others(
     api_server: ApiServer,
 ) -> None:
     with client(api_server) as c:
@@ -186,26 +186,26 @@ def test_an_error_of_one_request_leaves_the_others_of_its_socket_alone(
         error = c.receive_until("error")
         assert error["client_req_id"] == "bad"
         assert "not WAV" in error["message"]
-        c.audio(silence(1), client_req_id="bad")  # it may not have heard yet
+        c.audio(silence(1), client_req_id="bad")  # it may not have received the error yet
         c.audio(silence(2), client_req_id="good")
         c.send(type="audio", audio="?", client_req_id="good")
         assert c.receive_until("error")["client_req_id"] == "good"
         c.receive_all()
-    assert c.close_code == 1008  # nobody is left
+    assert c.close_code == 1008  # no request is left
     assert c.types()["error"] == 2
 
 
-def test_a_name_in_use_is_an_error_of_that_request(api_server: ApiServer) -> None:
+def test_an_id_in_use_is_an_error_of_that_request(api_server: ApiServer) -> None:
     with client(api_server) as c:
         c.setup(client_req_id="a")
         c.setup(client_req_id="a")
         assert "in use" in c.receive_until("error")["message"]
 
 
-def test_who_has_heard_the_end_of_a_request_may_use_its_name_at_once(
+def test_an_id_is_free_again_when_the_end_is_received(
     api_server: ApiServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The end was told first and the name freed after: a quick client was told "in use"."""
+    """The end was sent first and the id freed after, so that a quick client got "in use"."""
     soon = socket_module.GradiumConnection.call_soon
 
     def late(self: GradiumConnection, call: Callable[..., object], *args: object) -> None:
@@ -234,7 +234,7 @@ def test_a_kept_socket_serves_one_request_after_the_other(api_server: ApiServer)
     assert c.close_code == 1000
 
 
-def test_one_stream_too_many_is_told_so_and_may_wait_for_its_turn(api_server: ApiServer) -> None:
+def test_one_stream_too_many_gets_an_error_or_waits_for_a_free_one(api_server: ApiServer) -> None:
     with (
         client(api_server) as a,
         client(api_server) as b,
@@ -253,7 +253,7 @@ def test_one_stream_too_many_is_told_so_and_may_wait_for_its_turn(api_server: Ap
         assert d.receive()["type"] == "ready"
 
 
-def test_a_failure_inside_is_ours_and_leaves_other_streams_alone(
+def test_an_internal_failure_is_1011_and_does_not_affect_other_streams(
     api_server: ApiServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with client(api_server) as other, client(api_server) as c:
@@ -272,7 +272,7 @@ def test_a_failure_inside_is_ours_and_leaves_other_streams_alone(
         other.receive_until("step")
 
 
-def test_a_client_that_sends_faster_than_is_heard_is_held_back(
+def test_a_client_that_sends_too_fast_is_held_back(
     api_server: ApiServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing is dropped: 100 s of audio come out as 1250 steps, in bounded memory."""
@@ -294,34 +294,34 @@ def test_a_client_that_sends_faster_than_is_heard_is_held_back(
     assert max(waiting) < stream.MAX_WAITING_S + 2
 
 
-def test_a_client_that_does_not_read_stops_its_own_stream_and_no_other(
+def test_a_client_that_does_not_read_pauses_only_its_own_stream(
     api_server: ApiServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(websocket_writer, "MAX_UNSENT", 1 << 16)
     monkeypatch.setattr(
         ScriptedSession, "word", "w" * 50_000
     )  # 20 MB of answers: no kernel buffers that
-    with client(api_server, max_queue=1) as deaf, client(api_server) as c:
-        deaf.setup(input_format="ulaw_8000")  # small: this client does not read while it sends
+    with client(api_server, max_queue=1) as unread, client(api_server) as c:
+        unread.setup(input_format="ulaw_8000")  # small: this client does not read while it sends
 
         def send() -> None:
             for _ in range(4):
-                deaf.audio(b"\xff" * 64_000)
-            deaf.send(type="end_of_stream")
+                unread.audio(b"\xff" * 64_000)
+            unread.send(type="end_of_stream")
 
         sender = threading.Thread(target=send)
         sender.start()
-        (sleeping,) = until(lambda: api_server.streams.streams, "the stream")
-        until(lambda: sleeping._client.is_full(), "nothing more can be sent")
+        (paused,) = until(lambda: api_server.streams.streams, "the stream")
+        until(lambda: paused._client.is_full(), "nothing more can be sent")
         c.setup()
         c.audio(silence(5))
         c.send(type="end_of_stream")
         c.receive_all()
         assert c.types()["step"] == 5
-        assert sleeping.step_idx < 300  # what the kernel's buffers take
-        deaf.receive_all(60)  # now it reads, and lacks nothing
+        assert paused.step_idx < 300  # what the kernel's buffers take
+        unread.receive_all(60)  # now it reads, and lacks nothing
         sender.join()
-        assert deaf.types()["step"] == 400
+        assert unread.types()["step"] == 400
 
 
 def test_live_events_go_on_while_another_stream_is_fed_a_file(api_server: ApiServer) -> None:
@@ -336,7 +336,9 @@ def test_live_events_go_on_while_another_stream_is_fed_a_file(api_server: ApiSer
         assert api_server.streams.count == 2
 
 
-def test_closing_the_api_server_tells_those_inside(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stopping_the_server_sends_an_error_to_every_client(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     with open_api_server(scripted_sessions()) as api_server, client(api_server) as c:
         c.setup()
         c.receive()

@@ -1,4 +1,4 @@
-"""Messages that no client should send, from a seeded generator: the same at each run."""
+"""Malformed messages from a seeded generator, the same at each run."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _WHOLE = (
 
 
 def hostile_message(rng: random.Random) -> str:
-    """Half of them malformed JSON, half of them JSON with the wrong things in it."""
+    """Malformed JSON or JSON with wrong values, each half of the time."""
     match rng.randrange(4):
         case 0:  # a good one, cut or with one character changed
             text = rng.choice(_WHOLE)

@@ -1,4 +1,7 @@
-"""A door that says what a test wants: the kiosk's files below /kiosk/, events at /api/events."""
+"""A server for the captions page that sends what a test wants.
+
+The page's files are below /kiosk/, its events at /api/events.
+"""
 
 from __future__ import annotations
 
@@ -21,13 +24,13 @@ KIOSK = Path(__file__).parents[2] / "deploy" / "kiosk"
 
 
 class FakeApiServer:
-    """`with FakeDoor() as door: door.url; door.say(...)`. Can be closed and opened again."""
+    """`with FakeApiServer() as server: server.publish(...)`. Can be closed and opened again."""
 
     def __init__(self, config: str | None = None) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}/kiosk/"
         self.clients: list[ServerConnection] = []
-        self.greeting: list[dict[str, Any]] = []  # what a new client is told first
+        self.greeting: list[dict[str, Any]] = []  # sent to each new client
         self._config = config
         self._server: Server | None = None
 
@@ -40,12 +43,16 @@ class FakeApiServer:
 
     def open(self) -> None:
         self._server = serve(
-            self._talk, "127.0.0.1", self.port, process_request=self._file, compression=None
+            self._serve_events,
+            "127.0.0.1",
+            self.port,
+            process_request=self._serve_file,
+            compression=None,
         )
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
     def close(self) -> None:
-        """As when edged restarts: every connection goes, nothing answers."""
+        """As if edged restarted: closes all connections and answers nothing."""
         for client in list(self.clients):
             client.close()
         self.clients = []
@@ -54,13 +61,13 @@ class FakeApiServer:
             self._server = None
 
     def publish(self, *messages: dict[str, Any]) -> None:
-        until(lambda: self.clients, "a page follows the events")
+        until(lambda: self.clients, "a page has subscribed")
         for client in list(self.clients):
             for message in messages:
                 with contextlib.suppress(ConnectionClosed):
                     client.send(json.dumps(message))
 
-    def _talk(self, client: ServerConnection) -> None:
+    def _serve_events(self, client: ServerConnection) -> None:
         for message in self.greeting:
             client.send(json.dumps(message))
         self.clients.append(client)
@@ -69,7 +76,7 @@ class FakeApiServer:
         with contextlib.suppress(ValueError):
             self.clients.remove(client)
 
-    def _file(self, _: ServerConnection, request: Request) -> Response | None:
+    def _serve_file(self, _: ServerConnection, request: Request) -> Response | None:
         path = request.path.partition("?")[0]
         if path == "/api/events":
             return None

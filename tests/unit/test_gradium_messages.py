@@ -1,4 +1,4 @@
-"""What a client may say to the door: the parser alone."""
+"""The parser of Gradium's messages."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ JSON = st.recursive(
 KEYS = ("type", "audio", "flush_id", "client_req_id", "json_config", "model_name", "input_format")
 
 
-def test_a_setup_without_anything_has_the_contracts_defaults() -> None:
+def test_an_empty_setup_has_the_defaults_of_the_contract() -> None:
     assert parse('{"type": "setup"}') == SetupMessage(None, "default", "wav", None, True, 0.0)
 
 
-def test_a_setup_carries_all_that_the_contract_has() -> None:
+def test_a_setup_with_every_field() -> None:
     said = {
         "type": "setup",
         "model_name": "tiny-en",
@@ -51,7 +51,7 @@ def test_a_setup_carries_all_that_the_contract_has() -> None:
     )
 
 
-def test_audio_flush_and_end_are_read_and_unknown_keys_ignored() -> None:
+def test_audio_flush_and_end_are_parsed_and_unknown_keys_ignored() -> None:
     audio = {"type": "audio", "audio": base64.b64encode(b"abc").decode(), "x": 1}
     assert parse(json.dumps(audio)) == AudioMessage(b"abc")
     assert parse('{"type": "flush", "flush_id": 7}') == FlushMessage(7)
@@ -84,21 +84,21 @@ def test_audio_flush_and_end_are_read_and_unknown_keys_ignored() -> None:
         ('{"type": "setup", "retry_for_s": NaN}', "retry_for_s must be a number of seconds"),
     ],
 )
-def test_what_is_wrong_is_told_in_one_sentence(text: str, words: str) -> None:
+def test_an_error_names_what_is_wrong_in_one_line(text: str, words: str) -> None:
     with pytest.raises(MessageError, match=words.replace("(", r"\(")) as caught:
         parse(text)
     assert caught.value.code == 1008
     assert "\n" not in str(caught.value)
 
 
-def test_an_error_names_the_request_it_is_about() -> None:
+def test_an_error_carries_the_id_of_its_request() -> None:
     with pytest.raises(MessageError) as caught:
         parse('{"type": "audio", "audio": "?", "client_req_id": "a"}')
     assert caught.value.client_req_id == "a"
 
 
-def test_a_number_too_large_for_a_float_is_a_wrong_value_and_no_bug() -> None:
-    """`math.isfinite(10**400)` raises OverflowError: one such message once was a 1011."""
+def test_a_number_too_large_for_a_float_is_a_wrong_value() -> None:
+    """`math.isfinite(10**400)` raises OverflowError, which was reported as an internal error."""
     for key in ("temp", "padding_bonus", "delay_in_frames"):
         with pytest.raises(RequestError, match=key):
             from_json_config({key: 10**400})
@@ -108,7 +108,7 @@ def test_a_number_too_large_for_a_float_is_a_wrong_value_and_no_bug() -> None:
 
 
 @given(st.dictionaries(st.sampled_from(KEYS) | st.text(max_size=5), JSON))
-def test_any_json_is_a_message_or_a_sentence(message: dict[str, Any]) -> None:
+def test_any_json_object_is_a_message_or_a_message_error(message: dict[str, Any]) -> None:
     for kind in ("setup", "audio", "flush", "end_of_stream", None):
         if kind is not None:
             message["type"] = kind
@@ -117,14 +117,14 @@ def test_any_json_is_a_message_or_a_sentence(message: dict[str, Any]) -> None:
             json.dumps(parsed.client_req_id, ensure_ascii=False).encode()
 
 
-def test_fifty_thousand_hostile_messages_are_messages_or_sentences() -> None:
+def test_hostile_messages_are_messages_or_request_errors() -> None:
     rng = random.Random(5)
-    sentences = 0
+    errors = 0
     for _ in range(50_000):
         try:
             parsed = parse(hostile_message(rng))
             if isinstance(parsed, SetupMessage):
                 from_json_config(parsed.json_config)
         except RequestError:
-            sentences += 1
-    assert 10_000 < sentences < 50_000
+            errors += 1
+    assert 10_000 < errors < 50_000

@@ -1,7 +1,7 @@
 """LiveKit's own Gradium plug-in, pointed at edged: `livekit_stt.py WS_URL WAV` prints JSON.
 
-The one option that is not the plug-in's default is its threshold of a turn's end: 0.5 is the
-contract's; 0.9 is surer than edged ever is that nobody will speak for two more seconds.
+Its threshold for the end of a turn is set to 0.5, as in the contract. With the plug-in's default of
+0.9 most turns end late or not at all.
 """
 
 from __future__ import annotations
@@ -48,15 +48,15 @@ async def main(url: str, path: str) -> None:
                     heard.append((event.type.value, text))
                     if event.type is stt.SpeechEventType.END_OF_SPEECH:
                         break
-        except TimeoutError:  # told by the test: what was heard says what was not
+        except TimeoutError:
             print("no end of speech within 60 s", file=sys.stderr)
-        # Where a message comes as it is cancelled, `wait_for` of Python 3.11 forgets the
-        # cancellation, and the plug-in's task goes on for ever: all was heard, and we hung.
+        # If a message arrives while it is cancelled, `wait_for` of Python 3.11 loses the
+        # cancellation, and the plug-in's task never ends.
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(5):
                 await stream.aclose()
     print(json.dumps(heard), flush=True)
-    os._exit(0)  # what LiveKit's native threads still do is not the test's affair
+    os._exit(0)  # does not wait for LiveKit's native threads
 
 
 faulthandler.dump_traceback_later(90, exit=True)  # the test waits for 120 s

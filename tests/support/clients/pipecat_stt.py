@@ -44,8 +44,8 @@ async def main(url: str, path: str) -> None:
         pipeline_params=PipelineParams(audio_in_sample_rate=rate),
         start_timeout=30.0,
     )
-    told = (InterimTranscriptionFrame, TranscriptionFrame)
-    print(json.dumps([(type(f).__name__, f.text) for f in down if isinstance(f, told)]))
+    kinds = (InterimTranscriptionFrame, TranscriptionFrame)
+    print(json.dumps([(type(f).__name__, f.text) for f in down if isinstance(f, kinds)]))
 
 
 faulthandler.dump_traceback_later(90, exit=True)  # the test waits for 120 s

@@ -30,12 +30,13 @@ def setup(level: str = "info") -> None:
     logging.getLogger("edged").setLevel(level.upper())
     if any(getattr(handler, "of_edged", False) for handler in root.handlers):
         return
-    handler = _handler()
+    handler = make_handler()
     handler.of_edged = True  # type: ignore[attr-defined]
     root.addHandler(handler)
 
 
-def _handler() -> logging.Handler:
+def make_handler() -> logging.Handler:
+    """The handler for the place where stderr goes to."""
     if to_journal() and JournalHandler is not None:
         journal: logging.Handler = JournalHandler(SYSLOG_IDENTIFIER="edged")
         return journal

@@ -1,4 +1,4 @@
-"""The daemon's one microphone, whichever kind it is: ALSA's, or files played like one."""
+"""The one microphone of the daemon: an ALSA device, or files that are played in its place."""
 
 from __future__ import annotations
 
@@ -14,9 +14,12 @@ from edged.audio.ring import Ring
 
 
 class MicrophoneManager:
-    """Owns the ring and the capture; swaps the latter when the device is of the other kind.
+    """Owns the ring and the capture, and replaces the capture if the kind of device changes.
 
-    All methods belong to one thread (the main one), but for `mute_ahead` and what is only read.
+    Used by the main thread, except for `hold_mute` and the attributes that are only read.
+
+    Attributes:
+        ring: what the microphone gave.
     """
 
     def __init__(
@@ -24,23 +27,30 @@ class MicrophoneManager:
         device: str,
         gain_db: float,
         muted: bool,
-        on_state: Callable[[MicrophoneStatus], None],
+        on_status: Callable[[MicrophoneStatus], None],
         samples_dir: Path | None = None,
     ) -> None:
+        """
+        Args:
+            device: a value of EDGED_ALSA_DEVICE.
+            on_status: called with each new status, on the capture thread.
+            samples_dir: the folder of the sample speech, for the device `sample`.
+        """
         self.ring = Ring()
         self._device = device
         self._gain_db = gain_db
         self._muted = muted
-        self._ahead = 0  # mutes that were asked for and are not decided upon yet
-        self._lock = threading.Lock()  # no new capture misses a mute
-        self._on_state = on_state
+        self._holds = 0
+        self._lock = threading.Lock()  # so that a new capture does not miss a mute
+        self._on_status = on_status
         self._samples_dir = samples_dir
         self._xruns_before = 0
         self._capture = self._make()
 
     def start(self) -> None:
+        """Starts to capture."""
         with self._lock:
-            self._capture.mute(self._silenced)
+            self._capture.mute(self.muted)
         self._capture.start()
 
     def stop(self, timeout_s: float = 2.0) -> None:
@@ -48,28 +58,30 @@ class MicrophoneManager:
         self._capture.stop(timeout_s)
 
     def mute(self, muted: bool) -> None:
+        """Closes or opens the device."""
         with self._lock:
-            before, self._muted = self._silenced, muted
-            self._obey(before)
+            before, self._muted = self.muted, muted
+            self._apply_mute(before)
 
-    def mute_ahead(self) -> None:
-        """On any thread: nothing is heard from now on, until `mute_decided` is called as often."""
+    def hold_mute(self) -> None:
+        """Mutes at once, until `release_mute` is called as often. May be called on any thread."""
         with self._lock:
-            before, self._ahead = self._silenced, self._ahead + 1
-            self._obey(before)
+            before, self._holds = self.muted, self._holds + 1
+            self._apply_mute(before)
 
-    def mute_decided(self) -> None:
-        """A mute that was obeyed ahead has been taken, by `mute`, or refused."""
+    def release_mute(self) -> None:
+        """Ends one `hold_mute`. Then `mute` alone counts again."""
         with self._lock:
-            before, self._ahead = self._silenced, self._ahead - 1
-            self._obey(before)
+            before, self._holds = self.muted, self._holds - 1
+            self._apply_mute(before)
 
     def set_gain(self, gain_db: float) -> None:
+        """Sets the digital gain."""
         self._gain_db = gain_db
         self._capture.set_gain(gain_db)
 
-    def use(self, device: str) -> None:
-        """Another device. Nothing but the microphone is touched."""
+    def set_device(self, device: str) -> None:
+        """Captures from another device from now on, into the same ring."""
         other_kind = is_file_device(device) != is_file_device(self._device)
         self._device = device
         if not other_kind:
@@ -81,31 +93,36 @@ class MicrophoneManager:
         self.start()
 
     @property
-    def state(self) -> MicrophoneStatus:
+    def muted(self) -> bool:
+        """Whether the device is to be closed."""
+        return self._muted or self._holds > 0
+
+    @property
+    def status(self) -> MicrophoneStatus:
+        """The last status."""
         return self._capture.state
 
     @property
     def level(self) -> Level | None:
+        """The level of the last second; None if there was none."""
         return self._capture.level
 
     @property
     def xruns(self) -> int:
+        """Overruns of the sound card since the start."""
         return self._xruns_before + self._capture.xruns
 
     def heartbeat_age_s(self) -> float:
+        """Seconds since the last heartbeat of the capture thread."""
         return time.monotonic() - self._capture.heartbeat
 
-    @property
-    def _silenced(self) -> bool:
-        return self._muted or self._ahead > 0
-
-    def _obey(self, before: bool) -> None:
-        if self._silenced != before:  # to unmute again would open an open device anew
-            self._capture.mute(self._silenced)
+    def _apply_mute(self, before: bool) -> None:
+        if self.muted != before:  # to unmute again would reopen an open device
+            self._capture.mute(self.muted)
 
     def _make(self) -> Capture | FileCapture:
         if is_file_device(self._device):
             return FileCapture(
-                self.ring, self._device, self._gain_db, self._on_state, self._samples_dir
+                self.ring, self._device, self._gain_db, self._on_status, self._samples_dir
             )
-        return Capture(self.ring, self._device, self._gain_db, self._on_state)
+        return Capture(self.ring, self._device, self._gain_db, self._on_status)

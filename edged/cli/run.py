@@ -1,4 +1,4 @@
-"""`edged run`: the settings to begin with, the daemon, and how the process ends."""
+"""`edged run`: loads the settings, runs the daemon, and ends the process."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from edged.cli.listen import listen
 from edged.config.settings import Settings
 from edged.config.settings_manager import SettingsManager
 from edged.config.startup import load_startup_settings
+from edged.config.state_lock import lock_state_dir
 from edged.daemon.service import Daemon
 from edged.errors import EdgedError
 from edged.logs import log_event
@@ -31,45 +32,52 @@ def run(
     flags: Mapping[str, Any] | None = None,
     captions: bool = False,
 ) -> int:
-    """`edged run`. `captions` shows here what is heard, as `edged listen` would, and keeps the log
-    to warnings. Raises an EdgedError if it cannot begin; else the exit code."""
+    """Runs the daemon until a signal ends it. Returns the exit code.
+
+    Args:
+        env_file: the settings file.
+        flags: settings of the command line; None where not given.
+        captions: whether to show here what is heard, as `edged listen` does, and to log warnings
+            only.
+
+    Raises:
+        EdgedError: the daemon cannot start.
+    """
     flags = dict(flags or {})
     startup = load_startup_settings(env_file, flags)
     loaded, settings = startup.loaded, startup.loaded.settings
     logs.setup("warning" if captions else settings.log_level)
-    for note in loaded.notes:
-        log_event(_log, logging.WARNING, "settings-note", note)
-    if settings.mqtt_insecure:
-        message = "EDGED_MQTT_INSECURE is on: anybody on the way can read and change what is sent"
-        log_event(_log, logging.WARNING, "mqtt-insecure", message)
-    keeper = SettingsManager(startup, env_file, flags)
-    daemon = Daemon(keeper, resources.sample_speech())
-    code = _run(daemon, captions, settings)
-    if daemon.hangs:
-        # All is said and saved. A thread inside the recogniser would be waited for, or would crash
-        # while the interpreter goes down around it.
-        logging.shutdown()
-        os._exit(code)
+    with lock_state_dir(settings.state_dir) or contextlib.nullcontext():
+        for note in loaded.notes:
+            log_event(_log, logging.WARNING, "settings-note", note)
+        if settings.mqtt_insecure:
+            message = "EDGED_MQTT_INSECURE is on: others can read and change what is sent"
+            log_event(_log, logging.WARNING, "mqtt-insecure", message)
+        manager = SettingsManager(startup, env_file, flags)
+        daemon = Daemon(manager, resources.sample_speech())
+        code = _run_with_captions(daemon, settings) if captions else daemon.run()
+        if daemon.has_hung_threads:
+            # Everything is published and saved. The interpreter would wait for a thread that hangs
+            # in the recogniser, or the thread would crash while the interpreter shuts down.
+            logging.shutdown()
+            os._exit(code)
     return code
 
 
-def _run(daemon: Daemon, captions: bool, settings: Settings) -> int:
-    if not captions:
-        return daemon.run()
+def _run_with_captions(daemon: Daemon, settings: Settings) -> int:
     stop = threading.Event()
-    watch = partial(
-        listen, settings.broker(EmbeddedBroker().address), Console(), settings.device, stop=stop
-    )
-    watcher = threading.Thread(target=_quietly, args=(watch,), name="captions", daemon=True)
-    watcher.start()
+    broker = settings.broker(EmbeddedBroker().address)
+    show = partial(listen, broker, Console(), settings.device, stop=stop)
+    thread = threading.Thread(target=_without_errors, args=(show,), name="captions", daemon=True)
+    thread.start()
     try:
         return daemon.run()
     finally:
         stop.set()
-        watcher.join(2)
+        thread.join(2)
 
 
-def _quietly(work: Callable[[], None]) -> None:
-    """The daemon itself says what is wrong with the broker."""
+def _without_errors(work: Callable[[], None]) -> None:
+    """The daemon itself reports what is wrong with the broker."""
     with contextlib.suppress(EdgedError):
         work()

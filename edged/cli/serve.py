@@ -10,7 +10,7 @@ from typing import Any
 
 from edged import logs
 from edged.config.sources import load
-from edged.daemon.health import cpu_temp_c
+from edged.daemon.machine import cpu_temp_c
 from edged.models import loader
 from edged.server import factory
 

@@ -1,15 +1,12 @@
-"""What may be asked of the running daemon, and how new settings reach its parts.
-
-All of it runs on the main thread, one at a time, so that a command and a reload cannot cross.
-"""
+"""Carries out commands and reloads, and applies changed settings to the parts of the daemon."""
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeAlias
 
 from edged import __version__, logs
 from edged.audio.microphone import MicrophoneManager
@@ -18,12 +15,11 @@ from edged.config.settings_manager import SettingsChange, SettingsManager
 from edged.config.sources import SettingsError
 from edged.config.startup import check_files
 from edged.daemon import device_info
-from edged.daemon.run_with_timeout import EndingError, run_with_timeout
+from edged.daemon.model_loader import ModelLoader
 from edged.daemon.systemd import Notifier
 from edged.engine.engine_thread import ConfigureCommand, Engine, RestartCommand
 from edged.errors import ConfigError, EdgedError
 from edged.logs import log_event
-from edged.models import loader
 from edged.models.loader import Models
 from edged.mqtt.broker_address import BrokerAddress
 from edged.mqtt.commands import Command
@@ -32,180 +28,226 @@ from edged.mqtt.publisher import Publisher
 
 BUSY = "busy: too many commands are waiting"
 
+Answer: TypeAlias = dict[str, Any]
+OnReloaded: TypeAlias = Callable[[Answer | EdgedError], None]
+
 _log = logging.getLogger(__name__)
 
 
 class Control:
-    """Owned by the main thread."""
+    """Used by the main thread only, so that commands and reloads do not cross."""
 
     def __init__(
         self,
-        keeper: SettingsManager,
-        hearing: MicrophoneManager,
+        settings_manager: SettingsManager,
+        microphone: MicrophoneManager,
         engine: Engine,
         publisher: Publisher,
         notifier: Notifier,
+        models: ModelLoader,
         embedded_address: Callable[[Settings], BrokerAddress | None],
         on_change: Callable[[], None],
-        while_loading: Callable[[], None],
     ) -> None:
-        """`embedded_address` starts the embedded broker if it is used, and gives its address.
-        `on_change` is called when other settings are in force, `while_loading` each second while
-        models are loaded: an EdgedError of it ends that."""
-        self.problem = ""  # why the last reload changed nothing, for the status line
-        self._keeper = keeper
-        self._hearing = hearing
+        """
+        Args:
+            embedded_address: starts the embedded broker if the settings ask for it, and returns its
+                address, else None.
+            on_change: called when other settings are in force.
+        """
+        self.reload_error = ""
+        """Why the last reload changed nothing; empty if it succeeded."""
+        self._settings_manager = settings_manager
+        self._microphone = microphone
         self._engine = engine
         self._publisher = publisher
         self._notifier = notifier
+        self._models = models
         self._embedded_address = embedded_address
         self._on_change = on_change
-        self._while_loading = while_loading
+        self._waiting_for_reload: list[OnReloaded] = []
 
-    def announce(self) -> None:
-        """At the start: the settings in force, for all who look."""
-        settings = self._keeper.settings
+    def start(self) -> None:
+        """Publishes the settings in force, and records the files if they could be used."""
+        settings = self._settings_manager.settings
         self._publisher.step_every(settings.step_every)
-        self._publisher.homeassistant(self._homeassistant(settings))
+        self._publisher.homeassistant(_homeassistant(settings))
         self._publish_settings()
-        if self._keeper.rejected is not None:
-            self._refused(self._keeper.rejected)
+        if self._settings_manager.rejected is not None:
+            self._report_rejected(self._settings_manager.rejected)
             return
-        self._keeper.record_files()
-        accepted = device_info.accepted(self._keeper.loaded, (), ())
-        self._publisher.state("config", accepted)
+        self._settings_manager.record_files()
+        self._publish_accepted((), ())
 
-    def do(self, command: Command) -> None:
-        """A command that changes settings or threads; it is answered here."""
+    def execute(self, command: Command) -> None:
+        """Carries out a command and replies to it, for a reload when it has ended."""
+        if command.name == "reload":
+            self.reload(partial(self._reply, command))
+            return
         try:
-            more = self._done(command)
-        except EdgedError as problem:
-            self._publisher.reply(command, False, str(problem))
+            answer = self._execute(command)
+        except EdgedError as error:
+            self._reply(command, error)
         else:
-            self._publisher.reply(command, True, **more)
+            self._reply(command, answer)
 
     def mute(self, muted: bool) -> None:
-        """Asked for from afar, as over MQTT: a lock holds against it."""
+        """Mutes or unmutes for a client of the API server, under the same rules as over MQTT."""
         try:
-            self._change({"mute": muted})
-        except EdgedError as problem:
-            log_event(_log, logging.WARNING, "mute-refused", str(problem))
+            self._override({"mute": muted})
+        except EdgedError as error:
+            log_event(_log, logging.WARNING, "mute-refused", str(error))
 
-    def reload(self) -> dict[str, Any]:
-        """Reads all settings again. Raises EdgedError, having said so everywhere; then nothing
-        has changed."""
-        self._notifier.reloading()
+    def reload(self, on_done: OnReloaded | None = None) -> None:
+        """Reads all settings again and applies them. If there is a mistake, nothing changes.
+
+        If new models must be loaded, the reload goes on in the background and reads the settings
+        once more when they are there. A reload that is asked for meanwhile joins it.
+        """
+        in_progress = bool(self._waiting_for_reload)
+        self._waiting_for_reload.append(on_done or (lambda _: None))
+        if not in_progress:
+            self._notifier.reloading()
+            self._reload()
+
+    def check_models(self, now: float) -> None:
+        """Ends a reload whose models take too long. To be called about once a second."""
+        self._models.check(now)
+
+    def _reload(self, loaded: tuple[_ModelChoice, Models] | None = None) -> None:
+        """`loaded`: models that were loaded for this reload, and for which settings."""
         try:
-            change = self._keeper.plan_reload()
-            self.apply(change)
-            self._keeper.commit(change)
-        except EndingError:
-            raise  # the retained state/config would blame good settings until the next start
-        except EdgedError as problem:
-            self._refused(problem)
-            raise
-        finally:
-            self._notifier.ready()
-        self.problem = ""
-        self._changed(change.changed, "the settings were read again")
-        accepted = device_info.accepted(self._keeper.loaded, change.changed, change.pending)
-        self._publisher.state("config", accepted)
-        for note in self._keeper.loaded.notes:
+            change = self._settings_manager.plan_reload()
+            models = None
+            if ReloadScope.RECOGNISER in change.scopes:
+                choice = _model_choice(change.settings)
+                if loaded is None or loaded[0] != choice:
+                    self._models.start(change.settings, partial(self._models_loaded, choice))
+                    return
+                models = loaded[1]
+            self._apply(change, models)
+        except EdgedError as error:
+            self._report_rejected(error)
+            self._finish_reload(error)
+            return
+        self._settings_manager.commit(change)
+        self.reload_error = ""
+        self._report_changed(change, "the settings were read again")
+        self._publish_accepted(change.changed, change.pending)
+        for note in self._settings_manager.loaded.notes:
             log_event(_log, logging.WARNING, "settings-note", note)
-        return {"changed": sorted(change.changed), "at_next_start": sorted(change.pending)}
+        self._finish_reload(
+            {"changed": sorted(change.changed), "at_next_start": sorted(change.pending)}
+        )
 
-    def reload_quietly(self) -> None:
-        """For SIGHUP, which nobody answers."""
-        with contextlib.suppress(EdgedError):
-            self.reload()
+    def _models_loaded(self, choice: _ModelChoice, result: Models | EdgedError) -> None:
+        if isinstance(result, EdgedError):
+            self._report_rejected(result)
+            self._finish_reload(result)
+        else:
+            self._reload((choice, result))
 
-    def apply(self, change: SettingsChange) -> None:
-        """Gives changed fields to those concerned. Raises EdgedError before anything is touched."""
+    def _finish_reload(self, result: Answer | EdgedError) -> None:
+        self._notifier.ready()
+        waiting, self._waiting_for_reload = self._waiting_for_reload, []
+        for on_done in waiting:
+            on_done(result)
+
+    def _apply(self, change: SettingsChange, models: Models | None = None) -> None:
+        """Passes changed fields to the parts. Raises EdgedError before anything has changed."""
         new, fields, scopes = change.settings, set(change.changed), change.scopes
-        models = broker = None
+        broker = None
         if ReloadScope.BROKER in scopes:
             check_files(new)
             broker = new.broker(self._embedded_address(new))
-        if ReloadScope.RECOGNISER in scopes:
-            models = run_with_timeout(partial(_load, new), self._while_loading)
         options = new.options()
-        wanted = models is not None or options != self._keeper.settings.options()
-        if wanted and not self._engine.submit(ConfigureCommand(options, models)):
+        configure = models is not None or options != self._settings_manager.settings.options()
+        if configure and not self._engine.submit(ConfigureCommand(options, models)):
             raise ConfigError(BUSY)
         if broker is not None:
             self._publisher.reconfigure(broker)
         if ReloadScope.MICROPHONE in scopes:
-            self._hearing.use(new.alsa_device)
+            self._microphone.set_device(new.alsa_device)
         if "gain_db" in fields:
-            self._hearing.set_gain(new.gain_db)
+            self._microphone.set_gain(new.gain_db)
         if "mute" in fields:
-            self._hearing.mute(new.mute)
+            self._microphone.mute(new.mute)
         if "step_every" in fields:
             self._publisher.step_every(new.step_every)
         if fields & {"homeassistant", "homeassistant_prefix"}:
-            self._publisher.homeassistant(self._homeassistant(new))
+            self._publisher.homeassistant(_homeassistant(new))
         if "log_level" in fields:
             logs.setup(new.log_level)
 
-    def _done(self, command: Command) -> dict[str, Any]:
+    def _execute(self, command: Command) -> Answer:
         match command.name:
             case "mute":
-                return self._change({"mute": command.payload})
+                return self._override({"mute": command.payload})
             case "config":
-                return self._change(command.payload)
-            case "reload":
-                return self.reload()
+                return self._override(command.payload)
             case "restart":
                 if not self._engine.submit(RestartCommand()):
                     raise ConfigError(BUSY)
-                log_event(
-                    _log, logging.INFO, "recogniser-restarted", "the recogniser was restarted"
-                )
+                message = "the recogniser is restarted: cmd/restart"
+                log_event(_log, logging.INFO, "recogniser-restarted", message)
                 return {}
-        raise ConfigError(f"{command.name} is no command of the daemon's")
+        raise ConfigError(f"{command.name} is not a command")
 
-    def _change(self, changes: dict[str, Any]) -> dict[str, Any]:
-        change = self._keeper.plan_overrides(changes)
-        self.apply(change)
-        self._keeper.commit(change)
-        self._changed(change.changed, "changed over MQTT")
-        live = device_info.live_settings(self._keeper.settings)
-        answer: dict[str, Any] = {"changed": {name: live[name] for name in change.changed}}
-        if self._keeper.save_error:
-            answer |= {"remembered": False, "reason": self._keeper.save_error}
+    def _override(self, values: dict[str, Any]) -> Answer:
+        change = self._settings_manager.plan_overrides(values)
+        self._apply(change)
+        self._settings_manager.commit(change)
+        self._report_changed(change, "changed over MQTT")
+        live = device_info.live_settings(self._settings_manager.settings)
+        answer: Answer = {"changed": {name: live[name] for name in change.changed}}
+        if self._settings_manager.save_error:
+            answer |= {"remembered": False, "reason": self._settings_manager.save_error}
         return answer
 
-    def _changed(self, fields: tuple[str, ...], why: str) -> None:
-        if fields:
-            log_event(_log, logging.INFO, "settings-changed", f"{why}: {', '.join(sorted(fields))}")
+    def _reply(self, command: Command, result: Answer | EdgedError) -> None:
+        if isinstance(result, EdgedError):
+            self._publisher.reply(command, False, str(result))
+        else:
+            self._publisher.reply(command, True, **result)
+
+    def _report_changed(self, change: SettingsChange, why: str) -> None:
+        if change.changed:
+            message = f"{why}: {', '.join(sorted(change.changed))}"
+            log_event(_log, logging.INFO, "settings-changed", message)
             self._on_change()
         self._publish_settings()
 
+    def _report_rejected(self, error: EdgedError) -> None:
+        errors, files = [str(error)], self._settings_manager.loaded.files
+        if isinstance(error, SettingsError):
+            errors, files = [str(problem) for problem in error.problems], error.files
+        self.reload_error = f"the new settings have mistakes and were not applied: {errors[0]}"
+        for text in errors:
+            message = f"the settings were not applied: {text}"
+            log_event(_log, logging.ERROR, "settings-refused", message)
+        self._publisher.state("config", device_info.config_rejected(errors, files))
+
+    def _publish_accepted(self, changed: tuple[str, ...], pending: tuple[str, ...]) -> None:
+        payload = device_info.config_accepted(self._settings_manager.loaded, changed, pending)
+        self._publisher.state("config", payload)
+
     def _publish_settings(self) -> None:
-        settings = self._keeper.settings
+        settings = self._settings_manager.settings
         self._publisher.state("settings", device_info.live_settings(settings))
         self._publisher.state("mute", "on" if settings.mute else "off")
 
-    def _refused(self, problem: EdgedError) -> None:
-        problems, files = [str(problem)], self._keeper.loaded.files
-        if isinstance(problem, SettingsError):
-            problems, files = [str(p) for p in problem.problems], problem.files
-        self.problem = f"the new settings have mistakes and were not applied: {problems[0]}"
-        for text in problems:
-            log_event(
-                _log, logging.ERROR, "settings-refused", f"the settings were not applied: {text}"
-            )
-        self._publisher.state("config", device_info.refused(problems, files))
 
-    def _homeassistant(self, settings: Settings) -> HomeAssistantSettings:
-        return HomeAssistantSettings(
-            enabled=settings.homeassistant,
-            prefix=settings.homeassistant_prefix,
-            version=__version__,
-            model=f"edged {settings.model}",
-        )
+_ModelChoice: TypeAlias = tuple[Path | None, str, int]
 
 
-def _load(settings: Settings) -> Models:
-    models = loader.load(settings.models_dir, settings.model, settings.threads)
-    return loader.for_this_machine(models)
+def _model_choice(settings: Settings) -> _ModelChoice:
+    """What decides which models are loaded."""
+    return settings.models_dir, settings.model, settings.threads
+
+
+def _homeassistant(settings: Settings) -> HomeAssistantSettings:
+    return HomeAssistantSettings(
+        enabled=settings.homeassistant,
+        prefix=settings.homeassistant_prefix,
+        version=__version__,
+        model=f"edged {settings.model}",
+    )

@@ -1,26 +1,24 @@
-"""What the daemon publishes about itself: payloads of `info`, `state/config`, `state/mic`, ..."""
+"""Payloads that describe the device: `info`, `state/config`, `state/mic`, `state/settings`."""
 
 from __future__ import annotations
 
 import datetime
 import platform
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 from edged import __version__
-from edged.audio.capture import MicrophoneState, MicrophoneStatus
+from edged.audio.capture import MicrophoneStatus
 from edged.config.settings import Settings, mqtt_may_change
 from edged.config.settings_report import effective, shown
 from edged.config.sources import LoadedSettings, SettingsFile
+from edged.daemon.machine import board
 from edged.models.loader import Models
 
-_BOARD = Path("/proc/device-tree/model")
 
-
-def info(loaded: LoadedSettings, mic: MicrophoneStatus, models: Models) -> dict[str, Any]:
-    """Version, model, board, negotiated audio and the settings in force, without secrets."""
-    negotiated = mic.negotiated
+def info(loaded: LoadedSettings, microphone: MicrophoneStatus, models: Models) -> dict[str, Any]:
+    """`info`: version, model, board, audio format and the settings in force, secrets masked."""
+    negotiated = microphone.negotiated
     return {
         "version": __version__,
         "device": loaded.settings.device,
@@ -46,31 +44,19 @@ def info(loaded: LoadedSettings, mic: MicrophoneStatus, models: Models) -> dict[
     }
 
 
-def board() -> str:
-    """The board's own name for itself, else the architecture."""
-    try:
-        return _BOARD.read_text().rstrip("\0\n")
-    except OSError:
-        return platform.machine()
-
-
-def microphone(mic: MicrophoneStatus) -> dict[str, Any]:
+def microphone(status: MicrophoneStatus) -> dict[str, Any]:
+    """`state/mic`."""
     return {
-        "ok": not mic.problem,
-        "state": str(mic.state),
-        "device": mic.device,
-        "message": mic.message,
-        "format": None if mic.negotiated is None else str(mic.negotiated),
+        "ok": not status.problem,
+        "state": str(status.state),
+        "device": status.device,
+        "message": status.message,
+        "format": None if status.negotiated is None else str(status.negotiated),
     }
 
 
-def hears(mic: MicrophoneStatus) -> bool:
-    """Whether sound reaches the recogniser."""
-    return mic.state in (MicrophoneState.RUNNING, MicrophoneState.SILENT)
-
-
 def live_settings(settings: Settings) -> dict[str, Any]:
-    """What MQTT may change, for `state/settings`."""
+    """`state/settings`: what MQTT may change."""
     return {
         name: shown(getattr(settings, name))
         for name in Settings.model_fields
@@ -78,12 +64,12 @@ def live_settings(settings: Settings) -> dict[str, Any]:
     }
 
 
-def accepted(
+def config_accepted(
     loaded: LoadedSettings, changed: Iterable[str], pending: Iterable[str]
 ) -> dict[str, Any]:
-    """`state/config` after settings were taken: which files, and what they did.
+    """`state/config` after settings were accepted: the files, and which settings changed.
 
-    `files` carries what `sha256sum` says of each, so that who pushed them can compare.
+    `files` has the SHA-256 of each, so that whoever pushed them can compare.
     """
     return {
         "ok": True,
@@ -95,9 +81,9 @@ def accepted(
     }
 
 
-def refused(problems: Iterable[str], files: tuple[SettingsFile, ...]) -> dict[str, Any]:
-    """`state/config` after a reload that changed nothing: the files' hashes and every reason."""
-    return {"ok": False, "files": _files(files), "problems": list(problems), "ts": now()}
+def config_rejected(errors: Iterable[str], files: tuple[SettingsFile, ...]) -> dict[str, Any]:
+    """`state/config` after a reload that changed nothing: the files, and every mistake."""
+    return {"ok": False, "files": _files(files), "problems": list(errors), "ts": now()}
 
 
 def _files(files: tuple[SettingsFile, ...]) -> list[dict[str, str]]:
@@ -105,6 +91,6 @@ def _files(files: tuple[SettingsFile, ...]) -> list[dict[str, str]]:
 
 
 def now() -> str:
-    """RFC 3339, UTC."""
+    """The time, RFC 3339 in UTC."""
     stamp = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
     return stamp.replace("+00:00", "Z")

@@ -1,8 +1,8 @@
-"""A start may take as long as it needs while it gets on: systemd's TimeoutStartSec= is for one that
-hangs.
+"""Extends systemd's start timeout while start-up makes progress.
 
-How long the models take to load depends on the board, its card and what else starts with it, so no
-fixed time is right. Whether this process computes or reads can be seen.
+How long the models take to load depends on the board, its memory card and what else starts at the
+same time, so no fixed time is right. TimeoutStartSec= catches only a process that neither computes
+nor reads.
 """
 
 from __future__ import annotations
@@ -15,40 +15,45 @@ from typing import TypeAlias
 
 from edged.daemon.systemd import Notifier
 
-Progress: TypeAlias = tuple[float, int, int]
+Usage: TypeAlias = tuple[float, int, int]
 
-PATIENCE_S = 120.0  # from the last sign of work; what TimeoutStartSec= of deploy/edged.service says
-LONGEST_S = 1800.0  # a start that computes for ever is one that hangs
-EVERY_S = 10.0
-_LEAST_CPU_S = 0.1  # in EVERY_S; looking takes a thousandth of it
+EXTENSION_S = 120.0  # from the last progress; the TimeoutStartSec= of deploy/edged.service
+MAX_START_S = 1800.0  # a start that computes for longer is taken for one that hangs
+CHECK_INTERVAL_S = 10.0
+_MIN_CPU_S = 0.1  # in CHECK_INTERVAL_S; the checks themselves use a thousandth of it
 
 
-def progress() -> Progress:
+def usage() -> Usage:
     """What this process has used so far: CPU seconds, blocks read, pages read in."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     return used.ru_utime + used.ru_stime, used.ru_inblock, used.ru_majflt
 
 
 @contextlib.contextmanager
-def while_it_gets_on(
-    notifier: Notifier, look: Callable[[], Progress] = progress, every_s: float = EVERY_S
+def extending_start_timeout(
+    notifier: Notifier, measure: Callable[[], Usage] = usage, interval_s: float = CHECK_INTERVAL_S
 ) -> Iterator[None]:
-    """Asks systemd for more time, at once and then each `every_s` seconds in which the body worked,
-    LONGEST_S / EVERY_S times at most."""
+    """Extends the timeout now, and after each interval in which the body has worked.
+
+    Args:
+        measure: returns what the process has used so far.
+        interval_s: seconds between measurements, of which there are at most
+            MAX_START_S / CHECK_INTERVAL_S.
+    """
     done = threading.Event()
 
-    def ask() -> None:
-        before = look()
-        for _ in range(round(LONGEST_S / EVERY_S)):
-            if done.wait(every_s):
+    def watch() -> None:
+        before = measure()
+        for _ in range(round(MAX_START_S / CHECK_INTERVAL_S)):
+            if done.wait(interval_s):
                 return
-            now = look()
-            if now[0] - before[0] >= _LEAST_CPU_S or now[1:] != before[1:]:
-                notifier.extend_start(PATIENCE_S)
+            now = measure()
+            if now[0] - before[0] >= _MIN_CPU_S or now[1:] != before[1:]:
+                notifier.extend_start_timeout(EXTENSION_S)
             before = now
 
-    notifier.extend_start(PATIENCE_S)
-    thread = threading.Thread(target=ask, name="still-starting", daemon=True)
+    notifier.extend_start_timeout(EXTENSION_S)
+    thread = threading.Thread(target=watch, name="start-timeout", daemon=True)
     thread.start()
     try:
         yield

@@ -1,5 +1,7 @@
-"""What systemd is told: READY, STATUS, RELOADING, STOPPING, WATCHDOG, and that a start needs more
-time (sd_notify(3))."""
+"""Messages to systemd: READY, STATUS, RELOADING, STOPPING, WATCHDOG, EXTEND_TIMEOUT_USEC.
+
+See sd_notify(3). Without systemd nothing is sent.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +17,11 @@ except ImportError:  # a container or a checkout without libsystemd's headers
 
 
 def send(message: str) -> None:
-    """One datagram to `$NOTIFY_SOCKET`; nothing happens without one."""
+    """Sends one datagram to `$NOTIFY_SOCKET`. Does nothing if there is none."""
     address = os.environ.get("NOTIFY_SOCKET")
     if not address:
         return
-    with contextlib.suppress(OSError):  # whoever listened there is gone
+    with contextlib.suppress(OSError):  # nobody listens there any more
         if _systemd_notify is not None:
             _systemd_notify(message)
             return
@@ -30,7 +32,7 @@ def send(message: str) -> None:
 
 
 def watchdog_interval_s() -> float | None:
-    """How often systemd wants to hear from this process; None if it does not watch it."""
+    """The interval in which systemd expects WATCHDOG=1; None if it does not watch this process."""
     try:
         interval = int(os.environ["WATCHDOG_USEC"]) / 1e6
         watched = int(os.environ.get("WATCHDOG_PID", os.getpid()))
@@ -40,30 +42,34 @@ def watchdog_interval_s() -> float | None:
 
 
 class Notifier:
-    """Remembers what was said, so that STATUS is sent on a change only."""
+    """The messages. STATUS is sent only if it has changed."""
 
     def __init__(self) -> None:
         self._status = ""
 
-    def status(self, sentence: str) -> None:
-        if sentence != self._status:
-            self._status = sentence
-            send(f"STATUS={sentence}")
+    def status(self, message: str) -> None:
+        """Sets the line that `systemctl status` shows."""
+        if message != self._status:
+            self._status = message
+            send(f"STATUS={message}")
 
     def ready(self) -> None:
+        """Start-up, or a reload, has finished."""
         send("READY=1")
 
-    def extend_start(self, seconds: float) -> None:
-        """The start may last `seconds` from now, where TimeoutStartSec= would end it sooner."""
+    def extend_start_timeout(self, seconds: float) -> None:
+        """Allows start-up `seconds` from now, even if TimeoutStartSec= ends earlier."""
         send(f"EXTEND_TIMEOUT_USEC={round(seconds * 1e6)}")
 
     def reloading(self) -> None:
-        """Must be followed by `ready`. systemd 253 and later want the time too."""
+        """A reload has begun; `ready` must follow. systemd 253 and later need the time too."""
         now_us = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
         send(f"RELOADING=1\nMONOTONIC_USEC={now_us}")
 
     def stopping(self) -> None:
+        """The daemon has begun to stop."""
         send("STOPPING=1")
 
     def watchdog(self) -> None:
+        """All is well; must be sent in each interval of the watchdog."""
         send("WATCHDOG=1")

@@ -47,7 +47,7 @@ from edged.bench import wer
 from edged.bench.manifest import read_manifest
 from edged.models.samples import samples
 from tests.support.api_fuzz import hostile_message
-from tests.support.daemon_process import Box
+from tests.support.daemon_process import DaemonProcess
 from tests.support.mosquitto import Mosquitto, free_port
 from tests.support.sample_audio import opus, pcm
 
@@ -166,7 +166,7 @@ async def first(seconds: float) -> None:
         (folder / "broker").mkdir()
         broker = stack.enter_context(Mosquitto(folder / "broker"))
         settings = {"alsa_device": "sample", "listen": listen, "max_streams": 2}
-        stack.enter_context(Box(folder, broker.port, **settings))
+        stack.enter_context(DaemonProcess(folder, broker.port, **settings))
         events = await connect(f"ws://{listen}/api/events", compression=None)
         arrived = []
 

@@ -29,15 +29,15 @@ from typing import Any
 
 import numpy as np
 import psutil
+from tests.unit.test_daemon_parts import fuzzed
 
 from edged import SAMPLE_RATE, STEP_S
 from edged.audio.files import open_audio
 from tests.bench.daemon_formats import formats
 from tests.conftest import SAMPLES
 from tests.support.alsa_paced import DEVICE, PacedMicrophone
-from tests.support.daemon_process import Box
+from tests.support.daemon_process import DaemonProcess
 from tests.support.mosquitto import Ear, Mosquitto, until
-from tests.unit.test_daemon_parts import fuzzed
 
 PULLS, STOPS, FUZZED = 20, 10, 10_000
 
@@ -104,11 +104,11 @@ def spread(name: str, ms: list[float]) -> None:
 
 def latency(folder: Path, speech: Path, minutes: float) -> None:
     with Mosquitto(folder / "broker") as broker, Ear(broker.port, ("edged/#",)) as ear:
-        box = Box(folder, broker.port, alsa_device=f"file:{speech}")
-        box.before = WITH_TIMES.format(folder=str(folder))
-        with box:
+        daemon = DaemonProcess(folder, broker.port, alsa_device=f"file:{speech}")
+        daemon.before = WITH_TIMES.format(folder=str(folder))
+        with daemon:
             time.sleep(minutes * 60)
-            box.stop()
+            daemon.stop()
         complete = array("d", (folder / "complete").read_bytes())
         noted = array("d", (folder / "said").read_bytes())
         said = list(zip(map(int, noted[::2]), noted[1::2], strict=True))
@@ -149,9 +149,9 @@ def mic(folder: Path) -> None:
     back, told = [], []
     with Mosquitto(folder / "broker") as broker, Ear(broker.port, ("edged/#",)) as ear:
         with PacedMicrophone() as paced:
-            box = Box(folder, broker.port, alsa_device=DEVICE)
-            box.environment = paced.environment
-            with box:
+            daemon = DaemonProcess(folder, broker.port, alsa_device=DEVICE)
+            daemon.environment = paced.environment
+            with daemon:
                 until(lambda: ear.on("step"), "steps")
                 for _ in range(PULLS):
                     time.sleep(random.uniform(0.5, 3.0))
@@ -166,9 +166,9 @@ def mic(folder: Path) -> None:
                     paced.plug()
                     until(lambda: _mic(ear) == "running" and ear.on("step"), "it hears")
                     back.append(time.monotonic() - returned)
-                assert box.process is not None
-                assert box.process.poll() is None
-                box.stop()
+                assert daemon.process is not None
+                assert daemon.process.poll() is None
+                daemon.stop()
     print(f"mic: pulled and returned {PULLS} times, one process")
     print(f"  told after {statistics.median(told):.2f} s median, {max(told):.2f} s at most")
     print(f"  heard again after {statistics.median(back):.2f} s median, {max(back):.2f} s at most")
@@ -183,8 +183,8 @@ def stall(folder: Path, speech: Path) -> None:
     """Two daemons hear the same microphone; the engine of one stands still in the middle."""
     found = {}
     with PacedMicrophone() as paced:
-        for name, ear, box in _two(folder, paced, {"steady": "", "stalled": STALLING}, speech):
-            found[name] = (words_of(ear), ear, box)
+        for name, ear, daemon in _two(folder, paced, {"steady": "", "stalled": STALLING}, speech):
+            found[name] = (words_of(ear), ear, daemon)
     (steady, *_), (stalled, ear, _) = found["steady"], found["stalled"]
     steps = [h.json()["step_idx"] for h in ear.on("step")]
     arrival = [h.at for h in ear.on("step")]
@@ -218,7 +218,7 @@ def stereo(folder: Path, speech: Path) -> None:
 
 def _two(
     folder: Path, paced: PacedMicrophone, programs: dict[str, str], speech: Path
-) -> list[tuple[str, Ear, Box]]:
+) -> list[tuple[str, Ear, DaemonProcess]]:
     """Two daemons on one microphone, into which all of `speech` is played."""
     clips = [clip(p) for p in sorted(speech.glob("*.flac"))]
     pause = np.zeros(2 * SAMPLE_RATE, np.int16)
@@ -230,20 +230,20 @@ def _two(
         (folder / str(n)).mkdir()
         broker = Mosquitto(folder / f"broker{n}").start()
         ear = Ear(broker.port, ("edged/#",)).__enter__()
-        box = Box(folder / str(n), broker.port, alsa_device=DEVICE, health_every_s=5)
-        box.environment = paced.environment
-        box.before = program
-        made.append((name, ear, box, broker))
-    for _, ear, box, _ in made:
-        box.start()
+        daemon = DaemonProcess(folder / str(n), broker.port, alsa_device=DEVICE, health_every_s=5)
+        daemon.environment = paced.environment
+        daemon.before = program
+        made.append((name, ear, daemon, broker))
+    for _, ear, daemon, _ in made:
+        daemon.start()
         until(lambda ear=ear: ear.on("step"), "steps")
     paced.play(audio)
     time.sleep(len(audio) / SAMPLE_RATE + 6)
-    for _, _, box, broker in made:
-        box.stop()
+    for _, _, daemon, broker in made:
+        daemon.stop()
         time.sleep(0.5)
         broker.stop()
-    return [(name, ear, box) for name, ear, box, _ in made]
+    return [(name, ear, daemon) for name, ear, daemon, _ in made]
 
 
 def _compare(one: str, first: list[Any], other: str, second: list[Any]) -> None:
@@ -266,7 +266,9 @@ def _compare(one: str, first: list[Any], other: str, second: list[Any]) -> None:
 def fuzz(folder: Path) -> None:
     dice = random.Random(3)
     with Mosquitto(folder / "broker") as broker, Ear(broker.port, ("edged/#",)) as ear:
-        with Box(folder, broker.port, step_every=0, alsa_device="file:/nowhere.wav") as box:
+        with DaemonProcess(
+            folder, broker.port, step_every=0, alsa_device="file:/nowhere.wav"
+        ) as daemon:
             until(lambda: ear.on("state/settings"), "settings")
             settings = ear.on("state/settings")[-1].payload
             session = until(ear.events, "the error about the microphone")[0]["session"]
@@ -293,7 +295,7 @@ def fuzz(folder: Path) -> None:
             print(f"  afterwards one right command changed {only}")
             ear.say("edged/box/cmd/flush", "1")
             same = until(lambda: ear.on("flushed"), "flushed")[-1].json()["session"] == session
-            print(f"  the same process: {same}, stopped in {box.stop():.1f} s")
+            print(f"  the same process: {same}, stopped in {daemon.stop():.1f} s")
             assert refused == FUZZED
 
 
@@ -305,23 +307,23 @@ def idle(folder: Path) -> None:
             with PacedMicrophone() as paced:
                 noise = np.random.default_rng(1).normal(0, level, 90 * SAMPLE_RATE)
                 paced.play(noise.astype(np.int16))
-                box = Box(sub, broker.port, alsa_device=DEVICE)
-                box.environment = paced.environment
-                with box:
+                daemon = DaemonProcess(sub, broker.port, alsa_device=DEVICE)
+                daemon.environment = paced.environment
+                with daemon:
                     until(lambda: ear.on("step"), "steps")
                     time.sleep(5)
-                    share, threads = _cpu(box, 60)
+                    share, threads = _cpu(daemon, 60)
                     print(f"idle: {name}: {share:.2%} of one core; {len(ear.on('text'))} texts")
                     print(f"  by thread: {threads}")
-                    box.stop()
+                    daemon.stop()
 
 
 def muted(folder: Path) -> None:
     with Mosquitto(folder / "broker") as broker, Ear(broker.port, ("edged/#",)) as ear:
         with PacedMicrophone() as paced:
-            box = Box(folder, broker.port, alsa_device=DEVICE)
-            box.environment = paced.environment
-            with box:
+            daemon = DaemonProcess(folder, broker.port, alsa_device=DEVICE)
+            daemon.environment = paced.environment
+            with daemon:
                 until(lambda: ear.on("step"), "steps")
                 before = len(paced.recorders())
                 ear.say("edged/box/cmd/mute", "on")
@@ -329,16 +331,16 @@ def muted(folder: Path) -> None:
                 after = len(paced.recorders())
                 time.sleep(2)
                 steps = len(ear.on("step"))
-                share, threads = _cpu(box, 60)
+                share, threads = _cpu(daemon, 60)
                 print(f"muted: recorders at the sound server {before} -> {after}")
                 print(f"  {share:.2%} of one core, {len(ear.on('step')) - steps} steps; {threads}")
-                box.stop()
+                daemon.stop()
 
 
-def _cpu(box: Box, seconds: float) -> tuple[float, str]:
+def _cpu(daemon: DaemonProcess, seconds: float) -> tuple[float, str]:
     """Share of one core over that time, and who used it (by the threads' numbers)."""
-    assert box.process is not None
-    process = psutil.Process(box.process.pid)
+    assert daemon.process is not None
+    process = psutil.Process(daemon.process.pid)
 
     def by_thread() -> dict[str, float]:
         names = {}
@@ -361,12 +363,12 @@ def stop(folder: Path) -> None:
         sub = folder / str(n)
         sub.mkdir()
         with Mosquitto(sub / "broker") as broker, Ear(broker.port, ("edged/#",)) as ear:
-            with Box(sub, broker.port) as box:
+            with DaemonProcess(sub, broker.port) as daemon:
                 until(lambda ear=ear, n=n: len(ear.on("text")) > n + 1, "words")
-                took.append(box.stop())
+                took.append(daemon.stop())
                 until(lambda: ear.on("availability")[-1].payload == b"offline", "offline")
                 kinds = [e["type"] for e in ear.events()]
-                lost += kinds[-2:] != ["turn", "end_of_stream"] or "did not end" in box.log()
+                lost += kinds[-2:] != ["turn", "end_of_stream"] or "did not end" in daemon.log()
     print(
         f"stop: {STOPS} in mid sentence, {statistics.median(took):.2f} s median, "
         f"{max(took):.2f} s at most; without the last turn: {lost}"

@@ -26,7 +26,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
 from tests.conftest import SAMPLES
-from tests.support.daemon_process import Box
+from tests.support.daemon_process import DaemonProcess
 from tests.support.mosquitto import Ear, Mosquitto, free_port, until
 from tests.support.mqtt_publisher import assert_gapless
 
@@ -36,9 +36,9 @@ SETTLE_S = 300.0  # before this the memory may still grow: caches, the first lon
 
 def memory(folder: Path, speech: Path, minutes: float) -> None:
     with Mosquitto(folder / "broker") as broker, Ear(broker.port, ("edged/#",)) as ear:
-        with Box(folder, broker.port, alsa_device=f"file:{speech}") as box:
-            assert box.process is not None
-            process = psutil.Process(box.process.pid)
+        with DaemonProcess(folder, broker.port, alsa_device=f"file:{speech}") as daemon:
+            assert daemon.process is not None
+            process = psutil.Process(daemon.process.pid)
             start, before = time.monotonic(), sum(process.cpu_times()[:2])
             found: list[tuple[float, float]] = []
             while (now := time.monotonic() - start) < minutes * 60:
@@ -53,7 +53,7 @@ def memory(folder: Path, speech: Path, minutes: float) -> None:
             cpu = sum(process.cpu_times()[:2]) - before
             heard_s = ear.on("state/health")[-1].json()["heard_s"]
             assert_gapless(ear.events())
-            took = box.stop()
+            took = daemon.stop()
     late = [(m, mb) for m, mb in found if m > SETTLE_S / 60] or found
     slope = statistics.linear_regression(*zip(*late, strict=True)).slope * 60
     middle = [mb for m, mb in late if m < minutes / 2] or [late[0][1]]
@@ -91,11 +91,11 @@ def outage(folder: Path, speech: Path, minutes: float) -> None:
     port = free_port()
     settings = {"alsa_device": f"file:{speech}", "listen": f"127.0.0.1:{port}"}
     with Mosquitto(folder / "broker") as broker, Ear(broker.port, ("edged/#",)) as ear:
-        with Box(folder, broker.port, **settings) as box:
+        with DaemonProcess(folder, broker.port, **settings) as daemon:
             witness = Witness(port)
             until(lambda: ear.on("text"), "a first word", 60)
             session = ear.events()[0]["session"]
-            _away(broker, box, minutes * 60)
+            _away(broker, daemon, minutes * 60)
             back, before = time.monotonic(), len(ear.events())
             broker.start()
             until(lambda: len(ear.events()) > before, "the first message", 90)
@@ -108,15 +108,15 @@ def outage(folder: Path, speech: Path, minutes: float) -> None:
                 f" that waited in {drained:.1f} s",
                 flush=True,
             )
-            _away(broker, box, 60)
-            box.kill()
+            _away(broker, daemon, 60)
+            daemon.kill()
             killed = time.monotonic()
             broker.start()
-            box.start()
+            daemon.start()
             until(lambda: any(e["session"] != session for e in ear.events()), "the new run", 90)
             until(lambda: "delayed" not in ear.events()[-1], "drained", 60)
             events = [e for e in ear.events() if e["session"] == session]
-            box.stop()
+            daemon.stop()
     assert_gapless(events)
     once = {e["seq"]: e for e in events}
     kinds = ("type", "text", "start_s", "stop_s")
@@ -130,9 +130,9 @@ def outage(folder: Path, speech: Path, minutes: float) -> None:
     assert not missing
 
 
-def _away(broker: Mosquitto, box: Box, seconds: float) -> None:
+def _away(broker: Mosquitto, daemon: DaemonProcess, seconds: float) -> None:
     broker.stop()
-    until(lambda: "broker ok" not in box.systemd.status, "the box knows")
+    until(lambda: "broker ok" not in daemon.systemd.status, "the device knows")
     time.sleep(seconds)
 
 

@@ -17,7 +17,7 @@ from edged.bench import wer
 from edged.models.samples import samples
 from tests.support.api_process import EDGED, serving
 from tests.support.api_server import Client, as_wav
-from tests.support.daemon_process import Box
+from tests.support.daemon_process import DaemonProcess
 from tests.support.mosquitto import Ear, Mosquitto, free_port, until
 
 KEY = "a secret of the test"
@@ -90,7 +90,7 @@ def test_the_daemon_serves_the_api_server_beside_its_microphone(tmp_path: Path) 
     listen = f"127.0.0.1:{free_port()}"
     (tmp_path / "broker").mkdir()
     with Mosquitto(tmp_path / "broker") as broker:
-        with Box(tmp_path, broker.port, listen=listen) as box:
+        with DaemonProcess(tmp_path, broker.port, listen=listen) as box:
             with connect(f"ws://{listen}/api/events", compression=None) as socket_:
                 subscriber = Client(socket_)
                 assert subscriber.receive()["model_name"] == "tiny-en"
@@ -118,7 +118,7 @@ def test_a_port_in_use_does_not_stop_the_microphone(tmp_path: Path) -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         listen = f"127.0.0.1:{taken.getsockname()[1]}"
-        with Box(tmp_path, broker.port, listen=listen) as box:
+        with DaemonProcess(tmp_path, broker.port, listen=listen) as box:
             until(lambda: "cannot be opened" in box.log(), "a warning")
             until(lambda: ear.on("text"), "words of the microphone")
             box.stop()

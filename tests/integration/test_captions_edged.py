@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tests.conftest import SAMPLES
 from tests.support.chromium import Chromium
-from tests.support.daemon_process import Box
+from tests.support.daemon_process import DaemonProcess
 from tests.support.mosquitto import free_port, until
 
 LIVE = "document.querySelector('#live').textContent"
@@ -17,7 +17,7 @@ MUTE = "document.querySelector('#mute')"
 
 def test_what_is_spoken_is_read_on_the_page_and_its_button_mutes(tmp_path: Path) -> None:
     port = free_port()
-    box = Box(
+    box = DaemonProcess(
         tmp_path,
         free_port(),  # no broker: the page needs none
         listen=f"127.0.0.1:{port}",
@@ -45,7 +45,9 @@ def test_the_page_comes_with_headers_that_keep_it_fresh_and_whole(tmp_path: Path
     import requests
 
     port = free_port()
-    with Box(tmp_path, free_port(), listen=f"127.0.0.1:{port}", alsa_device="hw:CARD=Nowhere"):
+    with DaemonProcess(
+        tmp_path, free_port(), listen=f"127.0.0.1:{port}", alsa_device="hw:CARD=Nowhere"
+    ):
         url = f"http://127.0.0.1:{port}"
 
         def there() -> bool:

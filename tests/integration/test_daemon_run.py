@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.support.alsa_paced import DEVICE, PacedMicrophone
-from tests.support.daemon_process import Box
+from tests.support.daemon_process import DaemonProcess
 from tests.support.mosquitto import Ear, Mosquitto, free_port, until
 
 
@@ -34,7 +34,7 @@ def state(ear: Ear, name: str) -> Any:
 
 def ask(ear: Ear, command: str, payload: str) -> Any:
     """Publishes a command and waits for its answer."""
-    until(lambda: ear.on("availability"), "the box is online", 15)
+    until(lambda: ear.on("availability"), "the device is online", 15)
     before = len(ear.on(f"cmd/{command}/result"))
     ear.say(f"edged/box/cmd/{command}", payload)
     until(lambda: len(ear.on(f"cmd/{command}/result")) > before, f"an answer to {command}")
@@ -46,14 +46,14 @@ def gapless(events: list[Any]) -> bool:
 
 
 def test_speech_becomes_words_and_a_stop_in_mid_sentence_loses_none(tmp_path, broker) -> None:
-    with Ear(broker.port, ("edged/#",)) as ear, Box(tmp_path, broker.port) as box:
-        assert "playing" in box.systemd.status
+    with Ear(broker.port, ("edged/#",)) as ear, DaemonProcess(tmp_path, broker.port) as daemon:
+        assert "playing" in daemon.systemd.status
         until(lambda: len(ear.on("text")) >= 3, "three words", 20)
         assert state(ear, "speaking") == "on"
         answer = ask(ear, "flush", '"mine"')
         assert answer == {"ok": True, "flush_id": "mine"}
         until(lambda: len(ear.on("text")) >= 8, "more words", 20)
-        assert box.stop() < 5
+        assert daemon.stop() < 5
         until(lambda: ear.on("availability")[-1].payload == b"offline", "offline")
         events = ear.events()
     assert gapless(events)
@@ -64,49 +64,49 @@ def test_speech_becomes_words_and_a_stop_in_mid_sentence_loses_none(tmp_path, br
     steps = [s.json()["step_idx"] for s in ear.on("step")]
     assert steps == sorted(set(steps))
     assert len(events[-2]["text"].split()) >= 6
-    assert box.systemd.lines("STOPPING=1")
-    assert [line.split("=")[0] for _, line in box.systemd.said].index("READY") > 0
+    assert daemon.systemd.lines("STOPPING=1")
+    assert [line.split("=")[0] for _, line in daemon.systemd.received].index("READY") > 0
 
 
 def test_a_stop_while_the_models_load_ends_it(tmp_path, broker) -> None:
     with Ear(broker.port, ("edged/#",)) as ear:
-        box = Box(tmp_path, broker.port).start(ready=False)
+        daemon = DaemonProcess(tmp_path, broker.port).start(ready=False)
         with contextlib.ExitStack() as after:
-            after.push(box.__exit__)
-            until(lambda: "loading" in box.systemd.status, "it loads")
-            assert box.systemd.lines("EXTEND_TIMEOUT_USEC=")
-            assert box.stop() < 5
+            after.push(daemon.__exit__)
+            until(lambda: "loading" in daemon.systemd.status, "it loads")
+            assert daemon.systemd.lines("EXTEND_TIMEOUT_USEC=")
+            assert daemon.stop() < 5
         assert [h.payload for h in ear.on("availability")][-1:] in ([], [b"offline"])
 
 
 def test_ready_is_said_without_a_broker_and_without_a_microphone(tmp_path: Path) -> None:
-    """A box that boots before its router must not be restarted for ever by systemd."""
-    with Box(tmp_path, free_port(), alsa_device="hw:CARD=Nowhere") as box:
-        assert "Nowhere" in box.systemd.status
-        until(lambda: "no broker" in box.systemd.status, box.systemd.status)
-        assert box.stop() < 5
+    """A device that boots before its router must not be restarted for ever by systemd."""
+    with DaemonProcess(tmp_path, free_port(), alsa_device="hw:CARD=Nowhere") as daemon:
+        assert "Nowhere" in daemon.systemd.status
+        until(lambda: "no broker" in daemon.systemd.status, daemon.systemd.status)
+        assert daemon.stop() < 5
 
 
 def test_the_watchdog_is_fed_though_microphone_and_broker_are_away(tmp_path: Path) -> None:
-    box = Box(tmp_path, free_port(), alsa_device="file:/nowhere.wav")
-    box.environment = {"WATCHDOG_USEC": "1500000"}
-    with box:
-        until(lambda: len(box.systemd.lines("WATCHDOG=1")) >= 4, "four signs of life", 10)
+    daemon = DaemonProcess(tmp_path, free_port(), alsa_device="file:/nowhere.wav")
+    daemon.environment = {"WATCHDOG_USEC": "1500000"}
+    with daemon:
+        until(lambda: len(daemon.systemd.lines("WATCHDOG=1")) >= 4, "four signs of life", 10)
 
 
 def test_a_watchdog_meant_for_another_process_is_not_fed(tmp_path: Path) -> None:
-    box = Box(tmp_path, free_port(), alsa_device="file:/nowhere.wav")
-    box.environment = {"WATCHDOG_USEC": "600000", "WATCHDOG_PID": "1"}
-    with box:
+    daemon = DaemonProcess(tmp_path, free_port(), alsa_device="file:/nowhere.wav")
+    daemon.environment = {"WATCHDOG_USEC": "600000", "WATCHDOG_PID": "1"}
+    with daemon:
         time.sleep(1.5)
-        assert not box.systemd.lines("WATCHDOG=1")
+        assert not daemon.systemd.lines("WATCHDOG=1")
 
 
 def test_a_reload_changes_live_settings_without_a_lost_step(tmp_path, broker) -> None:
-    with Ear(broker.port, ("edged/#",)) as ear, Box(tmp_path, broker.port) as box:
+    with Ear(broker.port, ("edged/#",)) as ear, DaemonProcess(tmp_path, broker.port) as daemon:
         until(lambda: ear.on("step"), "steps", 20)
-        box.write(delay_in_frames=12, turn_silence_ms=900, device="other")
-        box.signal(signal.SIGHUP)
+        daemon.write(delay_in_frames=12, turn_silence_ms=900, device="other")
+        daemon.signal(signal.SIGHUP)
         until(lambda: (state(ear, "config") or {}).get("changed"), "the reload is confirmed")
         count = len(ear.on("step"))
         until(lambda: len(ear.on("step")) > count + 10, "more steps")
@@ -119,59 +119,59 @@ def test_a_reload_changes_live_settings_without_a_lost_step(tmp_path, broker) ->
         steps = [s.json()["step_idx"] for s in ear.on("step")]
         assert steps == list(range(steps[0], steps[0] + len(steps)))
         assert len({s.json()["session"] for s in ear.on("step")}) == 1
-        said = [line.split("=")[0] for _, line in box.systemd.said]
+        said = [line.split("=")[0] for _, line in daemon.systemd.received]
         reloading = said.index("RELOADING")
         assert said[reloading + 1] == "MONOTONIC_USEC"
         assert "READY" in said[reloading + 2 :]
 
 
 def test_an_invalid_file_changes_nothing_and_says_why_everywhere(tmp_path, broker) -> None:
-    with Ear(broker.port, ("edged/#",)) as ear, Box(tmp_path, broker.port) as box:
+    with Ear(broker.port, ("edged/#",)) as ear, DaemonProcess(tmp_path, broker.port) as daemon:
         before = until(lambda: state(ear, "settings"), "the settings")
-        box.write(delay_in_frames=13, temp=7, vad_threshold=0.7)
-        box.signal(signal.SIGHUP)
+        daemon.write(delay_in_frames=13, temp=7, vad_threshold=0.7)
+        daemon.signal(signal.SIGHUP)
         until(lambda: (state(ear, "config") or {}).get("ok") is False, "the refusal")
         found = state(ear, "config")
         assert len(found["problems"]) == 2
         assert "EDGED_DELAY_IN_FRAMES" in " ".join(found["problems"])
         assert len(found["files"][0]["sha256"]) == 64
-        until(lambda: "were not applied" in box.systemd.status, "STATUS says so")
-        assert "EDGED_TEMP" in box.log()
+        until(lambda: "were not applied" in daemon.systemd.status, "STATUS says so")
+        assert "EDGED_TEMP" in daemon.log()
         assert state(ear, "settings") == before
         answer = ask(ear, "reload", "")
         assert answer["ok"] is False
         assert "EDGED_TEMP" in answer["error"]
-        box.write(delay_in_frames=14, temp=0.2)
+        daemon.write(delay_in_frames=14, temp=0.2)
         assert ask(ear, "reload", "")["ok"] is True
-        until(lambda: "were not applied" not in box.systemd.status, "STATUS is right again")
-        assert box.systemd.lines("READY=1")
+        until(lambda: "were not applied" not in daemon.systemd.status, "STATUS is right again")
+        assert daemon.systemd.lines("READY=1")
 
 
 def test_other_settings_reopen_only_what_they_must(tmp_path, broker) -> None:
-    """A pushed file moves the box to another microphone, another broker and more threads: the
+    """A pushed file moves the device to another microphone, another broker and more threads: the
     stream goes on in one session."""
     with Mosquitto(tmp_path / "second") as second, Ear(second.port, ("edged/#",)) as there:
-        with Ear(broker.port, ("edged/#",)) as ear, Box(tmp_path, broker.port) as box:
+        with Ear(broker.port, ("edged/#",)) as ear, DaemonProcess(tmp_path, broker.port) as daemon:
             until(lambda: ear.on("step"), "steps", 20)
             session = ear.on("step")[-1].json()["session"]
-            sample = Path(box.settings["alsa_device"].removeprefix("file:"))
-            box.write(alsa_device=f"file:{sample.with_name('sojourn.flac')}", threads=2)
+            sample = Path(daemon.settings["alsa_device"].removeprefix("file:"))
+            daemon.write(alsa_device=f"file:{sample.with_name('sojourn.flac')}", threads=2)
             found = ask(ear, "reload", "")
             assert found["changed"] == ["alsa_device", "threads"]
             until(lambda: "sojourn" in state(ear, "mic")["message"], "the other microphone")
-            box.write(mqtt_url=f"mqtt://127.0.0.1:{second.port}")
-            box.signal(signal.SIGHUP)
+            daemon.write(mqtt_url=f"mqtt://127.0.0.1:{second.port}")
+            daemon.signal(signal.SIGHUP)
             until(lambda: len(there.on("step")) > 5, "steps on the other broker", 15)
             assert there.on("step")[-1].json()["session"] == session
-            box.write(mqtt_url="mqtts://127.0.0.1:1", mqtt_ca_file="/nowhere.pem")
-            box.signal(signal.SIGHUP)
+            daemon.write(mqtt_url="mqtts://127.0.0.1:1", mqtt_ca_file="/nowhere.pem")
+            daemon.signal(signal.SIGHUP)
             until(lambda: state(there, "config")["ok"] is False, "a missing file is refused")
             assert "nowhere.pem" in state(there, "config")["problems"][0]
-            assert box.stop() < 5
+            assert daemon.stop() < 5
 
 
 def test_mute_closes_the_microphone_and_survives_kill_9(tmp_path, broker) -> None:
-    with Ear(broker.port, ("edged/#",)) as ear, Box(tmp_path, broker.port) as box:
+    with Ear(broker.port, ("edged/#",)) as ear, DaemonProcess(tmp_path, broker.port) as daemon:
         until(lambda: ear.on("text"), "a word", 20)
         assert ask(ear, "mute", "on")["ok"] is True
         until(lambda: state(ear, "mic")["state"] == "muted", "the microphone is closed")
@@ -182,9 +182,9 @@ def test_mute_closes_the_microphone_and_survives_kill_9(tmp_path, broker) -> Non
         steps = len(ear.on("step"))
         time.sleep(0.5)
         assert len(ear.on("step")) == steps
-        box.kill()
+        daemon.kill()
         ear.heard.clear()
-        box.start()
+        daemon.start()
         until(lambda: (state(ear, "mic") or {}).get("state") == "muted", "still muted", 15)
         assert state(ear, "mute") == "on"
         assert ask(ear, "mute", "false")["ok"] is True
@@ -195,7 +195,7 @@ def test_mute_closes_the_microphone_and_survives_kill_9(tmp_path, broker) -> Non
 def test_a_locked_mute_cannot_be_undone_over_mqtt_but_by_the_box_itself(tmp_path, broker) -> None:
     with (
         Ear(broker.port, ("edged/#",)) as ear,
-        Box(tmp_path, broker.port, mute="on", mute_lock="on") as box,
+        DaemonProcess(tmp_path, broker.port, mute="on", mute_lock="on") as daemon,
     ):
         for command, payload in [
             ("mute", "off"),
@@ -206,15 +206,15 @@ def test_a_locked_mute_cannot_be_undone_over_mqtt_but_by_the_box_itself(tmp_path
             answer = ask(ear, command, payload)
             assert answer["ok"] is False, payload
         assert state(ear, "mute") == "on"
-        box.write(mute="off")
+        daemon.write(mute="off")
         assert ask(ear, "reload", "")["changed"] == ["mute"]
         until(lambda: ear.on("step"), "it hears")
 
 
 def test_live_settings_are_taken_or_refused_as_a_whole_and_kept(tmp_path, broker) -> None:
-    box = Box(tmp_path, broker.port)
-    box.environment = {"EDGED_PADDING_BONUS": "1"}
-    with Ear(broker.port, ("edged/#",)) as ear, box:
+    daemon = DaemonProcess(tmp_path, broker.port)
+    daemon.environment = {"EDGED_PADDING_BONUS": "1"}
+    with Ear(broker.port, ("edged/#",)) as ear, daemon:
         good = ask(ear, "config", '{"delay_in_frames": 16, "temperature": 0.25}')
         assert good == {"ok": True, "changed": {"delay_in_frames": 16, "temp": 0.25}}
         before = state(ear, "settings")
@@ -233,12 +233,12 @@ def test_live_settings_are_taken_or_refused_as_a_whole_and_kept(tmp_path, broker
             assert answer["ok"] is False, payload
             assert reason in answer["error"], answer
         assert state(ear, "settings") == before
-        box.kill()
+        daemon.kill()
         ear.heard.clear()
-        box.start()
+        daemon.start()
         kept = until(lambda: state(ear, "settings"), "the settings", 15)
         assert kept["delay_in_frames"] == 16
-        box.write(delay_in_frames=20)
+        daemon.write(delay_in_frames=20)
         assert ask(ear, "reload", "")["changed"] == ["delay_in_frames"]
         until(lambda: state(ear, "settings")["delay_in_frames"] == 20, "the newer file counts")
         assert state(ear, "settings")["temp"] == 0.25
@@ -259,25 +259,25 @@ Publisher.event = _noted
 
 
 def test_words_spoken_while_the_broker_is_away_survive_kill_9(tmp_path: Path) -> None:
-    """The broker is down, somebody speaks, the box loses power: every word comes, in order.
+    """The broker is down, somebody speaks, the device loses power: every word comes, in order.
 
     Up to the last: it once compared what came with itself, and a lost tail did not show.
     """
     book = tmp_path / "said"
-    box = Box(tmp_path, 1)
-    box.before = NOTED.format(path=str(book))
+    daemon = DaemonProcess(tmp_path, 1)
+    daemon.before = NOTED.format(path=str(book))
     with Mosquitto(tmp_path / "broker") as broker:
-        box.write(mqtt_url=f"mqtt://127.0.0.1:{broker.port}")
-        with Ear(broker.port, ("edged/#",)) as ear, box:
+        daemon.write(mqtt_url=f"mqtt://127.0.0.1:{broker.port}")
+        with Ear(broker.port, ("edged/#",)) as ear, daemon:
             until(lambda: ear.on("text"), "a first word", 20)
             first = ear.events()[0]["session"]
             broker.stop()
-            until(lambda: "broker ok" not in box.systemd.status, "the box knows")
+            until(lambda: "broker ok" not in daemon.systemd.status, "the device knows")
             time.sleep(4)
             killed = time.monotonic()
-            box.kill()
+            daemon.kill()
             broker.start()
-            box.start()
+            daemon.start()
             until(lambda: ear.on("availability")[-1].payload == b"online", "online again", 15)
             until(lambda: any(e["session"] != first for e in ear.events()), "the new run", 30)
             events = [e for e in ear.events() if e["session"] == first]
@@ -296,8 +296,8 @@ def test_a_card_that_cannot_be_written_is_told_by_systemd_and_in_health(tmp_path
     (tmp_path / "state" / "spool").write_text("a file where the folder should be")
     with Mosquitto(tmp_path / "broker") as broker, Ear(broker.port, ("edged/#",)) as ear:
         broker.stop()
-        with Box(tmp_path, broker.port) as box:
-            until(lambda: "spool.db cannot be used" in box.systemd.status, "STATUS", 20)
+        with DaemonProcess(tmp_path, broker.port) as daemon:
+            until(lambda: "spool.db cannot be used" in daemon.systemd.status, "STATUS", 20)
             broker.start()
             until(lambda: ear.on("state/health"), "its health")
             assert "cannot be used" in state(ear, "health")["disk_error"]
@@ -308,31 +308,33 @@ def test_with_a_sound_server_that_hangs_it_still_answers_feeds_the_watchdog_and_
 ) -> None:
     """Nothing did: pyalsaaudio closed the microphone with the interpreter locked, for ever."""
     with PacedMicrophone() as paced, Ear(broker.port, ("edged/#",)) as ear:
-        box = Box(tmp_path, broker.port, alsa_device=DEVICE)
-        box.environment = paced.environment | {"WATCHDOG_USEC": "1500000"}
-        with box:
+        daemon = DaemonProcess(tmp_path, broker.port, alsa_device=DEVICE)
+        daemon.environment = paced.environment | {"WATCHDOG_USEC": "1500000"}
+        with daemon:
             until(lambda: ear.on("step"), "steps", 20)
             paced.hang_server(True)
             try:
                 until(lambda: state(ear, "mic")["state"] == "lost", "told that it is lost")
-                fed = len(box.systemd.lines("WATCHDOG=1"))
+                fed = len(daemon.systemd.lines("WATCHDOG=1"))
                 assert ask(ear, "flush", "1")["ok"] is True
-                until(lambda: len(box.systemd.lines("WATCHDOG=1")) > fed + 4, "the watchdog is fed")
-                assert box.stop() < 5
+                until(
+                    lambda: len(daemon.systemd.lines("WATCHDOG=1")) > fed + 4, "the watchdog is fed"
+                )
+                assert daemon.stop() < 5
             finally:
                 paced.hang_server(False)
 
 
 def test_a_second_life_is_not_needed_for_wrong_settings(tmp_path: Path) -> None:
     """Wrong settings end the start with exit code 5 and every reason; a missing model with 4."""
-    box = Box(tmp_path, 1883, temp=7, delay_in_frames=9).start(ready=False)
+    daemon = DaemonProcess(tmp_path, 1883, temp=7, delay_in_frames=9).start(ready=False)
     with contextlib.ExitStack() as after:
-        after.push(box.__exit__)
-        assert box.process is not None
-        assert box.process.wait(20) == 5
-        assert "EDGED_TEMP" in box.log()
-        assert "EDGED_DELAY_IN_FRAMES" in box.log()
-        box.write(temp=0, delay_in_frames=10, models_dir=tmp_path)
-        box.start(ready=False)
-        assert box.process.wait(20) == 4
-        assert "edged models fetch" in box.log()
+        after.push(daemon.__exit__)
+        assert daemon.process is not None
+        assert daemon.process.wait(20) == 5
+        assert "EDGED_TEMP" in daemon.log()
+        assert "EDGED_DELAY_IN_FRAMES" in daemon.log()
+        daemon.write(temp=0, delay_in_frames=10, models_dir=tmp_path)
+        daemon.start(ready=False)
+        assert daemon.process.wait(20) == 4
+        assert "edged models fetch" in daemon.log()

@@ -34,7 +34,7 @@ from edged.mqtt.broker_settings import BrokerSettings
 from edged.mqtt.embedded_broker import EmbeddedBroker
 from edged.options import Options
 from tests.conftest import SAMPLES
-from tests.support.daemon_process import Box
+from tests.support.daemon_process import DaemonProcess
 from tests.support.mosquitto import Ear, Mosquitto, free_port, until
 
 
@@ -99,7 +99,7 @@ def test_wrong_settings_are_told_line_by_line(tmp_path: Path) -> None:
 def test_while_edged_runs_its_own_word_about_the_microphone_counts(tmp_path: Path) -> None:
     """The daemon holds the device: opening it again would only say "busy"."""
     with Mosquitto(tmp_path / "broker") as broker, Ear(broker.port) as ear:
-        with Box(tmp_path, broker.port) as box:
+        with DaemonProcess(tmp_path, broker.port) as box:
             until(lambda: ear.on("state/mic"), "it tells of its microphone", 15)
             file = io.StringIO()
             assert checkup(box.env_file, {}, Console(file=file, width=200)) == 0

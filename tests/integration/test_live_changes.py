@@ -14,7 +14,7 @@ from edged.config.settings_manager import RETRY_SAVE_S, RETRY_SLOW_SAVE_S, Setti
 from edged.config.startup import load_startup_settings
 from edged.config.state_file import StateFile
 from edged.mqtt.commands import Command
-from tests.unit.test_daemon_parts import control
+from tests.support.control_parts import control
 
 
 @pytest.fixture
@@ -26,28 +26,28 @@ def test_a_mute_that_cannot_be_stored_says_so_and_is_stored_when_the_disk_takes_
     tmp_path: Path, monkeypatch
 ) -> None:
     """On a full disk the answer was a plain "ok", and the box listened again after a power cut."""
-    made, keeper, parts = control(tmp_path)
+    made, manager, parts = control(tmp_path)
 
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as disk:
         disk.setattr(os, "fsync", full)
-        made.do(Command("mute", True))
-        assert keeper.settings.mute
+        made.execute(Command("mute", True))
+        assert manager.settings.mute
         assert parts.replies[-1]["ok"] is True
         assert parts.replies[-1]["remembered"] is False
         assert "No space left" in parts.replies[-1]["reason"]
-        made.do(Command("mute", True))  # asked for again: no change, and still not stored
+        made.execute(Command("mute", True))  # asked for again: no change, and still not stored
         assert parts.replies[-1]["remembered"] is False
-        keeper.retry_save(time.monotonic() + RETRY_SAVE_S)
-        assert keeper.save_error
-    keeper.retry_save(time.monotonic() + RETRY_SAVE_S - 1)
-    assert keeper.save_error
-    keeper.retry_save(time.monotonic() + RETRY_SAVE_S)
-    assert not keeper.save_error
+        manager.retry_save(time.monotonic() + RETRY_SAVE_S)
+        assert manager.save_error
+    manager.retry_save(time.monotonic() + RETRY_SAVE_S - 1)
+    assert manager.save_error
+    manager.retry_save(time.monotonic() + RETRY_SAVE_S)
+    assert not manager.save_error
     assert StateFile(tmp_path).read()["mute"].value is True
-    made.do(Command("mute", True))
+    made.execute(Command("mute", True))
     assert "remembered" not in parts.replies[-1]
 
 
@@ -57,7 +57,7 @@ def test_a_disk_that_takes_long_to_refuse_is_left_alone_for_minutes(
 ) -> None:
     """Each ten seconds the main thread waited for an SD card in its error recovery. It feeds the
     watchdog too: the restart undid the mute that was to be stored."""
-    made, keeper, _ = control(tmp_path)
+    made, manager, _ = control(tmp_path)
     clock = 1000.0
     attempts: list[float] = []
     takes_s = 0.0
@@ -72,34 +72,34 @@ def test_a_disk_that_takes_long_to_refuse_is_left_alone_for_minutes(
     monkeypatch.setattr(time, "monotonic", lambda: clock)
     if attempt == "the change":
         takes_s = 12.0
-    made.do(Command("mute", True))
+    made.execute(Command("mute", True))
     if attempt == "a later one":
         clock, takes_s = clock + RETRY_SAVE_S, 12.0
-        keeper.retry_save(clock)
+        manager.retry_save(clock)
         assert len(attempts) == 2
     attempts.clear()
     rest = clock + RETRY_SLOW_SAVE_S
     while clock < rest - 1:
-        keeper.retry_save(clock)
+        manager.retry_save(clock)
         clock += 1
     assert not attempts
     clock, takes_s = rest, 0.1
-    keeper.retry_save(clock)
-    keeper.retry_save(clock + RETRY_SAVE_S)  # it is quick to refuse again
+    manager.retry_save(clock)
+    manager.retry_save(clock + RETRY_SAVE_S)  # it is quick to refuse again
     assert len(attempts) == 2
 
 
 def test_a_reload_with_a_useless_certificate_changes_nothing(tmp_path: Path) -> None:
     """Only whether it could be read was looked at: it was taken, and the box left its broker."""
     text = "EDGED_MQTT_URL=mqtts://hub\n"
-    made, keeper, parts = control(tmp_path, text)
+    made, manager, parts = control(tmp_path, text)
     (tmp_path / "ca.crt").write_text("garbage")
     (tmp_path / "edged.env").write_text(f"{text}EDGED_MQTT_CA_FILE={tmp_path}/ca.crt\n")
-    made.do(Command("reload"))
+    made.execute(Command("reload"))
     assert parts.replies[-1]["ok"] is False
     assert f"{tmp_path}/ca.crt cannot be used" in parts.replies[-1]["error"]
-    assert keeper.settings.mqtt_ca_file is None
-    assert "reconfigure" not in [name for name, _ in parts.said]
+    assert manager.settings.mqtt_ca_file is None
+    assert "reconfigure" not in [name for name, _ in parts.calls]
 
 
 @pytest.mark.usefixtures("no_models")
@@ -160,9 +160,9 @@ def test_a_mute_in_doubt_that_cannot_be_stored_is_stored_later(tmp_path: Path, m
     with monkeypatch.context() as disk:
         disk.setattr(os, "fsync", full)
         begin = load_startup_settings(env_file, {})
-    keeper = SettingsManager(begin, env_file, {})
-    assert keeper.save_error
+    manager = SettingsManager(begin, env_file, {})
+    assert manager.save_error
     assert StateFile(tmp_path).path.read_text() == "\0" * 40
-    keeper.retry_save(time.monotonic())
-    assert not keeper.save_error
+    manager.retry_save(time.monotonic())
+    assert not manager.save_error
     assert StateFile(tmp_path).read()["mute"].value is True

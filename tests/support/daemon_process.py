@@ -1,66 +1,34 @@
-"""A real `edged run` in a process of its own, with systemd's notify socket held by the test."""
+"""A real `edged run` in a process of its own, with the test in the place of systemd."""
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import os
 import signal
-import socket
 import subprocess
 import sys
-import tempfile
-import threading
 import time
 from pathlib import Path
 from typing import Any
 
 from tests.conftest import SAMPLES
 from tests.support.mosquitto import until
+from tests.support.systemd import Systemd
 
 MAIN = "from edged.cli.main import main; main()"
 RUN = [sys.executable, "-c", MAIN, "run"]
 
 
-class Systemd:
-    """The other end of $NOTIFY_SOCKET: keeps every message with its time."""
-
-    def __init__(self, abstract: bool = False) -> None:
-        self.said: list[tuple[float, str]] = []
-        self._folder = tempfile.mkdtemp(prefix="edged-")
-        self.address = f"{self._folder}/n"
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        if abstract:
-            self.address = f"@edged-test-{os.getpid()}-{id(self)}"
-        self._socket.bind(self.address.replace("@", "\0") if abstract else self.address)
-        threading.Thread(target=self._hear, daemon=True).start()
-
-    def _hear(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                text = self._socket.recv(4096).decode()
-                self.said += [(time.monotonic(), line) for line in text.splitlines()]
-
-    def lines(self, start: str) -> list[str]:
-        return [line for _, line in list(self.said) if line.startswith(start)]
-
-    @property
-    def status(self) -> str:
-        return (self.lines("STATUS=") or [""])[-1].removeprefix("STATUS=")
-
-    def close(self) -> None:
-        self._socket.close()
-
-
-def _die_with_the_test() -> None:
-    """In the child: a killed test run must leave no daemon behind (prctl(2), PR_SET_PDEATHSIG)."""
+def _end_with_the_test() -> None:
+    """In the child: a killed test run leaves no daemon behind (prctl(2), PR_SET_PDEATHSIG)."""
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 
 
-class Box:
-    """One `edged run`. `with Box(...) as box` starts it and waits for READY=1.
+class DaemonProcess:
+    """One `edged run`. `with DaemonProcess(...) as daemon` starts it and waits for READY=1.
 
-    `before`: Python that the process runs first, to slow it down or to look inside.
+    Attributes:
+        before: Python code that the process runs first, to slow it down or to look inside.
     """
 
     before = ""
@@ -80,17 +48,17 @@ class Box:
         self.write()
 
     def write(self, **settings: Any) -> None:
-        """The env file, replaced in one go."""
+        """Changes settings and replaces the env file."""
         self.settings |= settings
         lines = [f"EDGED_{k.upper()}='{v}'" for k, v in self.settings.items() if v is not None]
         new = self.env_file.with_suffix(".new")
         new.write_text("\n".join(lines) + "\n")
         new.replace(self.env_file)
 
-    def __enter__(self) -> Box:
+    def __enter__(self) -> DaemonProcess:
         return self.start()
 
-    def start(self, ready: bool = True) -> Box:
+    def start(self, ready: bool = True) -> DaemonProcess:
         known = {k: v for k, v in os.environ.items() if not k.startswith("EDGED_")}
         environment = known | {
             "NOTIFY_SOCKET": self.systemd.address,
@@ -99,12 +67,12 @@ class Box:
         }
         if "EDGED_MODELS_DIR" in os.environ:
             environment["EDGED_MODELS_DIR"] = os.environ["EDGED_MODELS_DIR"]
-        self.systemd.said.clear()
+        self.systemd.received.clear()
         self.process = subprocess.Popen(
             [sys.executable, "-c", f"{self.before}\n{MAIN}", "run", "--env-file", self.env_file],
             env=environment | self.environment,
             stderr=(self.folder / "log").open("ab"),
-            preexec_fn=_die_with_the_test,
+            preexec_fn=_end_with_the_test,
         )
         if ready:
             try:
@@ -130,7 +98,7 @@ class Box:
         self.process.send_signal(number)
 
     def stop(self) -> float:
-        """SIGTERM; seconds until it was gone. Its exit code must be 0."""
+        """Sends SIGTERM, and returns the seconds until the process ended with exit code 0."""
         assert self.process is not None
         started = time.monotonic()
         self.signal(signal.SIGTERM)

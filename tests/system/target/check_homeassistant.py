@@ -20,7 +20,7 @@ import pytest
 import requests
 
 from tests.support.chromium import Chromium
-from tests.support.daemon_process import Box
+from tests.support.daemon_process import DaemonProcess
 from tests.support.mosquitto import Ear, Mosquitto, free_port, until
 
 KIT = Path(__file__).parents[3] / "deploy" / "homeassistant"
@@ -142,7 +142,7 @@ def home(tmp_path_factory: pytest.TempPathFactory, broker: Mosquitto) -> Iterato
     folder = tmp_path_factory.mktemp("box")
     with (
         Home(tmp_path_factory.mktemp("home") / "config", broker.port) as home,
-        Box(folder, broker.port, "kitchen", alsa_device="sample"),
+        DaemonProcess(folder, broker.port, "kitchen", alsa_device="sample"),
     ):
         yield home
 

@@ -144,7 +144,7 @@ def test_kill_9_and_a_missed_watchdog_are_answered_with_a_new_start(machine: Mac
 SLOW_START = """
 import sys, time
 from edged.cli.main import main
-from edged.daemon import starting
+from edged.daemon import start_timeout
 from edged.models import loader
 
 def load(*args, before=loader.load):
@@ -153,7 +153,7 @@ def load(*args, before=loader.load):
         %s
     return before(*args)
 
-starting.PATIENCE_S = 15
+start_timeout.EXTENSION_S = 15
 loader.load = load
 sys.exit(main())
 """

@@ -1,0 +1,234 @@
+"""Commands and reloads: applied as a whole or not at all, and always answered."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edged.config.settings import Settings
+from edged.config.startup import check_files
+from edged.daemon.model_loader import ModelLoader
+from edged.engine.background_worker import InlineExecutor
+from edged.engine.engine_thread import ConfigureCommand
+from edged.errors import ConfigError, EdgedError, RequestError
+from edged.mqtt import commands
+from edged.mqtt.commands import Command
+from tests.support.control_parts import control
+
+Job = Callable[[], None]
+
+
+def fuzzed(dice: random.Random) -> tuple[str, bytes]:
+    """A command's name and payload: noise, near misses, wrong types, nothing that is right."""
+    name = dice.choice([*commands.NAMES[1:3], "config", "config", "restart!", "", "x" * 300])
+    key = dice.choice([*Settings.model_fields, "temperature", "tmp", "", "é\u0000", "EDGED_TEMP"])
+    value = dice.choice(
+        ["no+pe", -1e9, 1e308, 10**30, [], {}, "\ud800", "x" * 5000, "#", "+1e999", -99]
+    )
+    payload = dice.choice(
+        [
+            json.dumps({key: value}),
+            json.dumps({key: value, "temp": "x"}),
+            json.dumps([key]),
+            "{" * dice.randrange(3000),
+            '{"temp": NaN}',
+            '{"temp": Infinity}',
+            str(value),
+            "",
+        ]
+    ).encode("utf-8", "surrogatepass")
+    if dice.random() < 0.2:
+        payload = dice.randbytes(dice.randrange(60))
+    if dice.random() < 0.02:
+        payload += b" " * 20_000
+    return name, payload
+
+
+def test_ten_thousand_wrong_commands_change_nothing_and_are_all_answered(tmp_path: Path) -> None:
+    made, manager, parts = control(tmp_path)
+    before = manager.loaded
+    dice = random.Random(7)
+    refused = 0
+    for _ in range(10_000):
+        name, payload = fuzzed(dice)
+        try:
+            command = commands.parse(name, payload, retained=dice.random() < 0.05)
+        except RequestError as error:
+            refused += bool(str(error))
+            continue
+        made.execute(command)
+        refused += 1
+        assert parts.replies[-1]["ok"] is False, (name, payload)
+        assert parts.replies[-1]["error"]
+    assert refused == 10_000
+    assert manager.loaded is before
+    assert not (tmp_path / "state.json").exists()
+    assert not [call for call in parts.calls if call[0] in ("mute", "submit", "set_device")]
+
+
+def test_a_change_reaches_exactly_the_parts_it_concerns(tmp_path: Path) -> None:
+    made, manager, parts = control(tmp_path)
+    made.execute(commands.parse("config", b'{"gain_db": 3, "step_every": 5}'))
+    assert parts.replies[-1]["changed"] == {"gain_db": 3.0, "step_every": 5}
+    assert {name for name, _ in parts.calls} == {"set_gain", "step_every", "state"}
+    parts.calls.clear()
+    made.execute(commands.parse("config", b'{"temp": 0.5}'))
+    assert [name for name, _ in parts.calls] == ["submit", "state", "state"]
+    assert manager.settings.temp == 0.5
+
+
+def test_a_setting_that_needs_a_restart_waits_and_the_rest_is_applied(tmp_path: Path) -> None:
+    made, manager, parts = control(tmp_path)
+    (tmp_path / "edged.env").write_text("EDGED_DEVICE=other\nEDGED_TEMP=0.5\n")
+    before = manager.settings.device
+    answer = {"ok": True, "error": None, "changed": ["temp"], "at_next_start": ["device"]}
+    made.execute(Command("reload"))
+    assert parts.replies[-1] == answer
+    assert manager.settings.device == before
+    assert manager.settings.temp == 0.5
+    made.execute(Command("reload"))
+    assert parts.replies[-1] == answer | {"changed": []}
+
+
+def test_models_that_do_not_load_refuse_the_whole_reload(tmp_path: Path) -> None:
+    made, manager, parts = control(tmp_path)
+    before = manager.loaded
+    (tmp_path / "edged.env").write_text(f"EDGED_MODELS_DIR={tmp_path}\nEDGED_TEMP=0.5\n")
+    made.execute(Command("reload"))
+    assert manager.loaded is before
+    assert parts.replies[-1]["ok"] is False
+    assert not [call for call in parts.calls if call[0] == "submit"]
+    (config,) = [args for name, args in parts.calls if name == "state"]
+    assert config[0] == "config"
+    assert config[1]["ok"] is False
+    assert "not applied" in made.reload_error
+
+
+class SlowModels:
+    """A model loader whose results arrive on the main thread when a test says so."""
+
+    def __init__(self) -> None:
+        self.jobs: list[Job] = []
+        self.loaded: list[int] = []
+        self.now = 0.0
+        self.loader = ModelLoader(
+            self.jobs.append, self._load, InlineExecutor(), clock=lambda: self.now
+        )
+
+    def _load(self, settings: Settings) -> Any:
+        self.loaded.append(settings.threads)
+        return f"models for {settings.threads} threads"
+
+    def arrive(self) -> None:
+        jobs = list(self.jobs)
+        self.jobs.clear()
+        for job in jobs:
+            job()
+
+
+def test_commands_are_answered_while_a_reload_loads_models(tmp_path: Path) -> None:
+    """Commands, states and health waited for the models, on a slow board for a minute."""
+    models = SlowModels()
+    made, manager, parts = control(tmp_path, models=models.loader)
+    (tmp_path / "edged.env").write_text("EDGED_THREADS=2\n")
+    made.execute(Command("reload"))
+    assert parts.replies == []
+    made.execute(Command("mute", True))
+    assert parts.replies == [{"ok": True, "error": None, "changed": {"mute": True}}]
+    assert manager.settings.threads == 1
+    models.arrive()
+    assert parts.replies[-1]["changed"] == ["threads"]
+    assert manager.settings.threads == 2
+    assert manager.settings.mute
+    submitted = [call[1] for call in parts.calls if call[0] == "submit"]
+    assert [c.models for c in submitted if isinstance(c, ConfigureCommand)] == [
+        "models for 2 threads"
+    ]
+
+
+def test_a_reload_that_is_asked_for_meanwhile_joins_and_the_newest_files_count(
+    tmp_path: Path,
+) -> None:
+    models = SlowModels()
+    made, manager, parts = control(tmp_path, models=models.loader)
+    (tmp_path / "edged.env").write_text("EDGED_THREADS=2\n")
+    made.execute(Command("reload"))
+    (tmp_path / "edged.env").write_text("EDGED_THREADS=3\nEDGED_TEMP=0.5\n")
+    made.execute(Command("reload"))
+    models.arrive()
+    assert models.loaded == [2, 3]
+    assert parts.replies == []
+    models.arrive()
+    assert (manager.settings.threads, manager.settings.temp) == (3, 0.5)
+    assert [reply["changed"] for reply in parts.replies] == [["temp", "threads"]] * 2
+
+
+def test_mistakes_that_are_pushed_while_models_load_are_refused(tmp_path: Path) -> None:
+    models = SlowModels()
+    made, manager, parts = control(tmp_path, models=models.loader)
+    (tmp_path / "edged.env").write_text("EDGED_THREADS=2\n")
+    made.execute(Command("reload"))
+    (tmp_path / "edged.env").write_text("EDGED_THREADS=99\n")
+    models.arrive()
+    assert manager.settings.threads == 1
+    assert "EDGED_THREADS" in parts.replies[-1]["error"]
+
+
+def test_models_that_take_too_long_are_given_up_and_the_next_reload_says_why(
+    tmp_path: Path,
+) -> None:
+    """The result may still arrive, when nobody waits for it any more."""
+    models = SlowModels()
+    made, manager, parts = control(tmp_path, models=models.loader)
+    (tmp_path / "edged.env").write_text("EDGED_THREADS=2\n")
+    made.execute(Command("reload"))
+    made.check_models(899.0)
+    assert parts.replies == []
+    made.check_models(900.0)
+    assert "not loaded after 900 s" in parts.replies[-1]["error"]
+    models.arrive()
+    assert manager.settings.threads == 1
+    assert len(parts.replies) == 1
+
+
+def test_a_failure_of_the_loader_itself_is_an_answer_too(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(_: Settings) -> Any:
+        raise ZeroDivisionError
+
+    loader = ModelLoader(lambda job: job(), fail, InlineExecutor())
+    made, _, parts = control(tmp_path, models=loader)
+    (tmp_path / "edged.env").write_text("EDGED_THREADS=2\n")
+    made.execute(Command("reload"))
+    assert "ZeroDivisionError" in parts.replies[-1]["error"]
+    assert "Traceback" in caplog.text
+
+
+def test_a_reload_is_refused_while_an_earlier_load_hangs() -> None:
+    from concurrent.futures import Executor, Future
+
+    class Hanging(Executor):
+        def submit(self, *_: Any, **__: Any) -> Future[Any]:  # type: ignore[override]
+            return Future()
+
+    results: list[Any] = []
+    now = 0.0
+    loader = ModelLoader(lambda job: job(), executor=Hanging(), clock=lambda: now)
+    loader.start(Settings(), results.append)
+    loader.check(900.0)
+    assert isinstance(results[0], EdgedError)
+    assert not loader.idle
+    with pytest.raises(ConfigError, match="restart edged"):
+        loader.start(Settings(), results.append)
+
+
+def test_a_certificate_that_the_settings_name_must_be_readable() -> None:
+    check_files(Settings())
+    with pytest.raises(ConfigError, match="EDGED_MQTT_CA_FILE: /nowhere"):
+        check_files(Settings(mqtt_url="mqtts://x", mqtt_ca_file=Path("/nowhere")))

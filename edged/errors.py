@@ -1,61 +1,61 @@
-"""What can go wrong, and whose fault it is.
+"""Errors that a user can meet, and the exit codes of commands.
 
-Every error a user can meet is one of these, says one clear sentence, and ends a command with
-the exit code below. Anything else that escapes is a bug in edged (exit code 70).
+Such an error says in one clear sentence what is wrong and what to do, and ends a command with its
+exit code. Any other exception is a bug in edged (exit code 70).
 
 | exit code | meaning |
 |---|---|
-| 0 | done |
+| 0 | success |
 | 1 | a check found problems (doctor, config check, models verify) |
-| 2 | the command line itself is wrong |
-| 3 | an input file could not be read; the others of the same call were still done |
+| 2 | the command line is wrong |
+| 3 | an input file could not be read; the other files of the call were processed |
 | 4 | a model file is missing, damaged or could not be fetched |
 | 5 | a setting is wrong, or the result could not be written |
-| 6 | the broker or another network peer cannot be reached or refused us |
+| 6 | the broker or another network peer cannot be reached, or refused |
 | 7 | a device (microphone) cannot be used |
-| 70 | a bug in edged; a thread of the daemon that hung, where no watchdog ended it |
+| 70 | a bug in edged; or a thread of the daemon hung, and no watchdog ended the process |
 | 130, 141 | ended by Ctrl-C; the reader of a pipe has gone (edged/cli/stdout.py) |
 """
 
 
 class EdgedError(Exception):
-    """Base: `str(error)` is one sentence for people; `exit_code` is for scripts."""
+    """Base class. `str(error)` is a sentence for people, `exit_code` is for scripts."""
 
     exit_code = 70
 
 
 class InputError(EdgedError):
-    """Audio that cannot be read: says which file and what is accepted."""
+    """Audio cannot be read. The message names the file and what is accepted."""
 
     exit_code = 3
 
 
 class ModelError(EdgedError):
-    """A model file is missing, wrong or cannot be fetched: names the mending command."""
+    """A model file is missing, wrong or cannot be fetched. The message names the command to run."""
 
     exit_code = 4
 
 
 class ConfigError(EdgedError):
-    """A setting is wrong: names it and what it allows. Or there is no room for the result."""
+    """A setting is wrong, or a result cannot be written. The message says what is allowed."""
 
     exit_code = 5
 
 
 class PeerError(EdgedError):
-    """A broker or server cannot be reached, or said no."""
+    """A broker or server cannot be reached, or refused."""
 
     exit_code = 6
 
 
 class DeviceError(EdgedError):
-    """A sound device cannot be used as asked."""
+    """A sound device cannot be used as requested."""
 
     exit_code = 7
 
 
 class RequestError(EdgedError):
-    """A client's message is wrong: becomes an `error` event with code 1008."""
+    """A message of a client is wrong. The client gets an `error` event with this `code`."""
 
     exit_code = 2
     code = 1008

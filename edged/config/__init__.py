@@ -1,1 +1,1 @@
-"""Settings: what is allowed, where it comes from, and the files that worked."""
+"""Settings: what is allowed, where values come from, changes while edged runs, rollback."""

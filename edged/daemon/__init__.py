@@ -1,1 +1,1 @@
-"""`edged run`: microphone to MQTT, for months."""
+"""The daemon behind `edged run`: microphone to MQTT."""

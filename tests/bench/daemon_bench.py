@@ -29,13 +29,13 @@ from typing import Any
 
 import numpy as np
 import psutil
-from tests.unit.test_daemon_parts import fuzzed
 
 from edged import SAMPLE_RATE, STEP_S
 from edged.audio.files import open_audio
 from tests.bench.daemon_formats import formats
 from tests.conftest import SAMPLES
 from tests.support.alsa_paced import DEVICE, PacedMicrophone
+from tests.support.command_fuzz import fuzzed
 from tests.support.daemon_process import DaemonProcess
 from tests.support.mosquitto import Ear, Mosquitto, until
 

@@ -338,3 +338,19 @@ def test_a_second_life_is_not_needed_for_wrong_settings(tmp_path: Path) -> None:
         daemon.start(ready=False)
         assert daemon.process.wait(20) == 4
         assert "edged models fetch" in daemon.log()
+
+
+def test_a_second_daemon_in_the_same_state_directory_is_refused(tmp_path: Path) -> None:
+    """Two of them sent and deleted each other's stored messages."""
+    with DaemonProcess(tmp_path, free_port(), alsa_device="file:/nowhere.wav") as first:
+        (tmp_path / "second").mkdir()
+        second = DaemonProcess(
+            tmp_path / "second", free_port(), state_dir=first.settings["state_dir"]
+        ).start(ready=False)
+        with contextlib.ExitStack() as after:
+            after.push(second.__exit__)
+            assert second.process is not None
+            assert second.process.wait(30) == 5
+            assert "already uses the state directory" in second.log()
+            assert "Traceback" not in second.log()
+        assert first.stop() < 5

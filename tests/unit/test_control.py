@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -18,35 +17,10 @@ from edged.engine.engine_thread import ConfigureCommand
 from edged.errors import ConfigError, EdgedError, RequestError
 from edged.mqtt import commands
 from edged.mqtt.commands import Command
+from tests.support.command_fuzz import fuzzed
 from tests.support.control_parts import control
 
 Job = Callable[[], None]
-
-
-def fuzzed(dice: random.Random) -> tuple[str, bytes]:
-    """A command's name and payload: noise, near misses, wrong types, nothing that is right."""
-    name = dice.choice([*commands.NAMES[1:3], "config", "config", "restart!", "", "x" * 300])
-    key = dice.choice([*Settings.model_fields, "temperature", "tmp", "", "é\u0000", "EDGED_TEMP"])
-    value = dice.choice(
-        ["no+pe", -1e9, 1e308, 10**30, [], {}, "\ud800", "x" * 5000, "#", "+1e999", -99]
-    )
-    payload = dice.choice(
-        [
-            json.dumps({key: value}),
-            json.dumps({key: value, "temp": "x"}),
-            json.dumps([key]),
-            "{" * dice.randrange(3000),
-            '{"temp": NaN}',
-            '{"temp": Infinity}',
-            str(value),
-            "",
-        ]
-    ).encode("utf-8", "surrogatepass")
-    if dice.random() < 0.2:
-        payload = dice.randbytes(dice.randrange(60))
-    if dice.random() < 0.02:
-        payload += b" " * 20_000
-    return name, payload
 
 
 def test_ten_thousand_wrong_commands_change_nothing_and_are_all_answered(tmp_path: Path) -> None:

@@ -19,9 +19,18 @@ exit code. Any other exception is a bug in edged (exit code 70).
 
 
 class EdgedError(Exception):
-    """Base class. `str(error)` is a sentence for people, `exit_code` is for scripts."""
+    """Base class. `str(error)` is for people, `exit_code` is for scripts.
+
+    message: what happened and where.
+    remedy: what to do about it, as a sentence; "" if that is part of the message.
+    """
 
     exit_code = 70
+
+    def __init__(self, message: str, remedy: str = "") -> None:
+        super().__init__(f"{message}. {remedy}" if remedy else message)
+        self.message = message
+        self.remedy = remedy
 
 
 class InputError(EdgedError):

@@ -1,4 +1,4 @@
-"""Timed words -> subtitle cues, and cues -> SubRip (srt) or WebVTT (vtt) text.
+"""Makes subtitle cues from timed words, and SubRip (srt) or WebVTT (vtt) text from cues.
 
 The limits are those of common subtitling guides: two lines of 42 characters, at most 7 s.
 """
@@ -15,7 +15,7 @@ from edged.events import Word
 LINE_CHARS = 42
 MAX_LINES = 2
 MAX_CUE_S = 7.0
-MIN_CUE_S = 1.0  # a shorter cue stays on the screen that long where there is room
+MIN_CUE_S = 1.0  # shorter cues stay on the screen this long if no other cue follows sooner
 PAUSE_S = 1.0  # a longer silence ends a cue
 SENTENCE_ENDS = (".", "?", "!", "…")
 
@@ -24,7 +24,7 @@ VTT_HEADER = "WEBVTT\n\n"
 
 @dataclass(frozen=True, slots=True)
 class Cue:
-    """What is on the screen from start_s to stop_s."""
+    """Lines that are shown from start_s to stop_s (seconds)."""
 
     start_s: float
     stop_s: float
@@ -32,7 +32,7 @@ class Cue:
 
 
 def cues(words: Iterable[Word], after_s: float = 0.0) -> Iterator[Cue]:
-    """Cues of one turn, in order, without overlap; none starts before `after_s`."""
+    """Yields the cues of one turn, in order and without overlap; none starts before `after_s`."""
     groups = list(_groups(words))
     starts = [group[0].start_s for group in groups]
     for group, start, following in zip(groups, starts, [*starts, math.inf][1:], strict=True):
@@ -43,13 +43,13 @@ def cues(words: Iterable[Word], after_s: float = 0.0) -> Iterator[Cue]:
 
 
 def srt(cue: Cue, number: int) -> str:
-    """One SubRip cue; numbers count from 1."""
+    """Formats a cue for SubRip; `number` counts from 1."""
     span = f"{_clock(cue.start_s, ',')} --> {_clock(cue.stop_s, ',')}"
     return "\n".join([str(number), span, *cue.lines]) + "\n\n"
 
 
 def vtt(cue: Cue) -> str:
-    """One WebVTT cue, with the three characters escaped that WebVTT reads as markup."""
+    """Formats a cue for WebVTT; escapes the three characters that WebVTT reads as markup."""
     span = f"{_clock(cue.start_s, '.')} --> {_clock(cue.stop_s, '.')}"
     return "\n".join([span, *map(_escape, cue.lines)]) + "\n\n"
 
@@ -72,7 +72,7 @@ def _breaks(group: Sequence[Word], word: Word) -> bool:
     texts = [w.text for w in group]
     if len(_wrap([*texts, word.text])) > MAX_LINES:
         return True
-    # A sentence end is a good place once a line is full.
+    # Prefer to break after a sentence once a line is full.
     return texts[-1].endswith(SENTENCE_ENDS) and len(" ".join(texts)) >= LINE_CHARS
 
 
@@ -81,7 +81,7 @@ def _wrap(texts: Sequence[str], width: int = LINE_CHARS) -> list[str]:
 
 
 def _lines(texts: Sequence[str]) -> tuple[str, ...]:
-    """As few lines as can be, and those as even as can be."""
+    """Wraps to as few lines as possible, of lengths as even as possible."""
     fewest = _wrap(texts)
     for width in range(max(LINE_CHARS // 2, *map(len, texts)), LINE_CHARS):
         lines = _wrap(texts, width)

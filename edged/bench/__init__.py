@@ -1,1 +1,1 @@
-"""`edged bench`: what this machine does with real speech, in numbers."""
+"""`edged bench`: measures speed, memory, delay and word errors on recorded speech."""

@@ -1,4 +1,4 @@
-"""The work of `edged bench`: choose clips, measure, report."""
+"""Chooses recordings, measures each model and delay, and reports (`edged bench`)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from edged.bench import report, table
-from edged.bench.isolated_run import Run, run_apart
+from edged.bench.isolated_run import Run, run_isolated
 from edged.bench.manifest import (
     Clip,
     choose,
@@ -29,9 +29,17 @@ from edged.options import Options
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to measure. `manifest` None: the sample speech that comes with edged."""
+    """What to measure: one run for each combination of `models` and `options`.
 
-    options: tuple[Options, ...]  # one run each
+    manifest: list of recordings; None for the sample speech.
+    clips: use only this many recordings, evenly spread.
+    limit_minutes: use at most this much audio.
+    joined: join all recordings to one stream.
+    offline: also recognise whole recordings at once.
+    peer: name of another library to measure too.
+    """
+
+    options: tuple[Options, ...]
     manifest: Path | None = None
     clips: int | None = None
     limit_minutes: float | None = None
@@ -40,24 +48,26 @@ class Plan:
     peer: str | None = None
     as_json: bool = False
     models_dir: Path | None = None
-    model: str = "tiny-en"
+    models: tuple[str, ...] = ("tiny-en",)
     threads: int = 1
 
 
 def bench(plan: Plan) -> int:
-    """Prints a table, or JSON with `as_json`. Returns the exit code.
+    """Measures and prints a table or JSON. Returns the exit code.
 
-    Raises ConfigError for the manifest, InputError for a clip, ModelError without models.
+    Raises ConfigError for the manifest, InputError for a recording, ModelError if a model is
+    missing.
     """
     clips = sample_clips() if plan.manifest is None else read_manifest(plan.manifest)
     clips = within(choose(clips, plan.clips), plan.limit_minutes)
-    quick_check(plan.models_dir, plan.model)
+    for model in plan.models:
+        quick_check(plan.models_dir, model)
     whole: report.Figures = {
         "machine": report.machine(),
-        "model": plan.model,
+        "model": ", ".join(plan.models),
         "threads": plan.threads,
-        "runs": [_run(plan, clips, options) for options in plan.options],
-        "offline": _offline(plan, clips) if plan.offline else None,
+        "runs": [_run(plan, clips, m, options) for m in plan.models for options in plan.options],
+        "offline": [_offline(plan, clips, m) for m in plan.models] if plan.offline else [],
         "peer": _peer(clips, plan) if plan.peer else None,
     }
     if plan.as_json:
@@ -67,20 +77,22 @@ def bench(plan: Plan) -> int:
     return 0
 
 
-def _run(plan: Plan, clips: Sequence[Clip], options: Options) -> report.Figures:
-    run = Run(tuple(clips), options, plan.joined, plan.models_dir, plan.model, plan.threads)
+def _run(plan: Plan, clips: Sequence[Clip], model: str, options: Options) -> report.Figures:
+    run = Run(tuple(clips), options, plan.joined, plan.models_dir, model, plan.threads)
     with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
         total = sum(map(clip_duration_s, clips))
-        task = bar.add_task(f"delay {options.delay_in_frames}", total=total)
-        return run_apart(run, lambda seconds: bar.advance(task, seconds))
+        task = bar.add_task(f"{model}, delay {options.delay_in_frames}", total=total)
+        figures = run_isolated(run, lambda seconds: bar.advance(task, seconds))
+    return {"model": model, **figures}
 
 
-def _offline(plan: Plan, clips: Sequence[Clip]) -> report.Figures:
-    result = measure_offline(load(plan.models_dir, plan.model, plan.threads), clips)
-    return report.other("offline", clips, result.texts, result.audio_s, result.cpu_s)
+def _offline(plan: Plan, clips: Sequence[Clip], model: str) -> report.Figures:
+    result = measure_offline(load(plan.models_dir, model, plan.threads), clips)
+    name = "offline" if len(plan.models) == 1 else f"{model} offline"
+    return report.other(name, clips, result.texts, result.audio_s, result.cpu_s)
 
 
 def _peer(clips: Sequence[Clip], plan: Plan) -> report.Figures:
-    result = measure_peer(clips, upstream_dir(plan.models_dir, plan.model))
+    result = measure_peer(clips, upstream_dir(plan.models_dir, plan.models[0]))
     figures = report.other(str(plan.peer), clips, result.texts, result.audio_s, result.cpu_s)
     return {**figures, "peak_rss_mb": report.megabytes(result.peak_rss)}

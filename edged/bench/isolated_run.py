@@ -1,8 +1,7 @@
-"""A run of the bench in a process of its own: time and memory are the recogniser's, and neither
-the command line's nor an earlier run's.
+"""Runs one measurement in a process of its own, so that time and memory are the recogniser's alone.
 
-What to do goes in by pickle, what was measured comes out as lines of JSON: `{"done_s": 1.2}` for
-progress, at the end `{"figures": {...}}`, or `{"error": "...", "kind": "InputError"}`.
+The process gets a pickled `Run` on standard input and prints JSON lines: `{"done_s": 1.2}` for
+progress, and at the end `{"figures": {...}}` or `{"error": "...", "kind": "InputError"}`.
 """
 
 from __future__ import annotations
@@ -25,12 +24,12 @@ from edged.models.loader import load
 from edged.options import Options
 
 FLUSHES = 20
-REPORT_EVERY_S = 5.0  # of audio
+REPORT_EVERY_S = 5.0  # seconds of audio between two reports of progress
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One pass over all clips at one setting."""
+    """One pass over all recordings with one model and one set of options."""
 
     clips: tuple[Clip, ...]
     options: Options
@@ -40,10 +39,14 @@ class Run:
     threads: int = 1
 
 
-def run_apart(run: Run, progress: measure.Progress) -> dict[str, Any]:
-    """-> the figures of `edged.bench.report`. Raises what the run raised, as here."""
+def run_isolated(run: Run, progress: measure.Progress) -> dict[str, Any]:
+    """Runs the measurement and returns the figures of `edged.bench.report`.
+
+    progress: called with the seconds of audio done since the last call.
+    Raises the EdgedError of the run.
+    """
     child = subprocess.Popen(
-        # -P: the folder one is in may hold a json.py, or another checkout
+        # -P: the current directory may contain a json.py or another checkout
         [sys.executable, "-P", "-m", "edged.bench.isolated_run"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -52,15 +55,15 @@ def run_apart(run: Run, progress: measure.Progress) -> dict[str, Any]:
     assert child.stdout is not None
     try:
         with contextlib.suppress(BrokenPipeError), child.stdin as to_child:
-            pickle.dump(run, to_child)  # a child that has died is told below
+            pickle.dump(run, to_child)  # a child that has died is reported below
         for line in child.stdout:
-            said = json.loads(line)
-            if "figures" in said:
-                figures: dict[str, Any] = said["figures"]
+            message = json.loads(line)
+            if "figures" in message:
+                figures: dict[str, Any] = message["figures"]
                 return figures
-            if "error" in said:
-                raise getattr(errors, said["kind"])(said["error"])
-            progress(said["done_s"])
+            if "error" in message:
+                raise getattr(errors, message["kind"])(message["error"])
+            progress(message["done_s"])
         raise errors.EdgedError(f"the measuring process ended early (exit code {child.wait()})")
     finally:
         child.kill()
@@ -69,7 +72,7 @@ def run_apart(run: Run, progress: measure.Progress) -> dict[str, Any]:
 
 
 def perform(run: Run, progress: measure.Progress) -> dict[str, Any]:
-    """In this process. Raises InputError for a clip, ModelError without models."""
+    """Runs the measurement in this process. Raises InputError, ModelError."""
     models = load(run.models_dir, run.model, run.threads)
     measure.warm_up(models, run.clips[0], run.options)
     result = measure.measure(models, run.clips, run.options, progress, run.joined)
@@ -77,30 +80,30 @@ def perform(run: Run, progress: measure.Progress) -> dict[str, Any]:
     return report.figures(result)
 
 
-def _throttled(say: Callable[[float], None]) -> measure.Progress:
+def _throttled(send: Callable[[float], None]) -> measure.Progress:
     waiting = 0.0
 
     def progress(seconds: float) -> None:
         nonlocal waiting
         waiting += seconds
         if waiting >= REPORT_EVERY_S:
-            say(waiting)
+            send(waiting)
             waiting = 0.0
 
     return progress
 
 
 def _main() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C: the parent tells what there is to tell
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # the parent handles Ctrl-C
 
-    def say(**words: Any) -> None:
-        print(json.dumps(words), flush=True)
+    def send(**message: Any) -> None:
+        print(json.dumps(message), flush=True)
 
     try:
         run = pickle.load(sys.stdin.buffer)
-        say(figures=perform(run, _throttled(lambda seconds: say(done_s=seconds))))
+        send(figures=perform(run, _throttled(lambda seconds: send(done_s=seconds))))
     except errors.EdgedError as error:
-        say(error=str(error), kind=type(error).__name__)
+        send(error=str(error), kind=type(error).__name__)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,12 @@
-"""The clips of a measurement: JSON lines, one clip each.
+"""Reads the list of recordings to measure: a JSON object a line.
 
-Fields: `id`, `file` (relative to the manifest), and where known `text` (what is said; scored
-unless `text_exact` is false), `kind` (read, noisy, noise, music, ...), `word_times`
-([[word, start_s, end_s], ...]) with `word_times_source`, `slots` (words that must appear) and
-`dup_of` (the same recording in another form: left out).
+Required fields: `id`, `file` (relative to the manifest). Optional ones:
+`text`: what is said; scored unless `text_exact` is false.
+`kind`: read, noisy, noise, music, ...
+`condition`: a string or list of strings, such as a room and a distance; each is reported apart.
+`word_times`: [[word, start_s, end_s], ...]; used unless `word_times_source` lacks "hand".
+`slots`: words that must appear.
+`dup_of`: id of the same recording in another form; such an entry is skipped.
 """
 
 from __future__ import annotations
@@ -20,12 +23,18 @@ from edged.audio.files import open_audio
 from edged.errors import ConfigError
 from edged.models.samples import samples
 
-NO_SPEECH = ("noise", "music")  # kinds on which every word is an invented one
+NO_SPEECH = ("noise", "music")  # kinds without speech, where every word is an error
 
 
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """One recording. `text` None: not known exactly. `word_times`: hand-labelled ones only."""
+    """One recording.
+
+    text: what is said; None if it is not known exactly.
+    word_times: (word, start_s, stop_s), only if labelled by hand.
+    slot_words: words that must appear in the text.
+    conditions: the groups for which figures are reported, besides `kind`.
+    """
 
     id: str
     file: Path
@@ -33,10 +42,11 @@ class Clip:
     kind: str = "speech"
     word_times: tuple[tuple[str, float, float], ...] = ()
     slot_words: tuple[str, ...] = ()
+    conditions: tuple[str, ...] = ()
 
 
 def read_manifest(path: Path) -> list[Clip]:
-    """Raises ConfigError naming the line that is wrong."""
+    """Reads a manifest. Raises ConfigError that names the wrong line."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as problem:
@@ -51,30 +61,31 @@ def read_manifest(path: Path) -> list[Clip]:
                 clips.append(_clip(entry, path.parent))
         except (AttributeError, KeyError, TypeError, ValueError) as problem:
             raise ConfigError(
-                f"line {number} of the manifest {path} is not a clip with `id` and `file`: "
+                f"line {number} of the manifest {path} is not a recording with `id` and `file`: "
                 f"{problem!r}"
             ) from problem
     if not clips:
-        raise ConfigError(f"the manifest {path} names no clips")
+        raise ConfigError(f"the manifest {path} lists no recordings")
     return clips
 
 
 def sample_clips() -> list[Clip]:
-    """The sample speech that comes with edged. Raises ModelError when it is not there."""
+    """Returns the sample speech that comes with edged. Raises ModelError if it is missing."""
     return [Clip(sample.path.stem, sample.path, sample.text, "read") for sample in samples()]
 
 
 def choose(clips: Sequence[Clip], count: int | None) -> list[Clip]:
-    """`count` of them, spread evenly over the list; None: all."""
+    """Returns `count` clips, evenly spread over the list; all for None."""
     if count is None or count >= len(clips):
         return list(clips)
     return [clips[at * len(clips) // count] for at in range(count)]
 
 
 def within(clips: Sequence[Clip], minutes: float | None) -> list[Clip]:
-    """The first clips that together last no longer than `minutes`, at least one; None: all.
+    """Returns the first clips that last no longer than `minutes` in all, at least one.
 
-    Raises InputError for a clip that is no audio.
+    minutes: None for all clips.
+    Raises InputError for a file that is not audio.
     """
     kept: list[Clip] = []
     left_s = math.inf if minutes is None else minutes * 60
@@ -87,7 +98,7 @@ def within(clips: Sequence[Clip], minutes: float | None) -> list[Clip]:
 
 
 def clip_duration_s(clip: Clip) -> float:
-    """Seconds as the file's header has them, 0 if unknown. Raises InputError."""
+    """Returns the duration in seconds from the file's header, 0 if unknown. Raises InputError."""
     with closing(open_audio(str(clip.file))) as source:
         return source.duration_s or 0.0
 
@@ -96,6 +107,7 @@ def _clip(entry: Mapping[str, Any], folder: Path) -> Clip:
     by_hand = "hand" in (entry.get("word_times_source") or "hand")
     times = entry.get("word_times") or [] if by_hand else []
     slots = entry.get("slots") or {}
+    condition = entry.get("condition") or []
     return Clip(
         str(entry["id"]),
         folder / str(entry["file"]),
@@ -103,4 +115,5 @@ def _clip(entry: Mapping[str, Any], folder: Path) -> Clip:
         str(entry.get("kind") or "speech"),
         tuple((str(word), float(start), float(stop)) for word, start, stop in times),
         tuple(word for value in slots.values() for word in str(value).split()),
+        tuple(map(str, [condition] if isinstance(condition, str) else condition)),
     )

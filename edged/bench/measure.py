@@ -1,4 +1,4 @@
-"""Clips through fresh sessions, as fast as they go, and what came out when."""
+"""Runs recordings through sessions, as fast as possible, and collects what came out when."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ from edged.options import Options
 
 P = ParamSpec("P")
 T = TypeVar("T")
-WARM_UP_S = 3.0
-MIN_FLUSH_S = 0.8  # of audio before a flush
+WARM_UP_S = 3.0  # seconds of audio
+MIN_FLUSH_S = 0.8  # least audio before a flush, seconds
 
 Progress = Callable[[float], None]
-"""Called with the seconds of audio that have been done since the last call."""
+"""Called with the seconds of audio processed since the last call."""
 
 
-class BackgroundWorker(Executor):
-    """Runs at once what a session would run beside its steps, and keeps its time apart.
+class TimedInlineExecutor(Executor):
+    """Runs a session's background work at once and measures its time separately.
 
-    On a device that work has a thread of its own. Here it must not distort the steps' times, and
-    its result must not depend on how much faster than real time the clips are fed.
+    On a device that work has a thread of its own. Here it must not count as step time, and its
+    result must not depend on how much faster than real time the audio is fed.
     """
 
     def __init__(self) -> None:
@@ -55,8 +55,13 @@ class BackgroundWorker(Executor):
 
 
 @dataclass
-class Heard:
-    """What one clip gave: words as committed, and those of its turns. Seconds of the clip."""
+class ClipResult:
+    """Recognised words of one clip. Times are seconds from the start of the clip.
+
+    words: as committed, live.
+    turn_words: those of the turns.
+    text_events: number of `text` messages.
+    """
 
     clip: Clip
     words: list[Word] = field(default_factory=list)
@@ -65,25 +70,34 @@ class Heard:
 
     @property
     def text(self) -> str:
+        """The live text."""
         return " ".join(word.text for word in self.words)
 
     @property
     def turn_text(self) -> str:
+        """The text of the turns."""
         return " ".join(word.text for word in self.turn_words)
 
 
 @dataclass
-class Measured:
-    """All clips at one setting. Times in seconds, memory in bytes. cpu_s: of the sessions alone, as
-    the peer's is of its calls; on a device no file is decoded."""
+class RunResult:
+    """Measurements of all clips with one model and one set of options.
+
+    cpu_s: CPU seconds of the sessions alone, without reading and resampling files.
+    lags_s: from each word's end to its text, seconds.
+    background_s: run times of background work, seconds.
+    flushes_s: run times of flushes, seconds.
+    peak_rss, rss_growth: resident memory, bytes; growth since a quarter of the clips was done.
+    dropped: number of dropped texts by reason.
+    """
 
     options: Options
     joined: bool = False
-    heard: list[Heard] = field(default_factory=list)
+    heard: list[ClipResult] = field(default_factory=list)
     steps: RunStats = field(default_factory=RunStats)
     cpu_s: float = 0.0
     lags_s: list[float] = field(default_factory=list)
-    beside_s: list[float] = field(default_factory=list)
+    background_s: list[float] = field(default_factory=list)
     flushes_s: list[float] = field(default_factory=list)
     peak_rss: int = 0
     rss_growth: int | None = None
@@ -91,8 +105,8 @@ class Measured:
 
 
 def warm_up(models: Models, clip: Clip, options: Options) -> None:
-    """The first runs of each graph are slower: not part of what is measured."""
-    session = Session(models, options, BackgroundWorker())
+    """Runs some audio, because the first runs of each graph are slower than the rest."""
+    session = Session(models, options, TimedInlineExecutor())
     for _, frame in zip(range(round(WARM_UP_S / STEP_S)), frames(clip.file), strict=False):
         session.push(frame)
     session.end()
@@ -104,14 +118,16 @@ def measure(
     options: Options,
     progress: Progress,
     joined: bool = False,
-) -> Measured:
-    """Each clip through a session of its own: all frames pushed, then the end. `joined`: all of
-    them through one, without a break, as a microphone would bring them."""
-    result = Measured(options, joined)
+) -> RunResult:
+    """Pushes each clip through a session of its own and ends the session.
+
+    joined: push all clips through one session without a break, as from a microphone.
+    """
+    result = RunResult(options, joined)
     early_rss: int | None = None
     stream = _Stream(models, result, progress)
     for number, clip in enumerate(clips):
-        stream.hear(clip)
+        stream.push_clip(clip)
         if not joined or number == len(clips) - 1:
             stream.end()
             stream = _Stream(models, result, progress)
@@ -124,64 +140,65 @@ def measure(
 
 
 class _Stream:
-    """One session, and whose words it gave: those of the clip that was heard at their time."""
+    """One session. Assigns each word to the clip that was playing at the word's time."""
 
-    def __init__(self, models: Models, result: Measured, progress: Progress) -> None:
+    def __init__(self, models: Models, result: RunResult, progress: Progress) -> None:
         self._result, self._progress = result, progress
-        self._beside = BackgroundWorker()
-        self._session = Session(models, result.options, self._beside)
+        self._background = TimedInlineExecutor()
+        self._session = Session(models, result.options, self._background)
         self._steps = 0
         self._first_steps: list[int] = []
-        self._heard: list[Heard] = []
-        self._open: Heard | None = None  # has the word whose end is still to be told
-        self._said_at = 0.0
+        self._heard: list[ClipResult] = []
+        self._open: ClipResult | None = None  # the clip of the word whose end is still to come
+        self._word_start_s = 0.0
 
-    def hear(self, clip: Clip) -> None:
-        """Raises InputError."""
-        self._heard.append(Heard(clip))
+    def push_clip(self, clip: Clip) -> None:
+        """Pushes a clip. Raises InputError."""
+        self._heard.append(ClipResult(clip))
         self._first_steps.append(self._steps)
         for frame in frames(clip.file):
-            so_far = sum(self._beside.seconds)
+            before = sum(self._background.seconds)
             started, cpu_before = time.perf_counter(), time.process_time()
             events = self._session.push(frame)
             self._result.cpu_s += time.process_time() - cpu_before
-            took = time.perf_counter() - started - (sum(self._beside.seconds) - so_far)
+            took = time.perf_counter() - started - (sum(self._background.seconds) - before)
             self._steps += 1
             self._result.steps.add(took)
-            self._note(events)
+            self._collect(events)
             stops = [event.stop_s for event in events if isinstance(event, EndText)]
             self._result.lags_s += [self._steps * STEP_S + took - stop for stop in stops]
             self._progress(STEP_S)
 
     def end(self) -> None:
+        """Ends the session and stores the results."""
         cpu_before = time.process_time()
         events = self._session.end()
         self._result.cpu_s += time.process_time() - cpu_before
-        self._note(events)
+        self._collect(events)
         self._result.heard += self._heard
-        self._result.beside_s += self._beside.seconds
+        self._result.background_s += self._background.seconds
         self._result.dropped.update(self._session.dropped)
 
-    def _note(self, events: Sequence[Event]) -> None:
+    def _collect(self, events: Sequence[Event]) -> None:
         for event in events:
             match event:
                 case Text(text=text, start_s=start):
-                    heard, origin = self._at(start)
-                    heard.text_events += 1
-                    heard.words.append(Word(text, start - origin, start - origin))
-                    self._open, self._said_at = heard, start
+                    result, origin = self._clip_at(start)
+                    result.text_events += 1
+                    result.words.append(Word(text, start - origin, start - origin))
+                    self._open, self._word_start_s = result, start
                 case EndText(stop_s=stop) if self._open is not None:
                     word = self._open.words[-1]
-                    length = stop - self._said_at
+                    length = stop - self._word_start_s
                     self._open.words[-1] = Word(word.text, word.start_s, word.start_s + length)
                 case Turn(words=words):
                     for word in words:
-                        heard, origin = self._at(word.start_s)
+                        result, origin = self._clip_at(word.start_s)
                         moved = Word(word.text, word.start_s - origin, word.stop_s - origin)
-                        heard.turn_words.append(moved)
+                        result.turn_words.append(moved)
 
-    def _at(self, seconds: float) -> tuple[Heard, float]:
-        """The clip that was heard then, and when it began."""
+    def _clip_at(self, seconds: float) -> tuple[ClipResult, float]:
+        """Returns the clip that was playing at that time, and when it began."""
         index = max(0, bisect_right(self._first_steps, seconds / STEP_S) - 1)
         return self._heard[index], self._first_steps[index] * STEP_S
 
@@ -189,34 +206,34 @@ class _Stream:
 def flush_times(
     models: Models, clips: Sequence[Clip], options: Options, count: int, seed: int = 0
 ) -> list[float]:
-    """Seconds from `flush` to `flushed`, each at a random moment within a clip with speech."""
+    """Returns the run times of `flush` (seconds), each at a random time in a clip with speech."""
     chance = random.Random(seed)
     spoken = [clip for clip in clips if clip.kind not in NO_SPEECH]
     times = []
     for clip in chance.sample(spoken, min(count, len(spoken))):
-        beside = BackgroundWorker()
-        session = Session(models, options, beside)
+        background = TimedInlineExecutor()
+        session = Session(models, options, background)
         audio = list(frames(clip.file))
         earliest = min(len(audio), round(MIN_FLUSH_S / STEP_S))
         for frame in audio[: chance.randint(earliest, len(audio))]:
             session.push(frame)
-        so_far = sum(beside.seconds)
+        before = sum(background.seconds)
         started = time.perf_counter()
         session.flush("bench")
-        times.append(time.perf_counter() - started - (sum(beside.seconds) - so_far))
+        times.append(time.perf_counter() - started - (sum(background.seconds) - before))
     return times
 
 
 def frames(path: Path) -> Iterator[Frame]:
-    """Raises InputError."""
+    """Yields the frames of a file. Raises InputError."""
     with closing(open_audio(str(path))) as source:
         yield from source.frames()
 
 
 def peak_rss() -> int:
-    """The most resident bytes this process has had (Linux).
+    """Returns the peak resident memory of this process in bytes (Linux).
 
-    Not `ru_maxrss`: that one is inherited from whoever started the process.
+    `ru_maxrss` would not do: it is inherited from the parent process.
     """
     for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
         if line.startswith("VmHWM:"):
@@ -225,6 +242,6 @@ def peak_rss() -> int:
 
 
 def rss() -> int:
-    """Resident bytes of this process now (Linux)."""
+    """Returns the resident memory of this process in bytes (Linux)."""
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
     return pages * resource.getpagesize()

@@ -1,4 +1,4 @@
-"""The ceiling: the same weights on whole clips, with nothing held back by the stream."""
+"""Recognises whole recordings at once: the best that the same weights can do without streaming."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from edged.stt.second_pass import transcribe
 Samples: TypeAlias = NDArray[np.float32]
 
 RATE = 16_000
-LONGEST_S = 20  # what the model was made for; a longer clip is cut where it is quietest
+LONGEST_S = 20  # the model was trained for up to this; longer clips are cut where it is quietest
 CUT_FROM_S = 10
 QUIET_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class OfflineResult:
-    """`texts` per clip; seconds."""
+    """Texts of the clips; durations in seconds."""
 
     texts: list[str]
     audio_s: float
@@ -36,7 +36,7 @@ class OfflineResult:
 
 
 def measure_offline(models: Models, clips: Sequence[Clip]) -> OfflineResult:
-    """Raises InputError for a clip that cannot be read."""
+    """Recognises each clip as a whole. Raises InputError for a clip that cannot be read."""
     texts: list[str] = []
     audio_s = 0.0
     started = time.process_time()
@@ -49,7 +49,7 @@ def measure_offline(models: Models, clips: Sequence[Clip]) -> OfflineResult:
 
 
 def pieces(samples: Samples) -> Iterator[Samples]:
-    """The whole in parts of LONGEST_S at most: float32[n] at 16 kHz."""
+    """Yields the samples (float32[n], 16 kHz) in parts of at most LONGEST_S."""
     while len(samples) > LONGEST_S * RATE:
         cut = CUT_FROM_S * RATE + _quietest(samples[CUT_FROM_S * RATE : LONGEST_S * RATE])
         yield samples[:cut]
@@ -58,7 +58,7 @@ def pieces(samples: Samples) -> Iterator[Samples]:
 
 
 def _quietest(samples: Samples) -> int:
-    """The middle of the quietest QUIET_S."""
+    """Returns the index of the middle of the quietest QUIET_S."""
     width = int(QUIET_S * RATE)
     power = np.square(samples[: len(samples) // width * width]).reshape(-1, width).sum(axis=1)
     return int(power.argmin()) * width + width // 2

@@ -1,8 +1,7 @@
-"""The model makers' own library on the same clips, in a process of its own.
+"""Measures upstream's own library (moonshine-voice) on the same clips, in a process of its own.
 
-Its cost and memory are then its own, and a crash of it is not ours. Each clip is a stream fed
-80 ms at a time at the library's own rate; only its calls are timed, so reading and resampling
-count for it, not against it.
+Its cost and memory are then its own, and a crash does not affect edged. Each clip is a stream that
+is fed 80 ms at a time at the library's sample rate. Only the library's calls are timed.
 """
 
 from __future__ import annotations
@@ -25,16 +24,16 @@ from edged.bench.manifest import Clip
 from edged.bench.measure import frames, peak_rss
 from edged.errors import ConfigError, ModelError
 from edged.models.catalogue import shipped
-from edged.models.store import MEND, State, Store, default_models_dir
+from edged.models.store import FileState, Store, default_models_dir, repair_hint
 
-UPDATE_S = 0.5  # how often the library decodes the line anew
+UPDATE_S = 0.5  # how often the library decodes the current line again
 PEER_RATE = 16_000
-CHUNK = 1_280  # samples, 80 ms
+CHUNK = 1_280  # samples: 80 ms
 
 
 @dataclass(frozen=True, slots=True)
 class PeerResult:
-    """`texts` per clip as they stand when its last line has ended; seconds and bytes."""
+    """Final texts of the clips; durations in seconds, memory in bytes."""
 
     texts: list[str]
     audio_s: float
@@ -43,28 +42,30 @@ class PeerResult:
 
 
 def upstream_dir(models_dir: Path | None, model: str) -> Path:
-    """Where the makers' own files of our model are. Raises ModelError if they are not."""
+    """Returns the folder of upstream's own model files. Raises ModelError if one is missing."""
     store, entry = Store(models_dir or default_models_dir()), shipped().recogniser(model)
     for file in entry.files:
-        if store.glance(entry, file) is not State.READY:
-            raise ModelError(f"{store.path(entry, file)} is missing: {MEND}")
+        if store.quick_check(entry, file) is not FileState.READY:
+            raise ModelError(f"{store.path(entry, file)} is missing", repair_hint(entry))
     return store.path(entry, entry.files[0]).parent
 
 
 def measure_peer(clips: Sequence[Clip], model_dir: Path) -> PeerResult:
-    """Raises ConfigError when the library is not installed or fails."""
+    """Measures the library. Raises ConfigError if it is not installed or fails."""
     if importlib.util.find_spec("moonshine_voice") is None:
-        raise ConfigError("--peer moonshine-voice needs that package, from edged's extra `peer`")
-    asked = {"model_dir": str(model_dir), "files": [str(clip.file) for clip in clips]}
+        raise ConfigError(
+            "--peer moonshine-voice needs that package: install edged with its extra `peer`"
+        )
+    request = {"model_dir": str(model_dir), "files": [str(clip.file) for clip in clips]}
     child = subprocess.run(
         [sys.executable, "-P", "-m", "edged.bench.peer"],
-        input=json.dumps(asked),
+        input=json.dumps(request),
         capture_output=True,
         text=True,
         check=False,
     )
     if child.returncode != 0:
-        last = (child.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        last = (child.stderr.strip().splitlines() or ["no message"])[-1]
         raise ConfigError(f"moonshine-voice failed (exit {child.returncode}): {last}")
     return PeerResult(**json.loads(child.stdout.splitlines()[-1]))
 
@@ -102,5 +103,5 @@ def _audio(file: str) -> np.ndarray[Any, np.dtype[np.float32]]:
 
 
 if __name__ == "__main__":
-    question = json.load(sys.stdin)
-    print(json.dumps(asdict(_run(question["model_dir"], question["files"]))))
+    request = json.load(sys.stdin)
+    print(json.dumps(asdict(_run(request["model_dir"], request["files"]))))

@@ -1,4 +1,4 @@
-"""What was measured -> figures by name, ready for JSON."""
+"""Computes the figures of a measurement, by name, ready for JSON."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import numpy as np
 from edged import __version__
 from edged.bench import wer
 from edged.bench.manifest import NO_SPEECH, Clip
-from edged.bench.measure import Heard, Measured
+from edged.bench.measure import ClipResult, RunResult
 from edged.engine.run_stats import percentile
 from edged.events import Word
 
@@ -25,7 +25,7 @@ BINS_MS = (1, 2, 5, 10, 20, 40, 80)  # upper edges of the step-time histogram
 
 
 def machine() -> Figures:
-    """Where the figures come from."""
+    """Describes this machine and the versions in use."""
     return {
         "edged": __version__,
         "cpu": _cpu_name(),
@@ -36,8 +36,8 @@ def machine() -> Figures:
     }
 
 
-def figures(measured: Measured) -> Figures:
-    """Everything by name. None where nothing could be measured: unknown, not zero."""
+def figures(measured: RunResult) -> Figures:
+    """Returns all figures by name; None for what could not be measured."""
     steps, audio_s = measured.steps.step_ms, measured.steps.audio_s
     heard = measured.heard
     clips = [h.clip for h in heard]
@@ -47,7 +47,7 @@ def figures(measured: Measured) -> Figures:
         "audio_s": round(audio_s, 2),
         "step_ms": _percentiles(steps),
         "step_histogram": _histogram(steps),
-        "beside_ms": _percentiles([s * 1000 for s in measured.beside_s]),
+        "background_ms": _percentiles([s * 1000 for s in measured.background_s]),
         "cpu_s_per_audio_s": _rounded(measured.cpu_s / audio_s if audio_s else None, 4),
         "lag_s": _percentiles(measured.lags_s, 3),
         "flush_ms": _percentiles([s * 1000 for s in measured.flushes_s]),
@@ -55,6 +55,8 @@ def figures(measured: Measured) -> Figures:
         "rss_growth_mb": None if measured.rss_growth is None else megabytes(measured.rss_growth),
         "wer": error_rates(clips, [h.text for h in heard], measured.joined),
         "turn_wer": error_rates(clips, [h.turn_text for h in heard], measured.joined),
+        "condition_wer": condition_error_rates(clips, [h.text for h in heard]),
+        "turn_condition_wer": condition_error_rates(clips, [h.turn_text for h in heard]),
         "slots": slots(clips, [h.text for h in heard]),
         "turn_slots": slots(clips, [h.turn_text for h in heard]),
         "invented_texts": {
@@ -68,16 +70,16 @@ def figures(measured: Measured) -> Figures:
     }
 
 
-def word_times(heard: Iterable[tuple[Heard, Sequence[Word]]]) -> Figures | None:
-    """Errors in ms against hand labels, over the words that were heard right."""
+def word_times(heard: Iterable[tuple[ClipResult, Sequence[Word]]]) -> Figures | None:
+    """Returns errors in ms against hand labels, over the words that were recognised correctly."""
     starts: list[float] = []
     stops: list[float] = []
     for one, found in heard:
         labels = one.clip.word_times
-        said = [" ".join(wer.words(label[0])) for label in labels]
+        expected = [" ".join(wer.words(label[0])) for label in labels]
         got = [" ".join(wer.words(word.text)) for word in found]
-        for a, b in wer.align(said, got) if labels else []:
-            if a is not None and b is not None and said[a] == got[b]:
+        for a, b in wer.align(expected, got) if labels else []:
+            if a is not None and b is not None and expected[a] == got[b]:
                 starts.append((found[b].start_s - labels[a][1]) * 1000)
                 stops.append((found[b].stop_s - labels[a][2]) * 1000)
     if not starts:
@@ -94,28 +96,31 @@ def word_times(heard: Iterable[tuple[Heard, Sequence[Word]]]) -> Figures | None:
 def other(
     name: str, clips: Sequence[Clip], texts: Sequence[str], audio_s: float, cpu_s: float
 ) -> Figures:
-    """The same figures of another way to recognise the clips, as far as it has them."""
+    """Returns the same figures for another recogniser, as far as they exist."""
     return {
         "name": name,
         "clips": len(clips),
         "audio_s": round(audio_s, 2),
         "cpu_s_per_audio_s": _rounded(cpu_s / audio_s if audio_s else None, 4),
         "wer": error_rates(clips, texts),
+        "condition_wer": condition_error_rates(clips, texts),
         "slots": slots(clips, texts),
     }
 
 
 def megabytes(value: float) -> float:
+    """Converts bytes to megabytes, rounded to 0.1."""
     return round(value / MB, 1)
 
 
 def error_rates(
     clips: Sequence[Clip], texts: Sequence[str], joined: bool = False
 ) -> dict[str, Figures]:
-    """Over all clips with a text, then per kind: errors summed, so long clips weigh more.
+    """Returns the word error rate of all clips with a text ("all") and of each kind.
 
-    joined: the clips were one stream. Those that follow each other are then compared as one text:
-    a word whose time is 20 ms off at the edge of a clip would else be wrong twice.
+    Errors are summed over clips, so that long clips weigh more.
+    joined: the clips were one stream. Clips that follow each other are then compared as one text,
+    because otherwise a word at the edge of a clip whose time is slightly off is wrong twice.
     """
     sums: dict[str, wer.Errors] = {}
     for some in _compared_together(clips, texts, joined):
@@ -123,23 +128,39 @@ def error_rates(
         for (clip, _), of_clip in zip(some, errors, strict=True):
             for kind in ("all", clip.kind):
                 sums[kind] = sums.get(kind, wer.Errors()) + of_clip
-    if len(sums) == 2:  # one kind only says nothing new
+    if len(sums) == 2:  # a single kind is the same as all
         sums = {"all": sums["all"]}
+    return {kind: _rate(errors) for kind, errors in sums.items()}
+
+
+def condition_error_rates(clips: Sequence[Clip], texts: Sequence[str]) -> dict[str, Figures]:
+    """Returns the word error rate of each condition, in order of appearance.
+
+    A clip counts in each of its conditions.
+    """
+    sums: dict[str, wer.Errors] = {}
+    for clip, text in zip(clips, texts, strict=True):
+        if clip.text is None or not clip.conditions:
+            continue
+        errors = wer.errors(clip.text, text)
+        for condition in clip.conditions:
+            sums[condition] = sums.get(condition, wer.Errors()) + errors
+    return {condition: _rate(errors) for condition, errors in sums.items()}
+
+
+def _rate(errors: wer.Errors) -> Figures:
     return {
-        kind: {
-            "wer": _rounded(errors.rate, 4),
-            "wrong": errors.wrong,
-            "words": errors.reference_words,
-        }
-        for kind, errors in sums.items()
+        "wer": _rounded(errors.rate, 4),
+        "wrong": errors.wrong,
+        "words": errors.reference_words,
     }
 
 
 def _compared_together(
     clips: Sequence[Clip], texts: Sequence[str], joined: bool
 ) -> list[list[tuple[Clip, str]]]:
-    """Clips with a text, and what was heard of each: one by one, or (`joined`) all that follow each
-    other without another in between."""
+    """Groups clips and texts that are compared as one: each clip alone, or (`joined`) all clips
+    with a text that follow each other."""
     groups: list[list[tuple[Clip, str]]] = [[]]
     for clip, text in zip(clips, texts, strict=True):
         if clip.text is None or not joined:
@@ -150,7 +171,7 @@ def _compared_together(
 
 
 def slots(clips: Sequence[Clip], texts: Sequence[str]) -> float | None:
-    """The share of the words that must appear and did."""
+    """Returns the share of required words that were recognised; None if there are none."""
     found = wanted = 0
     for clip, text in zip(clips, texts, strict=True):
         got = set(wer.words(text))
@@ -177,7 +198,7 @@ def _histogram(step_ms: Sequence[float]) -> dict[str, int]:
 
 
 def _cpu_name() -> str:
-    """As the kernel has it; boards name themselves in the device tree."""
+    """Returns the name of the board (device tree) or of the processor."""
     for path, key in (("/proc/device-tree/model", ""), ("/proc/cpuinfo", "model name")):
         try:
             text = Path(path).read_text(encoding="utf-8", errors="replace")

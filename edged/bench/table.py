@@ -1,4 +1,4 @@
-"""The figures of a measurement as a table for people."""
+"""Prints the figures of a measurement as a table."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ Row = tuple[str, list[str]]
 
 
 def show(whole: Figures, console: Console) -> None:
-    """One column per delay and one for each other way, then the first's steps as a histogram."""
+    """Prints one column for each run and each other recogniser, then the first run's step times."""
     machine, runs = whole["machine"], whole["runs"]
-    others = [other for other in (whole["offline"], whole["peer"]) if other]
+    others = [*whole["offline"], *([whole["peer"]] if whole["peer"] else [])]
+    several = len({run["model"] for run in runs}) > 1
     grid = Table(
         title=f"{whole['model']}, threads: {whole['threads']}, on {machine['cpu']}",
         caption=f"{machine['arch']}, Python {machine['python']}, "
@@ -25,7 +26,8 @@ def show(whole: Figures, console: Console) -> None:
     )
     grid.add_column(f"{runs[0]['audio_s']:.0f} s of audio, {runs[0]['clips']} clips")
     for run in runs:
-        grid.add_column(f"delay {run['delay_in_frames']}", justify="right")
+        name = f"{run['model']}, " if several else ""
+        grid.add_column(f"{name}delay {run['delay_in_frames']}", justify="right")
     for other in others:
         grid.add_column(other["name"], justify="right")
     for label, cells in _rows(runs + others):
@@ -35,12 +37,12 @@ def show(whole: Figures, console: Console) -> None:
 
 
 def _rows(columns: Sequence[Figures]) -> Iterable[Row]:
-    """Labels and cells; a column that has no such figure shows a dash."""
+    """Yields labels and cells; a dash where a column has no such figure."""
     delays = [c.get("delay_in_frames") for c in columns]
-    yield "promised delay, s", [_scaled(delay, STEP_S, 2) for delay in delays]
+    yield "delay of the setting, s", [_scaled(delay, STEP_S, 2) for delay in delays]
     for label, name, digits in (
-        (f"step, ms (due every {STEP_MS:.0f})", "step_ms", 1),
-        ("beside the steps, ms", "beside_ms", 0),
+        (f"step, ms (one every {STEP_MS:.0f})", "step_ms", 1),
+        ("background work, ms", "background_ms", 0),
         ("word end to text, s", "lag_s", 2),
         ("flush, ms", "flush_ms", 0),
     ):
@@ -50,7 +52,7 @@ def _rows(columns: Sequence[Figures]) -> Iterable[Row]:
     yield "CPU s per audio s", [_scaled(c["cpu_s_per_audio_s"], 1, 3) for c in columns]
     yield "peak resident, MB", [_scaled(c.get("peak_rss_mb"), 1, 0) for c in columns]
     yield (
-        "  of that since a quarter was done",
+        "  growth after the first quarter",
         [_scaled(c.get("rss_growth_mb"), 1, 1) for c in columns],
     )
     yield from _accuracy(columns)
@@ -61,15 +63,18 @@ def _accuracy(columns: Sequence[Figures]) -> Iterable[Row]:
         for kind in _keys(columns, name):
             label = f"{title}, %" if kind == "all" else f"  {kind}"
             yield label, [_rate(c.get(name), kind) for c in columns]
-    for name, title in (("slots", "slot words in text, %"), ("turn_slots", "  in turns, %")):
+        for condition in _keys(columns, f"{name.removesuffix('wer')}condition_wer"):
+            key = f"{name.removesuffix('wer')}condition_wer"
+            yield f"    {condition}", [_rate(c.get(key), condition) for c in columns]
+    for name, title in (("slots", "required words in text, %"), ("turn_slots", "  in turns, %")):
         if any(c.get(name) is not None for c in columns):
             yield title, [_scaled(c.get(name), 100, 1) for c in columns]
     for kind in _keys(columns, "invented_texts"):
         counts = [c.get("invented_texts", {}).get(kind) for c in columns]
-        yield f"texts invented on {kind}", [_scaled(count, 1, 0) for count in counts]
+        yield f"texts on {kind}", [_scaled(count, 1, 0) for count in counts]
     for name, title in (("word_times", "word times"), ("turn_word_times", "  in turns")):
         if any(c.get(name) for c in columns):
-            yield f"{title} off by, median start / stop, ms", [_off(c.get(name)) for c in columns]
+            yield f"{title} error, median start / stop, ms", [_off(c.get(name)) for c in columns]
     for reason in _keys(columns, "dropped"):
         counts = [c.get("dropped", {}).get(reason) for c in columns]
         yield f"dropped: {reason}", [_scaled(count, 1, 0) for count in counts]
@@ -92,7 +97,7 @@ def _bars(histogram: dict[str, int], width: int = 50) -> str:
         bar = "█" * -(-count * width // most) if count else ""
         lines.append(f"{name:>5} {bar:<{width}} {count} ({100 * count / max(1, total):.2f} %)")
         if name == f"<{BINS_MS[-1]}":
-            lines.append("-" * 6 + f" {STEP_MS:.0f} ms: the next step is due " + "-" * 20)
+            lines.append("-" * 6 + f" {STEP_MS:.0f} ms: time of one step " + "-" * 20)
     return "\n".join(lines)
 
 

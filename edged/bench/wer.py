@@ -1,8 +1,8 @@
-"""Word error rate: texts made comparable, aligned, counted.
+"""Word error rate: normalises, aligns and counts.
 
-The normalisation follows what English speech benchmarks do: lower case, no punctuation but the
-apostrophe inside a word, numbers and years as words, fillers dropped, a few spellings of the
-same spoken words united. "Mr. Hale, 1955" and "mister hale nineteen fifty five" are then equal.
+The normalisation follows English speech benchmarks: lower case, no punctuation except apostrophes
+inside words, numbers and years as words, no fillers, and one spelling for some words. "Mr. Hale,
+1955" and "mister hale nineteen fifty five" become equal.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ _SYMBOLS = str.maketrans({"’": "'", "‘": "'", "—": " ", "-": " ", "%": " p
 
 
 def words(text: str) -> list[str]:
-    """The words of a text in the form that is compared."""
+    """Returns the normalised words of a text."""
     text = text.lower().translate(_SYMBOLS)
     text = re.sub(r"\$(\d+)", r"\1 dollars", text)
     text = re.sub(r"(?<=\d),(?=\d{3})", "", text)
@@ -75,7 +75,7 @@ def words(text: str) -> list[str]:
 
 
 def number(value: int) -> str:
-    """0 to 999 999 as American English says them; larger ones digit by digit."""
+    """Spells 0 to 999 999 in American English, and larger numbers digit by digit."""
     if value < 20:
         return ONES[value]
     if value < 100:
@@ -102,7 +102,7 @@ def _year(century: str, year: str) -> str:
 
 
 def _spoken(digits: str) -> str:
-    """Long numbers and those that start with 0 are codes, said digit by digit."""
+    """Spells digits; long numbers and those that begin with 0 are codes, read digit by digit."""
     if len(digits) > 4 or (len(digits) > 1 and digits.startswith("0")):
         return _digits(digits)
     return number(int(digits))
@@ -118,7 +118,7 @@ def _bare(token: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Errors:
-    """Word errors of a hypothesis, or the sum over many."""
+    """Word errors of a hypothesis, or their sum over several."""
 
     wrong: int = 0
     reference_words: int = 0
@@ -128,18 +128,20 @@ class Errors:
 
     @property
     def rate(self) -> float | None:
-        """None without reference words."""
+        """Errors per reference word; None without reference words."""
         return self.wrong / self.reference_words if self.reference_words else None
 
 
 def errors(reference: str, hypothesis: str) -> Errors:
-    """Substitutions, deletions and insertions between two texts."""
+    """Counts substitutions, deletions and insertions between two texts."""
     return errors_of_each([reference], [hypothesis])[0]
 
 
 def errors_of_each(references: Sequence[str], hypotheses: Sequence[str]) -> list[Errors]:
-    """Texts that follow each other, compared as one; of each reference what is wrong in it. A word
-    too many counts for the reference before it."""
+    """Compares consecutive texts as one and returns the errors of each reference.
+
+    An inserted word counts for the reference before it.
+    """
     parts = [words(reference) for reference in references]
     expected = [word for part in parts for word in part]
     heard = [word for hypothesis in hypotheses for word in words(hypothesis)]
@@ -152,7 +154,7 @@ def errors_of_each(references: Sequence[str], hypotheses: Sequence[str]) -> list
 
 
 def align(expected: Sequence[str], heard: Sequence[str]) -> list[tuple[int | None, int | None]]:
-    """The cheapest alignment (Levenshtein): pairs of indices, None where one side has no word."""
+    """Returns a cheapest alignment (Levenshtein): pairs of indices, None for a missing word."""
     costs = _costs(expected, heard)
     pairs: list[tuple[int | None, int | None]] = []
     i, j = len(expected), len(heard)
@@ -171,7 +173,7 @@ def align(expected: Sequence[str], heard: Sequence[str]) -> list[tuple[int | Non
 
 
 def _costs(expected: Sequence[str], heard: Sequence[str]) -> NDArray[np.int32]:
-    """int32[len(expected) + 1, len(heard) + 1]: edits from each prefix to each prefix."""
+    """Returns int32[len(expected) + 1, len(heard) + 1]: edit distance between all prefixes."""
     codes = {word: code for code, word in enumerate({*expected, *heard})}
     target = np.array([codes[word] for word in heard], np.int32)
     columns = np.arange(len(heard) + 1, dtype=np.int32)
@@ -182,6 +184,6 @@ def _costs(expected: Sequence[str], heard: Sequence[str]) -> NDArray[np.int32]:
         without_insertions = above + 1
         kept_or_replaced = above[:-1] + (target != codes[word])
         without_insertions[1:] = np.minimum(without_insertions[1:], kept_or_replaced)
-        # An insertion costs 1 per column: the cheapest way here from any column to the left.
+        # An insertion costs 1 per column: take the cheapest path from any column to the left.
         costs[i] = np.minimum.accumulate(without_insertions - columns) + columns
     return costs

@@ -1,6 +1,6 @@
-"""`edged devices`: the microphones of this machine, under names that survive a reboot.
+"""Prints the microphones of this machine for `edged devices`.
 
-On a terminal a table; in a pipe one line a device, tab-separated; with `as_json` an array.
+A table in a terminal, one tab-separated line for each device in a pipe, an array with --json.
 """
 
 from __future__ import annotations
@@ -17,7 +17,10 @@ from edged.errors import DeviceError
 
 
 def show_devices(console: Console, as_json: bool = False, current: str | None = None) -> None:
-    """Prints the list; `current` (the setting) is marked. Raises DeviceError if there is none."""
+    """Prints the list and marks `current`, the device of the settings.
+
+    Raises DeviceError if there is no microphone.
+    """
     devices = list_devices()
     if as_json:
         rows = [{**asdict(each), "current": _is_current(each, current)} for each in devices]
@@ -32,12 +35,12 @@ def show_devices(console: Console, as_json: bool = False, current: str | None = 
             print(each.name, each.description, notes, sep="\t", file=console.file)
         return
     console.print(_table(devices, current))
-    console.print("\nChoose one with EDGED_ALSA_DEVICE=name.", style="dim", highlight=False)
+    console.print("\nTo use one, set EDGED_ALSA_DEVICE to its name.", style="dim", highlight=False)
 
 
 def _table(devices: list[CaptureDevice], current: str | None) -> Table:
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for title in ("name", "what it is", ""):
+    for title in ("name", "description", ""):
         table.add_column(title, overflow="fold")
     for each in devices:
         style = "dim" if each.in_use else ""

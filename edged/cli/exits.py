@@ -1,4 +1,4 @@
-"""How every command ends: its errors as one line on stderr, and a documented exit code."""
+"""Turns every error of a command into one line on stderr and a documented exit code."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from typer.core import TyperGroup
 from edged.cli import stdout
 from edged.errors import EdgedError
 
-INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+INTERRUPTED = 130  # 128 + SIGINT, as in shells
 BUG = EdgedError.exit_code
 
 
-class Guarded(TyperGroup):
-    """Every command's errors become one line on stderr and a documented exit code."""
+class ErrorReportingGroup(TyperGroup):
+    """A Typer group that reports the errors of its commands."""
 
     def main(self, *args: Any, **more: Any) -> Any:
-        """Around the rest too: `--help`, and what waited until the end to be written."""
+        """Runs the command line. Covers `--help` and buffered output that is written last, too."""
         try:
-            with _errors_told():
+            with _reporting_errors():
                 try:
                     return super().main(*args, **more)
                 finally:
@@ -34,32 +34,32 @@ class Guarded(TyperGroup):
             sys.exit(end.exit_code)
 
     def invoke(self, ctx: Any) -> Any:
-        with _errors_told():
+        with _reporting_errors():
             return super().invoke(ctx)
 
 
 @contextmanager
-def _errors_told() -> Iterator[None]:
+def _reporting_errors() -> Iterator[None]:
     try:
         yield
         return
     except (BrokenPipeError, stdout.ReaderGoneError):
-        stdout.let_go()
+        stdout.discard()
         code = stdout.ReaderGoneError.exit_code
     except EdgedError as error:
-        stdout.let_go()
-        _complain(str(error))
+        stdout.discard()
+        _print_error(str(error))
         code = error.exit_code
     except KeyboardInterrupt:
         code = INTERRUPTED
-    except (typer.TyperException, typer.Exit, typer.Abort):  # typer's own, with its own codes
+    except (typer.TyperException, typer.Exit, typer.Abort):  # handled by Typer, with its own codes
         raise
     except Exception as bug:
         if _debug():
             traceback.print_exc()
-        _complain(
+        _print_error(
             f"a bug in edged, please report it: {type(bug).__name__}: {bug}"
-            + ("" if _debug() else " (EDGED_DEBUG=1 shows where)")
+            + ("" if _debug() else " (set EDGED_DEBUG=1 to see the traceback)")
         )
         code = BUG
     raise typer.Exit(code)
@@ -69,5 +69,5 @@ def _debug() -> bool:
     return os.environ.get("EDGED_DEBUG", "") not in ("", "0")
 
 
-def _complain(message: str) -> None:
+def _print_error(message: str) -> None:
     print(f"edged: error: {message}", file=sys.stderr, flush=True)

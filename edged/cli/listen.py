@@ -1,8 +1,8 @@
-"""`edged listen`: what the boxes of a broker hear, live.
+"""Subscribes to a broker and shows what its devices recognise, for `edged listen`.
 
-On a terminal finished turns scroll by above a live part: who speaks, the words as they come, the
-three inactivity bars. In a pipe one line for each turn and each change of state; with `as_json`
-every message as one JSON line with `device` and `topic` added.
+In a terminal finished turns scroll by above a live part: who speaks, the words as they come, and
+three bars with the inactivity probabilities. In a pipe there is one line for each turn and each
+change of state; with --json each message is one JSON line with `device` and `topic` added.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from paho.mqtt.client import Client, MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from rich.console import Console
 
-from edged.cli.listen_view import Devices, JsonLines, PlainLines, TerminalView, View
+from edged.cli.listen_view import JsonLines, ListenView, LiveView, PlainLines
 from edged.errors import PeerError
 from edged.mqtt.broker_settings import BrokerSettings
 from edged.mqtt.connect_errors import explain
@@ -35,24 +35,25 @@ def listen(
     as_json: bool = False,
     stop: threading.Event | None = None,
 ) -> None:
-    """Shows what `device` (or every one) hears, until Ctrl-C or `stop`; reconnects by itself.
+    """Shows the messages of `device`, or of all devices, until Ctrl-C or `stop` is set.
 
-    `broker.device` is not used. Raises PeerError when the broker refuses the user or password.
+    Reconnects by itself. `broker.device` is not used. Raises PeerError if the broker refuses the
+    user name or password.
     """
     with _view(console, as_json) as view:
         Listener(broker, device, view).run(stop or threading.Event())
 
 
-def _view(console: Console, as_json: bool) -> View:
+def _view(console: Console, as_json: bool) -> ListenView:
     if as_json:
         return JsonLines(console)
-    return TerminalView(console, Devices()) if console.is_terminal else PlainLines(console)
+    return LiveView(console) if console.is_terminal else PlainLines(console)
 
 
 class Listener:
-    """One MQTT 3.1.1 client that only subscribes: any broker will do, and nothing is left there."""
+    """An MQTT 3.1.1 client that only subscribes and leaves no session at the broker."""
 
-    def __init__(self, broker: BrokerSettings, device: str, view: View) -> None:
+    def __init__(self, broker: BrokerSettings, device: str, view: ListenView) -> None:
         self._broker = broker
         self._device = device
         self._view = view
@@ -70,19 +71,19 @@ class Listener:
         if broker.address.tls:
             client.tls_set_context(tls_context(broker))
             client.tls_insecure_set(broker.insecure)
-        host, port = broker.address.host, broker.address.port
-        self._view.note(f"connecting to {host}:{port}")
+        address = broker.address
+        self._view.notice(f"connecting to {address}")
         wait_s: float = RETRY_S[0]
         while not stop.is_set():
             try:
-                client.connect(host, port, KEEPALIVE_S)
+                client.connect(address.host, address.port, KEEPALIVE_S)
                 wait_s = RETRY_S[0]
-                _until(stop, client.loop)
+                _loop_until(stop, client.loop)
                 client.disconnect()
             except OSError as problem:
-                self._view.note(f"{explain(broker, problem)[1]}; trying again")
+                self._view.notice(f"{explain(broker, problem)[1]}; trying again")
             if self._refused:
-                raise PeerError(f"the broker {host}:{port} refused us: {self._refused}")
+                raise PeerError(f"the broker {address} refused the connection: {self._refused}")
             stop.wait(wait_s)
             wait_s = min(wait_s * 2, RETRY_S[1])
 
@@ -91,39 +92,39 @@ class Listener:
             if str(reason) in WRONG_LOGIN:
                 self._refused = str(reason).lower()
             return
-        self._view.note("connected")
+        self._view.notice("connected")
         client.subscribe(f"{self._broker.base}/{self._device}/#", 0)
 
     def _on_disconnect(self, client: Client, _: Any, __: Any, reason: Any, ___: Any) -> None:
         if reason.is_failure and not self._refused:
-            self._view.note("the connection was lost, trying again")
+            self._view.notice("the connection was lost; trying again")
 
     def _on_message(self, client: Client, _: Any, message: MQTTMessage) -> None:
         found = split_topic(message.topic, self._broker.base)
         if found and not found[1].startswith("cmd/") and found[1] != "event":
-            self._view.message(*found, decoded(bytes(message.payload)))
+            self._view.message(*found, decode(bytes(message.payload)))
 
 
-def _until(stop: threading.Event, loop: Callable[[float], int]) -> None:
-    """Turns the client's loop until it fails (the link is gone) or `stop`."""
+def _loop_until(stop: threading.Event, loop: Callable[[float], int]) -> None:
+    """Runs the client's loop until the connection is lost or `stop` is set."""
     while not stop.is_set() and loop(0.25) == 0:
         pass
 
 
 def split_topic(topic: str, base: str) -> tuple[str, str] | None:
-    """`<base>/<device>/<name>` -> (device, name); None for anything else."""
+    """Splits `<base>/<device>/<name>` into (device, name). Returns None for any other topic."""
     device, _, name = topic.removeprefix(f"{base}/").partition("/")
     return (device, name) if topic.startswith(f"{base}/") and device and name else None
 
 
-def decoded(payload: bytes) -> Any:
-    """JSON if it is JSON, else text."""
+def decode(payload: bytes) -> Any:
+    """Parses a payload as JSON; returns text if it is not JSON."""
     text = payload.decode("utf-8", errors="replace")
     try:
-        return json.loads(text, parse_constant=_no_number)
+        return json.loads(text, parse_constant=_refuse_constant)
     except (ValueError, RecursionError):
         return text
 
 
-def _no_number(name: str) -> NoReturn:
+def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")

@@ -1,4 +1,4 @@
-"""How `edged listen` shows messages: live on a terminal, in lines in a pipe, or as JSON lines."""
+"""Displays the messages of `edged listen`: live in a terminal, else as lines or JSON lines."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from rich.text import Text
 from edged.events import HORIZONS_S
 
 REFRESH_PER_S = 12
-BAR, SHORTEST_BAR = 20, 4  # characters: as a terminal is wide
-ROWS = 4  # of an unfinished turn: the newest words, whatever else there is to show
-MAX_WORDS = 200  # of an unfinished turn
+BAR, SHORTEST_BAR = 20, 4  # characters; bars get shorter on narrow terminals
+ROWS = 4  # most rows for the newest words of an unfinished turn
+MAX_WORDS = 200  # kept of an unfinished turn
 MAX_DEVICES = 256
 
 
-class View:
-    """The three ways have this in common."""
+class ListenView:
+    """Base class of the three displays."""
 
     def __enter__(self) -> Self:
         return self
@@ -35,14 +35,14 @@ class View:
     ) -> None: ...
 
     def message(self, device: str, name: str, value: Any) -> None:
-        """One message of a device; `name` is the topic below it, `value` its decoded payload."""
+        """Takes one message: `name` is the topic below the device, `value` the decoded payload."""
 
-    def note(self, text: str) -> None:
-        """About the connection itself."""
+    def notice(self, text: str) -> None:
+        """Takes a notice about the connection to the broker."""
 
 
-class JsonLines(View):
-    """Every message, one JSON object a line."""
+class JsonLines(ListenView):
+    """Prints every message as one JSON object a line."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -54,19 +54,19 @@ class JsonLines(View):
 
 
 @dataclass(slots=True)
-class Device:
-    """What is known of one box; None is unknown."""
+class DeviceState:
+    """What is known about one device; None is unknown."""
 
     name: str
     online: bool | None = None
     speaking: bool | None = None
     mute: bool | None = None
-    microphone: str = ""  # the sentence about a problem
+    microphone: str = ""  # message about a problem, "" if there is none
     inactivity: tuple[float, ...] | None = None
     words: list[str] = field(default_factory=list)
 
-    def line(self, name: str, value: Any) -> str | None:
-        """Takes one message in; returns what is worth a line of its own."""
+    def update(self, name: str, value: Any) -> str | None:
+        """Takes one message; returns the line to print about it, None for none."""
         match name:
             case "text" if isinstance(value, dict):
                 self.words.append(clean(value.get("text")))
@@ -97,7 +97,7 @@ class Device:
         old = getattr(self, name)
         setattr(self, name, value)
         if old is None and value == (name == "online"):
-            return None  # the usual state is no news
+            return None  # the usual state needs no line
         return None if old is value else (on if value else off)
 
 
@@ -108,40 +108,40 @@ def _inactivity(vad: Any) -> tuple[float, ...] | None:
         return None
 
 
-class Devices:
-    """Every box that was heard of."""
+class KnownDevices:
+    """The state of every device that has sent a message."""
 
     def __init__(self) -> None:
-        self.all: dict[str, Device] = {}
+        self.all: dict[str, DeviceState] = {}
 
-    def of(self, name: str) -> Device | None:
-        """None when there are too many: anybody may publish under a new name."""
+    def of(self, name: str) -> DeviceState | None:
+        """Returns the state of a device; None if there are too many (anybody may publish names)."""
         if name not in self.all and len(self.all) >= MAX_DEVICES:
             return None
-        return self.all.setdefault(name, Device(clean(name)))
+        return self.all.setdefault(name, DeviceState(clean(name)))
 
 
-class PlainLines(View):
-    """A line for each turn and each change of state: to read later, to grep, to pipe on."""
+class PlainLines(ListenView):
+    """Prints a line for each turn and each change of state."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._devices = Devices()
+        self._devices = KnownDevices()
 
     def message(self, device: str, name: str, value: Any) -> None:
         known = self._devices.of(device)
-        line = known.line(name, value) if known else None
+        line = known.update(name, value) if known else None
         if line:
             _write(self._console, f"{time.strftime('%H:%M:%S')} {clean(device)}: {line}")
 
 
-class TerminalView(View):
-    """Turns scroll by; below them each box's words and bars, redrawn."""
+class LiveView(ListenView):
+    """Prints turns; redraws each device's words and bars below them."""
 
-    def __init__(self, console: Console, devices: Devices) -> None:
+    def __init__(self, console: Console, devices: KnownDevices | None = None) -> None:
         self._console = console
-        self._devices = devices
-        self._note = ""
+        self._devices = devices or KnownDevices()
+        self._notice = ""
         self._live = Live(
             console=console,
             get_renderable=self._picture,
@@ -163,33 +163,33 @@ class TerminalView(View):
 
     def message(self, device: str, name: str, value: Any) -> None:
         known = self._devices.of(device)
-        line = known.line(name, value) if known else None
+        line = known.update(name, value) if known else None
         if line:
             style = "yellow" if line.startswith("-- ") else ""
             head = Text(f"{time.strftime('%H:%M:%S')} {clean(device)}: ", style="dim")
             self._console.print(head + Text(line, style=style))
 
-    def note(self, text: str) -> None:
-        self._note = "" if text == "connected" else clean(text)
+    def notice(self, text: str) -> None:
+        self._notice = "" if text == "connected" else clean(text)
 
     def _picture(self) -> RenderableType:
         online = [device for device in list(self._devices.all.values()) if device.online]
-        rows: list[RenderableType] = [_drawn(device, self._console) for device in online]
-        if self._note:
-            rows.append(Text(self._note, style="yellow"))
+        rows: list[RenderableType] = [_draw(device, self._console) for device in online]
+        if self._notice:
+            rows.append(Text(self._notice, style="yellow"))
         elif not rows:
-            rows.append(Text("no box is online yet", style="dim"))
+            rows.append(Text("no device is online yet", style="dim"))
         return Group(*rows)
 
 
-def _drawn(device: Device, console: Console) -> RenderableType:
+def _draw(device: DeviceState, console: Console) -> RenderableType:
     head = Text(f"{device.name} ", style="bold")
     if device.mute:
         head.append("muted", style="yellow")
     elif device.microphone:
         head.append(device.microphone, style="red")
     else:
-        # Of one length, so that the bars beside it do not jump.
+        # Both texts have the same length, so that the bars beside them do not move.
         speaking = ("● speaking ", "green") if device.speaking else ("○ listening", "dim")
         head.append(*speaking)
         _add_bars(head, device.inactivity or (), console.width)
@@ -198,7 +198,7 @@ def _drawn(device: Device, console: Console) -> RenderableType:
 
 
 def _add_bars(head: Text, inactivity: tuple[float, ...], width: int) -> None:
-    """A bar for each horizon, as long as the line has room for, or none."""
+    """Adds a bar for each horizon, as long as the line allows, or none."""
     labels = [f"  {horizon:g} s " for horizon in HORIZONS_S]
     left = width - head.cell_len - sum(map(len, labels))
     length = min(BAR, left // len(labels))
@@ -212,11 +212,11 @@ def _add_bars(head: Text, inactivity: tuple[float, ...], width: int) -> None:
 
 
 def clean(value: Any) -> str:
-    """Text of a stranger, without what would steer a terminal."""
+    """Makes received text safe to print: no control characters, at most 2000 characters."""
     return "".join(c if c.isprintable() else " " for c in str(value or ""))[:2000]
 
 
 def _write(console: Console, line: str) -> None:
-    """At once and as it is: a pipe must not wait, nor see lines broken to a width."""
+    """Writes a line without wrapping and flushes it, so that a reader gets it at once."""
     console.file.write(line + "\n")
     console.file.flush()

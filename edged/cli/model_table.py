@@ -1,19 +1,23 @@
-"""What `edged models list` shows."""
+"""Prints the list of models for `edged models list`."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from rich.console import Console
 from rich.table import Table
 
 from edged.models import build
 from edged.models.catalogue import Catalogue, Entry, shipped
-from edged.models.store import State, Store, default_models_dir
+from edged.models.store import FileState, Store, default_models_dir
 
 
 @dataclass(frozen=True)
 class Row:
+    """One model of the catalogue and its state on this machine."""
+
     name: str
     kind: str
     title: str
@@ -22,13 +26,13 @@ class Row:
     licence_note: str
     non_commercial: bool
     size: int  # bytes
-    state: str  # of State's values, or "not built"
+    state: str  # a value of FileState, or "not built"
     default: bool
     tried: bool
 
 
 def rows(models_dir: Path | None = None, catalogue: Catalogue | None = None) -> list[Row]:
-    """One row a model, by a glance at sizes and stamps: `verify` looks closer."""
+    """Returns one row for each model. Checks sizes and stamps only; `verify` reads every byte."""
     catalogue = catalogue or shipped()
     store = Store(models_dir or default_models_dir())
     return [_row(store, catalogue, entry) for entry in catalogue.entries]
@@ -51,16 +55,26 @@ def _row(store: Store, catalogue: Catalogue, entry: Entry) -> Row:
 
 
 def _state(store: Store, catalogue: Catalogue, entry: Entry) -> str:
-    states = [store.glance(entry, file) for file in entry.files]
-    for state in (State.DAMAGED, State.MISSING):
+    states = [store.quick_check(entry, file) for file in entry.files]
+    for state in (FileState.DAMAGED, FileState.MISSING):
         if state in states:
             return str(state.value)
     if entry.kind == "recogniser" and build.quick_check(store, catalogue, entry):
-        return "not built" if not store.graphs(entry).is_dir() else State.DAMAGED.value
-    return State.READY.value
+        return "not built" if not store.graphs(entry).is_dir() else FileState.DAMAGED.value
+    return FileState.READY.value
+
+
+def show_list(models_dir: Path | None = None, as_json: bool = False) -> None:
+    """Prints the list as a table, or as JSON."""
+    listed = rows(models_dir)
+    if as_json:
+        print(json.dumps([asdict(row) for row in listed], indent=1))
+    else:
+        Console().print(table(listed))
 
 
 def table(listed: list[Row]) -> Table:
+    """Returns the list as a table for a terminal."""
     shown = Table(box=None, pad_edge=False, header_style="bold")
     shown.add_column("model", no_wrap=True)
     shown.add_column("what", min_width=14)
@@ -84,6 +98,6 @@ def table(listed: list[Row]) -> Table:
 
 def _licence(row: Row) -> str:
     name = row.licence
-    if name.startswith("LicenseRef-"):  # SPDX's form of a licence that it has no name for
+    if name.startswith("LicenseRef-"):  # SPDX's form for licences that are not in its list
         name = name.removeprefix("LicenseRef-").replace("-", " ")
     return f"{name}, non-commercial" if row.non_commercial else name

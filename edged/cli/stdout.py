@@ -1,8 +1,8 @@
-"""Standard output that tells why it could not be written, whoever writes to it.
+"""Replaces standard output by one that reports why it could not be written.
 
-What a command prints leaves through `print`, Rich, Typer or the interpreter's last flush, and each
-of them has its own way with a full disk and with a reader that has gone. So the error is made where
-the bytes leave, of kinds that none of them takes for its own.
+`print`, Rich, Typer and the interpreter's last flush each handle a full disk and a closed pipe in
+their own way. Therefore the errors are raised where the bytes are written, as types that none of
+them catches.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ if TYPE_CHECKING:
 
 
 class ReaderGoneError(EdgedError):
-    """The reader of a pipe has what it wanted: nothing is said."""
+    """The reader of a pipe has closed it. The command ends without a message."""
 
-    exit_code = 141  # 128 + SIGPIPE, as shells have it
+    exit_code = 141  # 128 + SIGPIPE, as in shells
 
 
 def not_written(what: str, problem: OSError) -> ConfigError:
-    """The one sentence about a result that found no place."""
+    """Returns the error for a result that could not be written; `what` is its name."""
     return ConfigError(f"{what} cannot be written: {problem.strerror or problem}")
 
 
-class _Descriptor(io.FileIO):
-    """Raises ConfigError when there is no room, ReaderGoneError when nobody reads."""
+class _StandardOutput(io.FileIO):
+    """Raises ReaderGoneError for a closed pipe, ConfigError for any other error."""
 
     def write(self, data: ReadableBuffer, /) -> int:
         try:
@@ -42,19 +42,19 @@ class _Descriptor(io.FileIO):
 
 
 def install() -> None:
-    """From now on. Results are UTF-8 whatever the locale says: JSON must be."""
-    if sys.stdout is None:  # closed by the caller (`>&-`): its place is taken by what takes nothing
+    """Replaces sys.stdout. Its encoding is UTF-8 whatever the locale, because JSON must be."""
+    if sys.stdout is None:  # closed by the caller (`>&-`): every write must fail
         descriptor = os.open(os.devnull, os.O_RDONLY)
     else:
         sys.stdout.flush()
         descriptor = sys.stdout.fileno()
-    raw = _Descriptor(descriptor, "wb", closefd=False)
+    raw = _StandardOutput(descriptor, "wb", closefd=False)
     terminal = raw.isatty()
     sys.stdout = io.TextIOWrapper(io.BufferedWriter(raw), "utf-8", line_buffering=terminal)
 
 
-def let_go() -> None:
-    """What standard output cannot take is given up: Python would complain again at exit."""
+def discard() -> None:
+    """Drops output that could not be written, so that Python does not report it again at exit."""
     try:
         flush()
     except (OSError, EdgedError):
@@ -62,6 +62,6 @@ def let_go() -> None:
 
 
 def flush() -> None:
-    """Raises what writing raises, while somebody can still be told."""
+    """Writes what is buffered. Raises what writing raises."""
     if sys.stdout is not None:
         sys.stdout.flush()

@@ -1,4 +1,4 @@
-"""Files in, timed text out: the work of `edged transcribe`."""
+"""Transcribes files for `edged transcribe`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from edged.audio.files import STDIN, display_name, open_audio
 from edged.audio.pcm import RawFormat
 from edged.audio.source import Frame, Source
 from edged.cli.stdout import not_written
-from edged.cli.transcript_view import LONG_S, Bar, TerminalView, View
+from edged.cli.transcript_view import LONG_S, LiveTranscript, ProgressBar, TranscriptView
 from edged.cli.writers import SUFFIXES, EventsWriter, Format, TextFrom, Writer, put, writer
 from edged.engine.run_stats import RunStats, summary
 from edged.engine.session import Session
@@ -29,16 +29,16 @@ from edged.events import EndOfStream, Error, Event, Ready
 from edged.models.loader import Models, load
 from edged.options import Options
 
-CALLERS_FAULT = 1008  # the code of an `error` message for audio that cannot be read
+BAD_INPUT = 1008  # code of the `error` message for audio that cannot be read
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
     """What to do with each file.
 
-    output_dir: one file each instead of standard output.
-    raw: the files have no header and hold this.
-    realtime: no faster than a microphone would give the audio.
+    output_dir: write one result file for each input file instead of standard output.
+    raw: format of files without a header.
+    realtime: read no faster than a microphone would deliver.
     """
 
     options: Options = field(default_factory=Options)
@@ -54,11 +54,11 @@ class Job:
 
 
 def transcribe(files: Sequence[str], job: Job) -> int:
-    """Each file in turn; one that cannot be read does not stop the others.
+    """Transcribes the files one after the other; one that cannot be read does not stop the rest.
 
-    Returns the exit code: InputError's when a file failed, else 0. Raises RequestError for what
-    can be refused before any work, ConfigError when the result cannot be written, ModelError
-    without models.
+    Returns the exit code: that of InputError if a file failed, else 0. Raises RequestError for
+    arguments that contradict each other, before any work; ConfigError if a result cannot be
+    written; ModelError if models are missing.
     """
     targets = _targets(files, job)
     models = load(job.models_dir, job.model, job.threads)
@@ -67,9 +67,9 @@ def transcribe(files: Sequence[str], job: Job) -> int:
         ready = Ready(str(number), models.name, job.options.delay_in_frames)
         titled = target is None and job.form == "text" and len(files) > 1
         try:
-            _one(file, target, models, job, ready, titled)
+            _transcribe_one(file, target, models, job, ready, titled)
         except InputError as error:
-            _say(f"error: {error}")
+            _print_note(f"error: {error}")
             exit_code = error.exit_code
     return exit_code
 
@@ -77,16 +77,16 @@ def transcribe(files: Sequence[str], job: Job) -> int:
 def raw_format(
     files: Sequence[str], encoding: str | None, rate: int | None, channels: int | None
 ) -> RawFormat | None:
-    """What headerless input holds; None: files have headers, standard input is as usual.
+    """Returns the format of raw input from the options; None if no option was given.
 
-    Raises RequestError for a rate or channels of files that have a header.
+    Raises RequestError for a rate or a channel count without `encoding`, for files with a header.
     """
     if encoding is None and rate is None and channels is None:
         return None
     if encoding is None and any(file != STDIN for file in files):
         raise RequestError(
-            "--rate and --channels are for raw audio: give --input-format too, or leave them out "
-            "where files have headers"
+            "--rate and --channels are for raw audio: add --input-format, or leave them out for "
+            "files with a header"
         )
     usual = RawFormat()
     return RawFormat(
@@ -96,16 +96,16 @@ def raw_format(
     )
 
 
-def _one(
+def _transcribe_one(
     file: str, target: Path | None, models: Models, job: Job, ready: Ready, titled: bool
 ) -> None:
     try:
         source = open_audio(file, job.raw)
     except InputError as error:
         if job.form == "events" and target is None:
-            EventsWriter(sys.stdout, display_name(file)).event(Error(str(error), CALLERS_FAULT))
+            EventsWriter(sys.stdout, display_name(file)).event(Error(str(error), BAD_INPUT))
         raise
-    if titled:  # as head(1) tells files apart
+    if titled:  # as head(1) does
         put(
             sys.stdout,
             ("" if ready.request_id == "1" else "\n") + f"==> {display_name(file)} <==\n",
@@ -117,17 +117,19 @@ def _one(
         beside = stack.enter_context(ThreadPoolExecutor(1)) if job.realtime else None
         session = Session(models, job.options, beside)
         if job.stats:
-            stack.callback(_tell_stats, source, session, stats)
+            stack.callback(_print_stats, source, session, stats)
         view = stack.enter_context(_view(source, target, job))
-        sinks: list[Writer | View] = [view]
+        sinks: list[Writer | TranscriptView] = [view]
         if not _shows_text(job, target):
             sinks.append(writer(job.form, out, display_name(file), job.text_from))
         _deliver([ready], sinks)
         _stream(source, session, job.realtime, stats, sinks)
     if not stats.step_ms:
-        _say(f"{source.name} holds no audio")
+        _print_note(f"{source.name} contains no audio")
     if source.bad_samples:
-        _say(f"{source.name}: {source.bad_samples} samples were not numbers: taken as silence")
+        _print_note(
+            f"{source.name}: {source.bad_samples} samples were not numbers and count as silence"
+        )
 
 
 def _stream(
@@ -135,9 +137,9 @@ def _stream(
     session: Session,
     realtime: bool,
     stats: RunStats,
-    sinks: Sequence[Writer | View],
+    sinks: Sequence[Writer | TranscriptView],
 ) -> None:
-    """All of the source through the session. What stands before damage is still transcribed."""
+    """Pushes the whole source through the session. What precedes damage is still transcribed."""
     damage: InputError | None = None
     try:
         for frame, backlog in _paced(source.frames(), realtime):
@@ -149,16 +151,18 @@ def _stream(
         damage = error
     for event in session.end():
         if damage is not None and isinstance(event, EndOfStream):
-            event = Error(str(damage), CALLERS_FAULT)
+            event = Error(str(damage), BAD_INPUT)
         _deliver([event], sinks)
     if damage is not None:
         raise damage
 
 
 def _paced(frames: Iterator[Frame], realtime: bool) -> Iterator[tuple[Frame, bool]]:
-    """Each frame, in real time not before its last sample would have been spoken; and whether
-    the run is more than a step behind, as it always is where the whole file is there: it is then
-    read in larger pieces, which costs less and makes fewer mistakes."""
+    """Yields each frame, and whether there is a backlog of more than a step.
+
+    In real time a frame comes when its last sample would have been spoken. Otherwise there is
+    always a backlog: the recogniser then takes larger pieces, which is faster and more accurate.
+    """
     start = time.monotonic()
     for number, frame in enumerate(frames, 1):
         if not realtime:
@@ -170,37 +174,37 @@ def _paced(frames: Iterator[Frame], realtime: bool) -> Iterator[tuple[Frame, boo
         yield frame, early < -STEP_S
 
 
-def _deliver(events: Sequence[Event], sinks: Sequence[Writer | View]) -> None:
+def _deliver(events: Sequence[Event], sinks: Sequence[Writer | TranscriptView]) -> None:
     for event in events:
         for sink in sinks:
             sink.event(event)
 
 
 def _shows_text(job: Job, target: Path | None) -> bool:
-    """Whether the terminal itself is where the text goes."""
+    """Whether the text goes to the terminal itself."""
     return job.form == "text" and target is None and sys.stdout.isatty()
 
 
-def _view(source: Source, target: Path | None, job: Job) -> View:
+def _view(source: Source, target: Path | None, job: Job) -> TranscriptView:
     long = source.duration_s is not None and source.duration_s >= LONG_S
-    bar = Bar(source.name, source.duration_s) if long and source.duration_s else None
+    bar = ProgressBar(source.name, source.duration_s) if long and source.duration_s else None
     if _shows_text(job, target):
-        return TerminalView(Console(highlight=False), bar, job.text_from)
+        return LiveTranscript(Console(highlight=False), bar, job.text_from)
     to_terminal = target is None and sys.stdout.isatty()
     if bar is None or to_terminal or not sys.stderr.isatty():
-        return View()
-    return TerminalView(Console(stderr=True), bar, None)
+        return TranscriptView()
+    return LiveTranscript(Console(stderr=True), bar, None)
 
 
 def _targets(files: Sequence[str], job: Job) -> list[Path | None]:
-    """Where each file's result goes; None is standard output."""
+    """Returns where each file's result goes; None is standard output."""
     if files.count(STDIN) > 1:
-        raise RequestError("`-` (standard input) can be given once only")
+        raise RequestError("`-` (standard input) can be given only once")
     if job.output_dir is None:
         if job.form in ("srt", "vtt") and len(files) > 1:
             raise RequestError(
                 f"--format {job.form} with several files needs --output-dir: "
-                "one stream of subtitles cannot hold two films"
+                "subtitles of two files cannot share one stream"
             )
         return [None] * len(files)
     by_target: dict[Path, str] = {}
@@ -257,9 +261,9 @@ def _closing(out: TextIO) -> Iterator[TextIO]:
     out.close()
 
 
-def _tell_stats(source: Source, session: Session, stats: RunStats) -> None:
-    _say(f"{source.name}: {summary(stats)}")
-    _say(f"{source.name}: dropped: {_dropped(session) or 'nothing'}")
+def _print_stats(source: Source, session: Session, stats: RunStats) -> None:
+    _print_note(f"{source.name}: {summary(stats)}")
+    _print_note(f"{source.name}: dropped: {_dropped(session) or 'nothing'}")
 
 
 def _dropped(session: Session) -> str:
@@ -268,5 +272,5 @@ def _dropped(session: Session) -> str:
     )
 
 
-def _say(line: str) -> None:
+def _print_note(line: str) -> None:
     print(f"edged: {line}", file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""What a person at a terminal sees while a file is transcribed."""
+"""Shows the progress of `edged transcribe` in a terminal."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from edged import STEP_S
 from edged.cli.writers import TextFrom
 from edged.events import EndOfStream, Event, Step, Text, Turn
 
-LONG_S = 20.0  # a shorter file is done before a bar tells anything
+LONG_S = 20.0  # shorter files finish too soon for a progress bar
 REFRESH_S = 0.1
-LIVE_ROWS = 6  # of an unfinished turn: a terminal can redraw only what it still shows
+LIVE_ROWS = 6  # rows of an unfinished turn: a terminal can redraw only what is on the screen
 
 
-class View:
-    """Nothing to see: the result is piped and there is no terminal."""
+class TranscriptView:
+    """Shows nothing: the result goes to a pipe or a file, and there is no terminal."""
 
     def __enter__(self) -> Self:
         return self
@@ -37,12 +37,16 @@ class View:
         """Shows one event of the file, in order."""
 
 
-class TerminalView(View):
-    """The unfinished turn, dim, over a progress bar; what is final stays above them."""
+class LiveTranscript(TranscriptView):
+    """Shows the unfinished turn, dimmed, above a progress bar; finished lines scroll up."""
 
-    def __init__(self, console: Console, bar: Bar | None, lines: TextFrom | None) -> None:
-        """`bar` None: the file is short. `lines`: what a turn's final line is made of; None when
-        the result goes elsewhere and only the bar shows."""
+    def __init__(self, console: Console, bar: ProgressBar | None, lines: TextFrom | None) -> None:
+        """Arguments:
+
+        bar: None for a short file.
+        lines: what a turn's final line consists of; None if the text goes elsewhere and only the
+            progress bar is shown.
+        """
         self._console = console
         self._bar = bar
         self._lines = lines
@@ -61,7 +65,7 @@ class TerminalView(View):
         trace: TracebackType | None,
     ) -> None:
         self._live.stop()
-        if self._words:  # interrupted: what was heard is not taken back
+        if self._words:  # interrupted: keep the words that were shown
             self._print(_join(self._words))
 
     def event(self, event: Event) -> None:
@@ -106,8 +110,8 @@ class TerminalView(View):
         return Group(*parts)
 
 
-class Bar:
-    """How much of the audio is done."""
+class ProgressBar:
+    """Shows how much of the audio has been processed."""
 
     def __init__(self, name: str, duration_s: float) -> None:
         self._duration_s = duration_s
@@ -134,7 +138,7 @@ class Bar:
 
 
 def clock(seconds: float) -> str:
-    """1:02:03, or 2:03 under an hour."""
+    """Formats seconds as 1:02:03, or as 2:03 under an hour."""
     minutes, second = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{second:02}" if hours else f"{minutes}:{second:02}"

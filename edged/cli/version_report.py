@@ -1,4 +1,4 @@
-"""What is installed here: for `edged --version` and bug reports."""
+"""Reports what is installed here, for `edged --version` and bug reports."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from edged.errors import ModelError
 from edged.models.store import default_models_dir
 
 
-def about() -> str:
-    """A few lines; opens no model."""
+def version_report() -> str:
+    """Returns a few lines of text. Opens no model."""
     return "\n".join(
         [
             f"edged {__version__}",
@@ -31,7 +31,7 @@ def _version(package: str) -> str:
 
 
 def _models() -> str:
-    """Where the models are, the default ones and any other that is there, with their states."""
+    """Returns the models directory and the state of each default or installed model."""
     try:
         listed = [row for row in rows() if row.default or row.state == "ready"]
     except ModelError as error:

@@ -1,4 +1,4 @@
-"""A session's events -> text, subtitles or JSON lines, written as they happen."""
+"""Writes a session's events as text, subtitles or JSON lines, as they happen."""
 
 from __future__ import annotations
 
@@ -15,14 +15,18 @@ SUFFIXES: dict[Format, str] = {"text": ".txt", "srt": ".srt", "vtt": ".vtt", "ev
 
 
 class Writer(Protocol):
-    """Takes the events of one file in order, `end_of_stream` last, and flushes at each."""
+    """Writes the events of one file, in order, the last one `end_of_stream`. Flushes at each."""
 
     def event(self, event: Event) -> None: ...
 
 
 def writer(form: Format, out: TextIO, file: str, text_from: TextFrom = "turns") -> Writer:
-    """The writer of one file's result. `text_from` chooses between the second pass over each
-    turn (`turns`) and the words as they were committed (`words`)."""
+    """Returns the writer for the result of one file.
+
+    out: where it writes.
+    file: the name that events carry.
+    text_from: the text of whole turns (`turns`) or the words as they were committed (`words`).
+    """
     if form == "events":
         return EventsWriter(out, file)
     if form == "text":
@@ -31,7 +35,7 @@ def writer(form: Format, out: TextIO, file: str, text_from: TextFrom = "turns") 
 
 
 class EventsWriter:
-    """Each message as one JSON line in the wire vocabulary, with the file's name."""
+    """Writes each message as one JSON line, with the file's name added."""
 
     def __init__(self, out: TextIO, file: str) -> None:
         self._out = out
@@ -42,7 +46,7 @@ class EventsWriter:
 
 
 class TurnLines:
-    """One line per turn."""
+    """Writes one line for each turn."""
 
     def __init__(self, out: TextIO) -> None:
         self._out = out
@@ -53,7 +57,7 @@ class TurnLines:
 
 
 class WordLines:
-    """Each word as it is committed; a turn's end ends the line."""
+    """Writes each word as it is committed; a line ends with the turn."""
 
     def __init__(self, out: TextIO) -> None:
         self._out = out
@@ -69,7 +73,7 @@ class WordLines:
 
 
 class CueWriter:
-    """Subtitles, turn by turn."""
+    """Writes subtitles, turn by turn."""
 
     def __init__(self, out: TextIO, form: Format, text_from: TextFrom) -> None:
         self._out = out
@@ -105,7 +109,7 @@ class CueWriter:
 
 
 def _spread(turn: Turn) -> tuple[Word, ...]:
-    """A turn without word times: its words, spread evenly over it."""
+    """Returns the words of a turn without word times, spread evenly over it."""
     texts = turn.text.split()
     each = (turn.stop_s - turn.start_s) / max(1, len(texts))
     return tuple(
@@ -115,8 +119,11 @@ def _spread(turn: Turn) -> tuple[Word, ...]:
 
 
 def put(out: TextIO, text: str) -> None:
-    """Raises ConfigError when there is no room; BrokenPipeError (of standard output: see there)
-    when the reader has gone."""
+    """Writes and flushes text.
+
+    Raises ConfigError if it cannot be written, BrokenPipeError (on standard output
+    ReaderGoneError) if the reader has closed the pipe.
+    """
     try:
         out.write(text)
         out.flush()

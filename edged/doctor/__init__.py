@@ -1,1 +1,1 @@
-"""edged doctor: what works, what does not, and one remedy for each."""
+"""`edged doctor`: checks that find problems and name a remedy for each."""

@@ -1,4 +1,4 @@
-"""Can we publish, and who else is there? One short visit to the broker."""
+"""Checks in one short connection whether the broker works, and which other clients it knows."""
 
 from __future__ import annotations
 
@@ -27,14 +27,21 @@ from edged.mqtt.topics import Topics
 WHAT = "broker"
 HOME = "Home Assistant"
 CONNECT_S = 5.0
-RETAINED_S = 1.0  # a broker sends retained messages at once
+RETAINED_S = 1.0  # how long to wait for retained messages, which a broker sends at once
 SLOW_S = 0.5
 BAD_VERSION = "unsupported protocol version"
 
 
 @dataclass
 class Visit:
-    """What was seen. `refused` and `broken` are sentences; None: that went well."""
+    """What a connection to the broker showed.
+
+    refused: why the broker refused the connection or a message; None if it did not.
+    broken: why there was no working connection; None if there was one.
+    silent: the broker accepted the connection but did not answer.
+    round_trip_s: time from publishing to the acknowledgement, seconds.
+    retained: retained messages by topic, decoded from JSON where possible.
+    """
 
     refused: str | None = None
     broken: str | None = None
@@ -44,8 +51,10 @@ class Visit:
 
 
 def visit(broker: BrokerSettings, topics: tuple[str, ...]) -> Visit:
-    """Connects, publishes one message to `<base>/<device>/doctor`, reads what is retained at
-    `topics`. Never raises for a bad broker; one that knows only MQTT 3.1.1 is no bad one."""
+    """Connects, publishes one message to `<base>/<device>/doctor` and reads retained `topics`.
+
+    Tries MQTT 3.1.1 if the broker does not know MQTT 5. Never raises for a bad broker.
+    """
     seen = _visit(broker, topics, broker.protocol)
     if broker.protocol >= 5 and (seen.silent or seen.refused == BAD_VERSION):
         return _visit(broker, topics, 4)
@@ -78,7 +87,7 @@ def _visit(broker: BrokerSettings, topics: tuple[str, ...], protocol: int) -> Vi
             client.connect(host, port, 30)
             client.loop_start()
             if not connected.wait(CONNECT_S):
-                seen.broken = f"{host}:{port} takes connections and does not answer"
+                seen.broken = f"{host}:{port} accepts connections but does not answer"
                 seen.silent = True
                 return seen
             if seen.refused:
@@ -123,7 +132,7 @@ def _value(text: str) -> Any:
 
 
 def watched(settings: Settings) -> tuple[str, ...]:
-    """The retained topics that tell whether the daemon and Home Assistant are there."""
+    """Returns the retained topics that show whether the daemon and Home Assistant are running."""
     topics = Topics(settings.mqtt_base, settings.device)
     prefix = settings.homeassistant_prefix
     return (
@@ -136,54 +145,71 @@ def watched(settings: Settings) -> tuple[str, ...]:
 
 
 def check_broker(broker: BrokerSettings, seen: Visit) -> list[Finding]:
+    """Judges the connection itself."""
     host, port = broker.address.host, broker.address.port
     where = f"{host}:{port}"
     if seen.broken:
-        remedy = "see that it runs and that EDGED_MQTT_URL is right (mqtts:// for TLS)"
+        remedy = "Check that the broker runs and that EDGED_MQTT_URL is right (mqtts:// for TLS)."
         return [Finding("fail", WHAT, seen.broken, remedy)]
     if seen.refused:
-        who = broker.username or "nobody (no EDGED_MQTT_USERNAME)"
-        remedy = "check EDGED_MQTT_USERNAME, EDGED_MQTT_PASSWORD and the broker's access list"
-        return [Finding("fail", WHAT, f"{where} refuses {who}: {seen.refused}", remedy)]
+        user = broker.username or "an anonymous client (EDGED_MQTT_USERNAME is not set)"
+        remedy = (
+            "Check EDGED_MQTT_USERNAME, EDGED_MQTT_PASSWORD and the access rules of the broker."
+        )
+        return [Finding("fail", WHAT, f"{where} refuses {user}: {seen.refused}", remedy)]
     if seen.round_trip_s is None:
-        remedy = "look at the broker's log and its disk"
+        remedy = "Look at the log and the disk of the broker."
         return [Finding("fail", WHAT, f"{where} does not acknowledge messages", remedy)]
     text = f"{where} acknowledges in {seen.round_trip_s * 1000:.0f} ms"
     if seen.round_trip_s > SLOW_S:
-        return [Finding("warn", WHAT, text, "look at the network (Wi-Fi signal) and the broker")]
+        return [
+            Finding(
+                "warn", WHAT, text, "Check the network (Wi-Fi signal) and the load of the broker."
+            )
+        ]
     return [Finding("ok", WHAT, text)]
 
 
 def check_home_assistant(settings: Settings, seen: Visit) -> list[Finding]:
-    """Its `status` is not retained unless somebody changed that: silence proves nothing."""
+    """Checks whether the device is announced to Home Assistant.
+
+    Home Assistant's `status` topic is not retained by default, so its absence proves nothing.
+    """
     if not settings.homeassistant:
-        return [Finding("ok", HOME, "not announced to it: EDGED_HOMEASSISTANT is off")]
+        return [Finding("ok", HOME, "not announced, because EDGED_HOMEASSISTANT is off")]
     prefix = settings.homeassistant_prefix
     announced = bool(seen.retained.get(discovery_topic(prefix, settings.device)))
     here = seen.retained.get(f"{prefix}/status") == "online"
     if not announced:
-        text = f"{settings.device} is not announced to it yet"
-        remedy = "start edged (systemctl start edged); it announces itself when it connects"
+        text = f"{settings.device} is not announced yet"
+        remedy = "Start edged (sudo systemctl start edged); it announces itself when it connects."
         return [Finding("warn", HOME, text, remedy)]
     text = f"{settings.device} is announced" + (" and Home Assistant is online" if here else "")
-    remedy = "" if here else "if no device shows: Settings, Devices, Add integration, MQTT"
+    remedy = (
+        ""
+        if here
+        else "If Home Assistant shows no device, add its MQTT integration (Settings, Devices)."
+    )
     return [Finding("ok", HOME, text, remedy)]
 
 
 def daemon_is_running(settings: Settings, seen: Visit) -> bool:
+    """Whether a daemon with this device name is connected to the broker."""
     return (
         seen.retained.get(Topics(settings.mqtt_base, settings.device)("availability")) == "online"
     )
 
 
 def check_running(settings: Settings, seen: Visit) -> list[Finding]:
-    """A running daemon holds the microphone, so what it says of it counts."""
+    """Reports the microphone state of the running daemon, which has the microphone open."""
     topics = Topics(settings.mqtt_base, settings.device)
     mic, health = (seen.retained.get(topics(f"state/{name}")) for name in ("mic", "health"))
-    findings = [Finding("ok", "daemon", f"edged runs as {settings.device}")]
+    findings = [Finding("ok", "daemon", f"edged is running as {settings.device}")]
     if isinstance(mic, dict):
         good = mic.get("ok") is True
-        remedy = "" if good else "stop edged (systemctl stop edged) and call edged doctor again"
+        remedy = (
+            "" if good else "Stop edged (sudo systemctl stop edged) and run `edged doctor` again."
+        )
         level = health.get("level_dbfs") if isinstance(health, dict) else None
         loud = "" if level is None else f", level {level} dBFS"
         text = f"{mic.get('message')}{loud}"

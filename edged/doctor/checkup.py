@@ -1,9 +1,9 @@
-"""`edged doctor`: all checks in order, shown as they are done."""
+"""Runs all checks of `edged doctor` and shows each result at once."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -37,37 +37,49 @@ _MARK = {"ok": ("✓", "green"), "warn": ("!", "yellow"), "fail": ("✗", "red")
 def checkup(
     env_file: Path | None, flags: Mapping[str, Any], console: Console, as_json: bool = False
 ) -> int:
-    """Exit code 1 if anything has failed; warnings alone are 0."""
+    """Runs all checks and prints the findings, or JSON.
+
+    flags: settings from the command line (field -> value).
+    Returns the exit code: 1 if a check failed; warnings alone give 0.
+    """
+    return show_findings(_checks(env_file, flags), console, as_json)
+
+
+def show_findings(found: Iterable[Finding], console: Console, as_json: bool = False) -> int:
+    """Prints findings as they come, or JSON at the end. Returns the exit code."""
     findings = []
-    for finding in _all(env_file, flags):
+    for finding in found:
         findings.append(finding)
         if not as_json:
             _show(finding, console)
     failed = [f for f in findings if f.level == "fail"]
     if as_json:
-        found = {"ok": not failed, "findings": [asdict(f) for f in findings]}
-        console.print_json(json.dumps(found))
+        # `sentence` is the name that `message` had in version 0.1.
+        listed = [{**asdict(f), "sentence": f.message} for f in findings]
+        console.print_json(json.dumps({"ok": not failed, "findings": listed}))
     elif console.is_terminal:
-        text = f"{len(failed)} to mend" if failed else "nothing to mend"
+        text = f"{len(failed)} of {len(findings)} checks failed" if failed else "no check failed"
         console.print(Text(text, style="bold red" if failed else "bold green"))
     return int(bool(failed))
 
 
-def _all(env_file: Path | None, flags: Mapping[str, Any]) -> Iterator[Finding]:
+def _checks(env_file: Path | None, flags: Mapping[str, Any]) -> Iterator[Finding]:
     yield from check_machine()
     try:
         loaded = load(env_file, flags)
         loaded = load(env_file, flags, StateFile(loaded.settings.state_dir).read())
     except SettingsError as error:
         for problem in error.problems:
-            yield Finding("fail", "settings", str(problem), "edged config check FILE")
+            yield Finding(
+                "fail", "settings", str(problem), "Run `edged config check FILE` for details."
+            )
         return
     settings = loaded.settings
     for note in loaded.notes:
         yield Finding("warn", "settings", note)
     if settings.mqtt_insecure:
-        remedy = "set EDGED_MQTT_CA_FILE and remove EDGED_MQTT_INSECURE"
-        yield Finding("warn", "settings", "the broker's certificate is not checked", remedy)
+        remedy = "Set EDGED_MQTT_CA_FILE and remove EDGED_MQTT_INSECURE."
+        yield Finding("warn", "settings", "the certificate of the broker is not checked", remedy)
     yield from check_permissions(settings)
     models, findings = check_models(settings)
     yield from findings
@@ -77,7 +89,7 @@ def _all(env_file: Path | None, flags: Mapping[str, Any]) -> Iterator[Finding]:
 
 
 def _broker_and_microphone(settings: Settings) -> Iterator[Finding]:
-    """The broker first: it tells whether a running daemon holds the microphone."""
+    """Checks the broker first: its messages show whether a running daemon holds the microphone."""
     embedded = settings.broker_address is None
     broker = settings.broker(EmbeddedBroker().address if embedded else None)
     seen = visit(broker, watched(settings))
@@ -85,13 +97,13 @@ def _broker_and_microphone(settings: Settings) -> Iterator[Finding]:
     if running:
         yield from check_running(settings, seen)
     elif settings.mute:
-        yield Finding("ok", "microphone", "not tried: it is muted (EDGED_MUTE or cmd/mute)")
+        yield Finding("ok", "microphone", "not checked: it is muted (EDGED_MUTE or cmd/mute)")
     elif is_file_device(settings.alsa_device):
         yield from _playback(settings)
     else:
         yield from check_microphone(settings.alsa_device)
     if embedded and seen.broken:
-        yield Finding("ok", "broker", "it runs inside edged, which does not run now")
+        yield Finding("ok", "broker", "it runs inside edged, which is not running now")
         return
     findings = check_broker(broker, seen)
     yield from findings
@@ -104,15 +116,17 @@ def _playback(settings: Settings) -> Iterator[Finding]:
     try:
         count = len(device_files(device, resources.sample_speech()))
     except EdgedError as problem:
-        yield Finding("fail", "microphone", str(problem), "set EDGED_ALSA_DEVICE")
+        yield Finding("fail", "microphone", str(problem), "Set EDGED_ALSA_DEVICE.")
     else:
-        yield Finding("ok", "microphone", f"{device}: {count} files are played as if spoken")
+        yield Finding(
+            "ok", "microphone", f"{device}: {count} recordings are played instead of a microphone"
+        )
 
 
 def _show(finding: Finding, console: Console) -> None:
     if not console.is_terminal:
         remedy = f" -> {finding.remedy}" if finding.remedy else ""
-        line = f"{finding.level:4} {finding.what}: {finding.sentence}{remedy}"
+        line = f"{finding.level:4} {finding.what}: {finding.message}{remedy}"
         console.file.write(line + "\n")
         console.file.flush()
         return
@@ -120,7 +134,7 @@ def _show(finding: Finding, console: Console) -> None:
     console.print(
         Text(f"{mark} ", style=style)
         + Text(f"{finding.what}: ", style="bold")
-        + Text(finding.sentence, style="")
+        + Text(finding.message, style="")
     )
     if finding.remedy:
         console.print(Text(f"  → {finding.remedy}", style="cyan"))

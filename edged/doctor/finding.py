@@ -1,4 +1,4 @@
-"""What a check found, and what to do about it."""
+"""The result of one check."""
 
 from __future__ import annotations
 
@@ -10,9 +10,15 @@ Verdict: TypeAlias = Literal["ok", "warn", "fail"]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One sentence about one thing; `remedy` is one sentence too, "" if nothing need be done."""
+    """What a check found.
+
+    level: ok, warn (works, but not well) or fail (does not work).
+    what: the subject, such as "broker".
+    message: one sentence.
+    remedy: one sentence that says what to do; "" if there is nothing to do.
+    """
 
     level: Verdict
     what: str
-    sentence: str
+    message: str
     remedy: str = ""

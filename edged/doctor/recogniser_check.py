@@ -1,11 +1,13 @@
-"""Are the models there, and is this machine fast enough for them?"""
+"""Checks whether the models are installed and whether this machine is fast enough for them."""
 
 from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
+from typing import TypeAlias
 
 from edged import STEP_S, resources
 from edged.audio.files import open_audio
@@ -18,47 +20,56 @@ from edged.events import Text
 from edged.models.loader import Models, load
 from edged.options import Options
 
-CLIP_S = 5.0
-GOOD_RTF, WORST_RTF = 0.5, 0.9  # above, a busy moment makes it late; above the second, it is late
+Run: TypeAlias = Callable[[Models, Options, list[Frame]], tuple[int, float]]
+
+CLIP_S = 5.0  # seconds of speech
+GOOD_RTF = 0.5  # above this, other work on the machine delays the recognition
+WORST_RTF = 0.9  # above this, live speech is too fast for the machine
 
 
 def check_models(settings: Settings) -> tuple[Models | None, list[Finding]]:
-    """The models, if they can be loaded, and what is to be said of them."""
+    """Loads the models. Returns None instead if they cannot be loaded, and the findings."""
     try:
         models = load(settings.models_dir, settings.model, settings.threads)
     except ModelError as problem:
-        sentence, _, remedy = str(problem).rpartition(": ")
-        remedy = remedy or "edged models fetch"
-        return None, [Finding("fail", "models", sentence or str(problem), remedy)]
+        remedy = problem.remedy or "Run `edged models list` to see what is installed."
+        return None, [Finding("fail", "models", problem.message, remedy)]
     findings = [Finding("ok", "models", f"{models.name} ({models.hash}) is complete")]
     if models.missing:
-        text = f"{', '.join(models.missing)} is missing: turns end by silence alone"
-        findings.append(Finding("warn", "models", text, "edged models fetch"))
+        text = f"{', '.join(models.missing)} is missing, so that turns end by silence alone"
+        findings.append(Finding("warn", "models", text, "Run `edged models fetch`."))
     return models, findings
 
 
-def check_speed(models: Models, options: Options, clip: Path | None = None) -> list[Finding]:
-    """Real-time factor of 5 s of speech: seconds of work per second of audio."""
+def check_speed(
+    models: Models, options: Options, clip: Path | None = None, run: Run | None = None
+) -> list[Finding]:
+    """Measures the real-time factor (seconds of work per second of audio) on 5 s of speech.
+
+    clip: the recording; by default the longest of the sample speech.
+    run: recognises the frames and returns the number of words and the real-time factor.
+    """
     clip = clip or resources.sample_speech() / "mister-hale.flac"
     try:
         with contextlib.closing(open_audio(str(clip))) as source:
             frames = list(islice(source.frames(), round(CLIP_S / STEP_S)))
     except EdgedError as problem:
-        return [Finding("warn", "speed", f"not measured: {problem}", "edged models fetch")]
-    words, rtf = _run(models, options, frames)
+        return [Finding("warn", "speed", f"not measured: {problem.message}", problem.remedy)]
+    words, rtf = (run or recognise)(models, options, frames)
     text = f"real-time factor {rtf:.2f} ({CLIP_S:g} s of speech in {rtf * CLIP_S:.1f} s)"
     if words == 0:
-        remedy = "edged models verify"
-        return [Finding("fail", "speed", f"{text}, and not one word was heard", remedy)]
+        remedy = "Run `edged models verify`."
+        return [Finding("fail", "speed", f"{text}, but no word was recognised", remedy)]
     if rtf > WORST_RTF:
-        remedy = "stop other programs, set EDGED_THREADS=2, or use a faster board"
-        return [Finding("fail", "speed", f"{text}: too slow for live speech", remedy)]
+        remedy = "Stop other programs, set EDGED_THREADS=2, or use a faster board."
+        return [Finding("fail", "speed", f"{text} is too slow for live speech", remedy)]
     if rtf > GOOD_RTF:
-        return [Finding("warn", "speed", text, "stop other programs, or set EDGED_THREADS=2")]
+        return [Finding("warn", "speed", text, "Stop other programs, or set EDGED_THREADS=2.")]
     return [Finding("ok", "speed", text)]
 
 
-def _run(models: Models, options: Options, frames: list[Frame]) -> tuple[int, float]:
+def recognise(models: Models, options: Options, frames: list[Frame]) -> tuple[int, float]:
+    """Recognises the frames. Returns the number of words and the real-time factor."""
     session = Session(models, options)
     started = time.monotonic()
     events = [event for frame in frames for event in session.push(frame)]

@@ -1,1 +1,1 @@
-
+"""The models that edged can use: catalogue, download, verification, building, loading."""

@@ -17,19 +17,13 @@ from pathlib import Path
 from edged import atomicfile
 from edged.errors import ModelError
 from edged.models.catalogue import Catalogue, Entry
-from edged.models.store import Store, plainly, sha256
+from edged.models.store import Store, disk_errors, sha256
 from edged.stt.families import family_of
 from edged.stt.family import Family
 
 STAMP = "built.json"
 _FORMAT = 1
 _Stamp = dict[str, object]
-
-
-def repair_hint(entry: Entry) -> str:
-    """The command that fetches and builds the model again, as a sentence."""
-    name = "" if entry.default else f" {entry.name}"
-    return f"Run `edged models fetch{name}` to repair it."
 
 
 def inputs(store: Store, catalogue: Catalogue, entry: Entry) -> dict[str, str]:
@@ -124,7 +118,7 @@ def _new_folder(folder: Path) -> Iterator[Path]:
     """
     fresh = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     old = folder.with_name(f".{folder.name}.old.tmp")
-    with plainly(folder):
+    with disk_errors(folder):
         try:
             fresh.mkdir(parents=True)
             yield fresh

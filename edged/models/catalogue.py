@@ -1,4 +1,4 @@
-"""What models there are: models/catalogue.toml, read into plain records."""
+"""Reads the catalogue of models (models/catalogue.toml) into plain records."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True)
 class Package:
-    """A Python package that carries model files, and the wheel platforms that may be asked for."""
+    """A Python package that contains model files, and the platforms of its wheels."""
 
     name: str
     version: str
@@ -32,12 +32,12 @@ class Package:
 
 @dataclass(frozen=True)
 class File:
-    """One file: how to know it (`sha256`, else the makers' `crc32c`), and where it is."""
+    """One file of a model: its checksum (`sha256`, else upstream's `crc32c`) and where it is."""
 
     name: str
     size: int | None  # bytes
     sha256: str | None  # hex
-    crc32c: str | None  # base64 of the big-endian value, as its makers write it
+    crc32c: str | None  # base64 of the big-endian value
     member: str | None  # path in the package's wheel
     url: str | None
     local: str | None  # file name in `resources.models_data()`
@@ -45,7 +45,10 @@ class File:
 
 @dataclass(frozen=True)
 class Entry:
-    """One model. `streaming_encoder` names the entry of weights that its graphs are built with."""
+    """One model. models/catalogue.toml describes the fields.
+
+    streaming_encoder: name of the entry whose weights its graphs are built with.
+    """
 
     name: str
     title: str
@@ -64,24 +67,26 @@ class Entry:
 
     @property
     def size(self) -> int:
-        """Bytes of all files whose size is known."""
+        """Size in bytes of all files whose size is known."""
         return sum(file.size or 0 for file in self.files)
 
 
 @dataclass(frozen=True)
 class Catalogue:
+    """All models that edged can use."""
+
     entries: tuple[Entry, ...]
 
     def get(self, name: str) -> Entry:
-        """Raises ModelError that lists the names there are."""
+        """Returns the entry. Raises ModelError with the names of all entries."""
         for entry in self.entries:
             if entry.name == name:
                 return entry
         names = ", ".join(entry.name for entry in self.entries)
-        raise ModelError(f"there is no model {name!r}: the catalogue has {names}")
+        raise ModelError(f"there is no model {name!r}; the catalogue has {names}")
 
     def recogniser(self, name: str) -> Entry:
-        """Raises ModelError if `name` is no speech recogniser."""
+        """Returns a speech model. Raises ModelError if `name` is not one."""
         entry = next((e for e in self.entries if e.name == name and e.kind == "recogniser"), None)
         if entry is None:
             names = ", ".join(e.name for e in self.entries if e.kind == "recogniser")
@@ -89,11 +94,11 @@ class Catalogue:
         return entry
 
     def of_kind(self, kind: str) -> Entry:
-        """The default entry of a kind."""
+        """Returns the default entry of a kind."""
         return next(e for e in self.entries if e.kind == kind and e.default)
 
     def choose(self, names: list[str]) -> list[Entry]:
-        """The named entries (none: the default set) and the weights they are built with."""
+        """Returns the named entries (none: the default set) and the weights they are built with."""
         chosen = [self.get(name) for name in names] or [e for e in self.entries if e.default]
         needed = [self.get(e.streaming_encoder) for e in chosen if e.streaming_encoder]
         return list(dict.fromkeys(needed + chosen))
@@ -101,12 +106,12 @@ class Catalogue:
 
 @cache
 def shipped() -> Catalogue:
-    """The catalogue that came with this edged."""
+    """Returns the catalogue of this installation."""
     return read(resources.models_data() / "catalogue.toml")
 
 
 def read(path: Path) -> Catalogue:
-    """Raises ModelError that says which entry is wrong."""
+    """Reads a catalogue. Raises ModelError that names the wrong entry."""
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
@@ -115,8 +120,8 @@ def read(path: Path) -> Catalogue:
         entries = tuple(_entry(table) for table in document.get("model", []))
         _check(entries)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        said = f"{error} is missing" if isinstance(error, KeyError) else str(error)
-        raise ModelError(f"the model catalogue {path} is wrong: {said}") from error
+        reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+        raise ModelError(f"the model catalogue {path} is wrong: {reason}") from error
     return Catalogue(entries)
 
 
@@ -145,9 +150,9 @@ def _entry(table: dict[str, Any]) -> Entry:
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
     if entry.kind not in KINDS:
-        raise ValueError(f"{name}: kind {entry.kind!r} is none of {', '.join(KINDS)}")
+        raise ValueError(f"{name}: kind {entry.kind!r} is not one of {', '.join(KINDS)}")
     if not entry.files:
-        raise ValueError(f"{name}: it has no file")
+        raise ValueError(f"{name}: no files")
     return entry
 
 
@@ -168,7 +173,7 @@ def _file(table: dict[str, Any], package: Package | None) -> File:
     if file.sha256 is not None and not _SHA256.fullmatch(file.sha256):
         raise ValueError(f"{file.name}: sha256 must be 64 lower-case hex digits")
     if not (file.member or file.url or file.local):
-        raise ValueError(f"{file.name}: it needs a member, a url or a local file")
+        raise ValueError(f"{file.name}: a member, a url or a local file is required")
     if file.member and package is None:
         raise ValueError(f"{file.name}: a member needs [model.package]")
     if file.url:
@@ -179,14 +184,14 @@ def _file(table: dict[str, Any], package: Package | None) -> File:
 
 
 def _safe(name: str, what: str) -> str:
-    """Names become paths: nothing that could leave the models directory."""
+    """Refuses names that could lead out of the models directory when used as paths."""
     if not _NAME.fullmatch(name):
         raise ValueError(f"{what} name {name!r} may hold letters, digits and . _ - only")
     return name
 
 
 def _check_url(url: str) -> None:
-    """https, or plain http on this very machine (a mirror, a test)."""
+    """Refuses everything but https, and http on this machine (a mirror, a test)."""
     parts = urlsplit(url)
     here = parts.hostname in ("localhost", "127.0.0.1", "::1")
     if parts.scheme != "https" and not (parts.scheme == "http" and here):
@@ -197,7 +202,7 @@ def _check(entries: tuple[Entry, ...]) -> None:
     names = [entry.name for entry in entries]
     for name in names:
         if names.count(name) > 1:
-            raise ValueError(f"{name} is there twice")
+            raise ValueError(f"{name} occurs twice")
     for entry in entries:
         if entry.streaming_encoder and entry.streaming_encoder not in names:
             raise ValueError(f"{entry.name}: there is no {entry.streaming_encoder}")

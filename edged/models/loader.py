@@ -11,7 +11,7 @@ from edged import resources
 from edged.errors import ModelError
 from edged.models import build
 from edged.models.catalogue import Entry, shipped
-from edged.models.store import State, Store, default_models_dir
+from edged.models.store import FileState, Store, default_models_dir, repair_hint
 from edged.ortsession import limit_malloc_growth, open_session, release_memory
 from edged.stt.families import family_of
 from edged.stt.family import SpeechModel
@@ -92,7 +92,7 @@ def quick_check(models_dir: Path | None = None, model: str = "tiny-en") -> None:
     entry = catalogue.recogniser(model)
     _check_files(store, entry)
     if problem := build.quick_check(store, catalogue, entry):
-        raise ModelError(f"{problem}. {build.repair_hint(entry)}")
+        raise ModelError(problem, repair_hint(entry))
 
 
 def _only_file(store: Store, entry: Entry) -> Path:
@@ -102,15 +102,15 @@ def _only_file(store: Store, entry: Entry) -> Path:
 
 def _turn_model(store: Store, entry: Entry) -> Path | None:
     """The turn model's file; None if it was not fetched. Raises ModelError if it is damaged."""
-    if store.glance(entry, entry.files[0]) is State.MISSING:
+    if store.quick_check(entry, entry.files[0]) is FileState.MISSING:
         return None
     return _only_file(store, entry)
 
 
 def _check_files(store: Store, entry: Entry) -> None:
     for file in entry.files:
-        state, path = store.glance(entry, file), store.path(entry, file)
-        if state is State.MISSING:
-            raise ModelError(f"{path} is missing. {build.repair_hint(entry)}")
-        if state is State.DAMAGED:
-            raise ModelError(f"{path} is damaged. {build.repair_hint(entry)}")
+        state, path = store.quick_check(entry, file), store.path(entry, file)
+        if state is FileState.MISSING:
+            raise ModelError(f"{path} is missing", repair_hint(entry))
+        if state is FileState.DAMAGED:
+            raise ModelError(f"{path} is damaged", repair_hint(entry))

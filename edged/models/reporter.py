@@ -1,4 +1,4 @@
-"""What `fetch` tells while it works: bars in a terminal, lines in a pipe, nothing when quiet."""
+"""Reports the progress of `edged models fetch`: bars in a terminal, lines in a pipe."""
 
 from __future__ import annotations
 
@@ -9,29 +9,33 @@ from rich.console import Console
 from rich.progress import (
     BarColumn,
     DownloadColumn,
-    Progress,
     TextColumn,
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
+from rich.progress import (
+    Progress as ProgressBars,
+)
 
-Told = Callable[[int, int | None], None]
+Progress = Callable[[int, int | None], None]
+"""Called with the bytes so far and the bytes in all, if known."""
 
 
 class Reporter:
-    """`quiet` says nothing at all; problems are errors and are not told here."""
+    """Writes to stderr, or nothing at all if `quiet`. Problems are raised, not reported here."""
 
     def __init__(self, console: Console | None = None, quiet: bool = False) -> None:
         self._console = console or Console(stderr=True)
         self._quiet = quiet
 
-    def say(self, line: str) -> None:
+    def report(self, line: str) -> None:
+        """Prints a line."""
         if not self._quiet:
             self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     @contextmanager
-    def download(self, label: str) -> Iterator[Told]:
-        """Gives the function to call with (bytes so far, bytes in all)."""
+    def download(self, label: str) -> Iterator[Progress]:
+        """Shows a download. The block gets the function to call with its progress."""
         if self._quiet or not self._console.is_terminal:
             yield self._line(label)
             return
@@ -42,30 +46,30 @@ class Reporter:
             TransferSpeedColumn(),
             TimeRemainingColumn(),
         )
-        with Progress(*columns, console=self._console, transient=True) as bar:
+        with ProgressBars(*columns, console=self._console, transient=True) as bar:
             task = bar.add_task(label, total=None)
             yield lambda done, total: bar.update(task, completed=done, total=total)
 
     @contextmanager
     def working(self, label: str) -> Iterator[None]:
-        """A spinner for what cannot be counted."""
+        """Shows work without a known length."""
         if self._quiet or not self._console.is_terminal:
-            self.say(label)
+            self.report(label)
             yield
             return
         with self._console.status(label):
             yield
 
-    def _line(self, label: str) -> Told:
-        """One line when it starts, and one each quarter."""
+    def _line(self, label: str) -> Progress:
+        """Reports a line at the start and one for each quarter."""
         quarters = -1
 
-        def told(done: int, total: int | None) -> None:
+        def progress(done: int, total: int | None) -> None:
             nonlocal quarters
             reached = int(4 * done / total) if total else 0
             if reached != quarters:
                 quarters = reached
                 of = f" of {total / 1e6:.1f}" if total else ""
-                self.say(f"{label}: {done / 1e6:.1f}{of} MB")
+                self.report(f"{label}: {done / 1e6:.1f}{of} MB")
 
-        return told
+        return progress

@@ -1,4 +1,4 @@
-"""The sample speech that comes with edged: for `edged models verify`, tests and a first run."""
+"""The sample speech that comes with edged, for `edged run --demo`, `models verify` and tests."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from edged.errors import ModelError
 
 @dataclass(frozen=True)
 class Sample:
-    """One clip: FLAC, 16 kHz mono. `text` is what is said, lower case without punctuation."""
+    """One recording (FLAC, 16 kHz mono). `text` is what is said, without punctuation."""
 
     path: Path
     text: str
@@ -23,13 +23,13 @@ class Sample:
 
 
 def samples() -> list[Sample]:
-    """All clips, shortest first. Raises ModelError if this edged is not whole."""
+    """Returns all recordings in the order of samples.toml. Raises ModelError if one is missing."""
     folder = resources.sample_speech()
     try:
         tables = tomllib.loads((folder / "samples.toml").read_text(encoding="utf-8"))["sample"]
     except (OSError, KeyError, tomllib.TOMLDecodeError) as error:
         raise ModelError(
-            f"the sample speech in {folder} is missing: install edged again"
+            f"the sample speech in {folder} is missing", "Install edged again."
         ) from error
     return [
         Sample(

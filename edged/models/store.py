@@ -1,10 +1,10 @@
-"""The models directory: where it is, what is in it, how a file gets into it whole or not at all.
+"""The models directory: where it is, what it contains, and how files get into it.
 
-DIR/<model>/<file>          fetched files, verified before they get their name
-DIR/<model>/fetched.json    SHA-256 of files that the catalogue knows no SHA-256 of
-DIR/<model>/graphs/         built graphs and their stamp (built.py)
-DIR/downloads/*.part        what a broken download left, to go on from
-DIR/.lock                   held by the one edged that is writing here
+DIR/<model>/<file>          downloaded files; they get this name after verification
+DIR/<model>/fetched.json    SHA-256 of files for which the catalogue has none
+DIR/<model>/graphs/         built graphs and their stamp (build.py)
+DIR/downloads/*.part        incomplete downloads, which are resumed
+DIR/.lock                   held by the one process that writes here
 """
 
 from __future__ import annotations
@@ -28,28 +28,35 @@ from edged import atomicfile, resources
 from edged.errors import ModelError
 from edged.models.catalogue import Entry, File
 
-MEND = "`edged models fetch` mends it"
+REPAIR = "Run `edged models fetch` to repair it."
 SYSTEM_DIR = Path("/var/lib/edged/models")
 _CHUNK = 1 << 20
 
 
 class DiskError(ModelError):
-    """The models directory cannot be written: no other source would help."""
+    """The models directory cannot be written. Another source of the files would not help."""
 
 
-class State(Enum):
+class FileState(Enum):
+    """State of one model file; the values are for people."""
+
     READY = "ready"
     MISSING = "not fetched"
     DAMAGED = "damaged"
 
 
+def repair_hint(entry: Entry) -> str:
+    """Returns the sentence that names the command which repairs a model."""
+    return REPAIR if entry.default else f"Run `edged models fetch {entry.name}` to repair it."
+
+
 def default_models_dir() -> Path:
-    """EDGED_MODELS_DIR, else a checkout's models/built, else the system's, else the user's."""
+    """Returns EDGED_MODELS_DIR, else the checkout's models/built, the system's or the user's."""
     if chosen := os.environ.get("EDGED_MODELS_DIR"):
         return Path(chosen).expanduser()
     if checkout := resources.checkout():
         return checkout / "models" / "built"
-    if os.path.isdir(SYSTEM_DIR):  # no, where this user may not look: the service's own models
+    if os.path.isdir(SYSTEM_DIR):  # False if this user may not look there
         return SYSTEM_DIR
     data = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
     return Path(data).expanduser() / "edged" / "models"
@@ -57,12 +64,12 @@ def default_models_dir() -> Path:
 
 @dataclass(frozen=True)
 class Store:
-    """One models directory. Making one touches nothing."""
+    """A models directory. Creating the object does not touch the disk."""
 
     root: Path
 
     def path(self, entry: Entry, file: File) -> Path:
-        """Where a file is, or will be; shipped files stay where they were installed."""
+        """Returns where a file is or will be; files that come with edged stay where they are."""
         return (
             resources.models_data() / file.local
             if file.local
@@ -70,43 +77,45 @@ class Store:
         )
 
     def graphs(self, entry: Entry) -> Path:
+        """Returns the folder of the built graphs."""
         return self.root / entry.name / "graphs"
 
     @property
     def downloads(self) -> Path:
+        """The folder of incomplete downloads."""
         return self.root / "downloads"
 
     def expected_sha256(self, entry: Entry, file: File) -> str | None:
-        """From the catalogue, else as it was when first fetched; None before that."""
+        """Returns the catalogue's SHA-256, else that of the first download, else None."""
         return file.sha256 or self._recorded(entry).get(file.name)
 
-    def glance(self, entry: Entry, file: File) -> State:
-        """By existence and size only: cheap enough for every start."""
+    def quick_check(self, entry: Entry, file: File) -> FileState:
+        """Checks existence and size only, which is fast enough for every start."""
         path = self.path(entry, file)
         try:
             size = path.stat().st_size if path.is_file() else None
         except OSError:
-            return State.DAMAGED
+            return FileState.DAMAGED
         if size is None:
-            return State.MISSING
+            return FileState.MISSING
         known = self.expected_sha256(entry, file) is not None
         right = file.size is None or size == file.size
-        return State.READY if known and right else State.DAMAGED
+        return FileState.READY if known and right else FileState.DAMAGED
 
-    def check(self, entry: Entry, file: File) -> State:
-        """By its every byte."""
-        state = self.glance(entry, file)
-        if state is not State.READY:
+    def check(self, entry: Entry, file: File) -> FileState:
+        """Checks the SHA-256 too."""
+        state = self.quick_check(entry, file)
+        if state is not FileState.READY:
             return state
         path = self.path(entry, file)
         try:
             same = sha256(path) == self.expected_sha256(entry, file)
         except OSError:
-            return State.DAMAGED
-        return State.READY if same else State.DAMAGED
+            return FileState.DAMAGED
+        return FileState.READY if same else FileState.DAMAGED
 
     def record(self, entry: Entry, file: File, digest: str) -> None:
-        """Keeps the SHA-256 of a file that came without one, to hold it to that from now on."""
+        """Stores the SHA-256 of a file that has none in the catalogue. Later checks compare it."""
         known = {**self._recorded(entry), file.name: digest}
         with self.incoming(self.root / entry.name / "fetched.json") as part:
             part.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n")
@@ -124,28 +133,28 @@ class Store:
 
         Raises DiskError.
         """
-        with plainly(path):
+        with disk_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             with atomicfile.replacing(path) as part:
                 yield part
 
     @contextmanager
-    def lock(self, waiting: Callable[[str], None] = lambda _: None) -> Iterator[None]:
-        """One writer at a time; `waiting` is told once if another must end first."""
-        with plainly(self.root):
+    def lock(self, report: Callable[[str], None] = lambda _: None) -> Iterator[None]:
+        """Holds the directory for one writer. Calls `report` once if it has to wait for another."""
+        with disk_errors(self.root):
             self.root.mkdir(parents=True, exist_ok=True)
             handle = (self.root / ".lock").open("w")
         with handle:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                waiting(f"another edged is fetching into {self.root}: waiting for it")
+                report(f"Waiting for another edged that writes to {self.root}")
                 fcntl.flock(handle, fcntl.LOCK_EX)
             self._sweep()
             yield
 
     def _sweep(self) -> None:
-        """Removes what a killed run left half-written (never a `.part`: it is gone on from)."""
+        """Removes temporary files of killed processes and `.part` files older than a month."""
         for left in [*self.root.glob("*/.*.tmp"), *self.root.glob("downloads/*.tmp")]:
             if left.is_dir():
                 shutil.rmtree(left, ignore_errors=True)
@@ -158,13 +167,13 @@ class Store:
 
 
 def sha256(path: Path) -> str:
-    """Hex digest, read in pieces."""
+    """Returns the hex digest of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def crc32c(path: Path) -> str:
-    """CRC-32C (Castagnoli, RFC 3720), base64 of its big-endian bytes."""
+    """Returns the CRC-32C (Castagnoli, RFC 3720) of a file, as base64 of its big-endian bytes."""
     import google_crc32c
 
     checksum: Any = google_crc32c.Checksum()  # type: ignore[no-untyped-call]
@@ -174,8 +183,8 @@ def crc32c(path: Path) -> str:
     return base64.b64encode(checksum.digest()).decode()
 
 
-def is_it(path: Path, file: File, expected_sha256: str | None) -> bool:
-    """Whether the bytes at `path` are this file: by SHA-256, else size and CRC, else size."""
+def has_bytes_of(path: Path, file: File, expected_sha256: str | None) -> bool:
+    """Whether `path` has the content of `file`, judged by SHA-256, else by size and CRC-32C."""
     if file.size is not None and path.stat().st_size != file.size:
         return False
     if expected_sha256:
@@ -184,24 +193,25 @@ def is_it(path: Path, file: File, expected_sha256: str | None) -> bool:
 
 
 @contextmanager
-def plainly(path: Path) -> Iterator[None]:
-    """An OSError inside becomes one sentence about `path`."""
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turns an OSError of the block into a DiskError about `path`."""
     try:
         yield
     except OSError as error:
-        raise not_written(path, error) from error
+        raise disk_error(path, error) from error
 
 
-def not_written(path: Path, error: OSError) -> DiskError:
-    """What went wrong with `path`, and what to do."""
+def disk_error(path: Path, error: OSError) -> DiskError:
+    """Returns the error for a `path` that could not be written."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return DiskError(
-            f"the disk is full: {path} could not be written; free some space"
-            " (the default set needs about 200 MB while it is fetched) and run it again"
+            f"{path} cannot be written because the disk is full",
+            "Free about 200 MB and run the command again.",
         )
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return DiskError(
-            f"{path} may not be written by this user: run it as the owner of the models"
-            " directory, or choose another with --models-dir or EDGED_MODELS_DIR"
+            f"this user may not write {path}",
+            "Run the command as the owner of the models directory, or choose another directory with"
+            " --models-dir or EDGED_MODELS_DIR.",
         )
-    return DiskError(f"{path} could not be written: {error.strerror or error}")
+    return DiskError(f"{path} cannot be written: {error.strerror or error}")

@@ -15,19 +15,19 @@ from edged.errors import ModelError
 from edged.models import build
 from edged.models.catalogue import Catalogue, Entry, shipped
 from edged.models.samples import samples
-from edged.models.store import MEND, State, Store, default_models_dir, sha256
+from edged.models.store import FileState, Store, default_models_dir, repair_hint, sha256
 from edged.stt.families import family_of
 
 
 @dataclass(frozen=True)
 class Check:
     """One check of one model. ok: None if it was not made, because of an earlier problem or because
-    it does not apply. said: the result in one sentence."""
+    it does not apply. message: the result in one sentence."""
 
     model: str
     what: str
     ok: bool | None
-    said: str
+    message: str
 
 
 def verify(
@@ -46,12 +46,14 @@ def verify(
         files_right = True
         for file in entry.files:
             state = store.check(entry, file)
-            files_right &= state is State.READY
+            files_right &= state is FileState.READY
             path = store.path(entry, file)
             message = (
-                "SHA-256 is right" if state is State.READY else f"{path} is {state.value}: {MEND}"
+                "SHA-256 is right"
+                if state is FileState.READY
+                else f"{path} is {state.value}. {repair_hint(entry)}"
             )
-            yield Check(entry.name, file.name, state is State.READY, message)
+            yield Check(entry.name, file.name, state is FileState.READY, message)
         if entry.kind == "recogniser":
             yield from _recogniser(store, catalogue, entry, files_right, threads)
 
@@ -69,7 +71,7 @@ def _recogniser(
     store: Store, catalogue: Catalogue, entry: Entry, files_right: bool, threads: int
 ) -> Iterator[Check]:
     problem = build.check(store, catalogue, entry)
-    message = f"{problem}: {MEND}" if problem else "stamp and every SHA-256 are right"
+    message = f"{problem}. {repair_hint(entry)}" if problem else "stamp and every SHA-256 are right"
     yield Check(entry.name, "graphs", not problem, message)
     if problem or not files_right:
         yield Check(entry.name, "speech", None, "not compared: repair the files first")

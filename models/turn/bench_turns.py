@@ -3,7 +3,8 @@
     python -m models.turn.bench_turns --manifest MANIFEST [--json]     (or: make bench-turns)
 
 Speakers that the weights were fitted on are reported apart from the others, and real conversations
-apart from synthetic streams."""
+apart from synthetic streams.
+"""
 
 from __future__ import annotations
 

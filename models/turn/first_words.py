@@ -3,7 +3,8 @@
 Utterances whose first word begins with a plosive, the hardest onset to detect, are joined with
 gaps of 200 ms. A first word is whole if the `turn` of the joined audio has it, by sound ("too" is
 "two"); otherwise it was recognised as another word, or lost. Words that the recogniser gets wrong
-after a long silence too are left out, because they say nothing about onsets."""
+after a long silence too are left out, because they say nothing about onsets.
+"""
 
 from __future__ import annotations
 

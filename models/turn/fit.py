@@ -6,7 +6,8 @@ MANIFEST lists labelled speech; material.py says which fields are used. Every st
 session once, which takes about a sixth of its duration on one core; the evidence is kept in the
 cache file. Two thirds of the speakers are fitted on; `python -m models.turn.bench_turns` prints the
 figures of both parts. This program prints a cross-validation: every speaker is scored with weights
-that were fitted without it. --picture needs matplotlib."""
+that were fitted without it. --picture needs matplotlib.
+"""
 
 from __future__ import annotations
 

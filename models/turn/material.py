@@ -7,7 +7,8 @@ get an additional pause inside, at a place where the speaker made a short one. S
 with noise that has the spectrum of the clip's own background. Sentence ends come from the text
 (sentences.py); a clip without a text counts as one sentence. A stream models one visit to the
 device: one or a few turns, then a long silence. The pauses that the recording itself has are known
-from word times where the manifest gives them, else from the voice detector."""
+from word times where the manifest gives them, else from the voice detector.
+"""
 
 from __future__ import annotations
 

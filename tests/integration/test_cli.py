@@ -184,7 +184,7 @@ def test_a_mistyped_command_line_ends_with_2(words: list[str]) -> None:
 def test_a_bug_is_one_line_with_70_and_its_traceback_on_request(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    app = typer.Typer(cls=exits.Guarded, pretty_exceptions_enable=False)
+    app = typer.Typer(cls=exits.ErrorReportingGroup, pretty_exceptions_enable=False)
     app.command("other")(lambda: None)
 
     @app.command()

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from edged.cli import demo
+from edged.cli.demo import demo_flags
 from edged.config.sources import load
 from edged.config.startup import check_files
 from tests.conftest import SAMPLES
@@ -19,38 +19,35 @@ from tests.support.daemon_process import RUN
 from tests.support.mosquitto import Mosquitto, until
 
 
-def chosen(env_file: Path | None = None, **flags: str) -> tuple[dict[str, str], str]:
+def chosen(
+    env_file: Path | None = None, microphone: bool = False, broker: bool = False, **flags: str
+) -> tuple[dict[str, str], str]:
+    """What the demo chooses on a machine with or without a microphone and a broker."""
     file = io.StringIO()
-    found = demo.demo_flags(env_file, flags, Console(file=file, width=200))
+    console = Console(file=file, width=200)
+    found = demo_flags(env_file, flags, console, lambda: microphone, lambda port: broker)
     return found, file.getvalue()
 
 
 @pytest.mark.parametrize("microphone", [True, False])
 @pytest.mark.parametrize("broker", [True, False])
-def test_the_demo_takes_what_is_here_and_makes_up_for_the_rest(
-    monkeypatch: pytest.MonkeyPatch, microphone: bool, broker: bool
+def test_the_demo_takes_what_is_here_and_replaces_what_is_missing(
+    microphone: bool, broker: bool
 ) -> None:
-    monkeypatch.setattr(demo, "_has_microphone", lambda: microphone)
-    monkeypatch.setattr(demo, "_taken", lambda port: broker)
-    found, said = chosen()
+    found, said = chosen(microphone=microphone, broker=broker)
     assert found["mqtt_url"] == ("mqtt://localhost" if broker else "embedded")
     assert found.get("alsa_device") == (None if microphone else "sample")
     assert ("no microphone" in said) is not microphone
 
 
-def test_what_the_demo_chooses_passes_the_checks_of_a_start(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_what_the_demo_chooses_passes_the_checks_of_a_start() -> None:
     """To see whether its certificates fit, the address `embedded` was once taken apart like a
     broker's: `make run` on a machine without a broker ended there."""
-    monkeypatch.setattr(demo, "_has_microphone", lambda: False)
-    monkeypatch.setattr(demo, "_taken", lambda port: False)
     found, _ = chosen()
     check_files(load(None, found).settings)
 
 
-def test_the_demo_keeps_what_somebody_has_set(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(demo, "_has_microphone", lambda: False)
+def test_the_demo_keeps_what_somebody_has_set(tmp_path: Path) -> None:
     env_file = tmp_path / "edged.env"
     env_file.write_text("EDGED_MQTT_URL=mqtt://hub\nEDGED_ALSA_DEVICE=hw:CARD=Mic\n")
     assert chosen(env_file)[0] == {}

@@ -100,9 +100,9 @@ def test_the_doctor_hears_speech_on_a_real_device(paced):
     paced.play(noise.astype(np.int16))
     time.sleep(0.2)
     form, heard = check_microphone(DEVICE, 1.5)
-    assert form.sentence == f"{DEVICE} gives 24000 Hz, mono, S16_LE"
+    assert form.message == f"{DEVICE} delivers 24000 Hz, mono, S16_LE"
     assert (heard.level, heard.remedy) == ("ok", "")
-    assert "noise floor -" in heard.sentence
+    assert "noise floor -" in heard.message
 
 
 def constant(value: float):
@@ -115,32 +115,32 @@ def constant(value: float):
     [
         (lambda first, count: np.zeros(count), "fail", "digital silence"),
         (constant(32_767), "warn", "clipped"),
-        (constant(2_000), "warn", "the noise is loud"),
-        (constant(20), "warn", "next to nothing"),
+        (constant(2_000), "warn", "background noise is loud"),
+        (constant(20), "warn", "level is very low"),
     ],
 )
 def test_the_doctor_names_what_spoils_the_sound(monkeypatch, sound, level, says):
     FakeCard(sound=sound).install(monkeypatch)
     finding = check_microphone("mic", 0.4)[1]
     assert (finding.level, bool(finding.remedy)) == (level, True)
-    assert says in finding.sentence
+    assert says in finding.message
 
 
 def test_the_doctor_tells_of_a_conversion(monkeypatch):
     FakeCard(44_100, 2, sound=constant(500)).install(monkeypatch)
-    assert "44100 Hz, stereo, S16_LE; edged converts" in check_microphone("mic", 0.3)[0].sentence
+    assert "44100 Hz, stereo, S16_LE; edged converts" in check_microphone("mic", 0.3)[0].message
 
 
 def test_the_doctor_tells_of_a_device_that_gives_nothing(monkeypatch):
     monkeypatch.setattr("edged.doctor.microphone_check.START_S", 0.2)
     FakeCard().install(monkeypatch).hanging = True
-    assert "gives no data" in check_microphone("mic", 0.3)[1].sentence
+    assert "delivers no data" in check_microphone("mic", 0.3)[1].message
 
 
 def test_the_doctor_tells_of_lost_audio(monkeypatch):
     card = FakeCard(sound=constant(300)).install(monkeypatch)
     card.lost_s = 1.0
-    assert "overruns: 1" in check_microphone("mic", 0.4)[-1].sentence
+    assert "overruns: 1" in check_microphone("mic", 0.4)[-1].message
 
 
 @pytest.mark.parametrize("reason", ["Device or resource busy", "No such device", "Odd"])

@@ -13,8 +13,7 @@ import pytest
 from rich.console import Console
 
 from edged.config.settings import Settings
-from edged.doctor import checkup as module
-from edged.doctor import machine_check, recogniser_check
+from edged.doctor import recogniser_check
 from edged.doctor.broker_check import (
     Visit,
     check_broker,
@@ -24,7 +23,7 @@ from edged.doctor.broker_check import (
     visit,
     watched,
 )
-from edged.doctor.checkup import checkup
+from edged.doctor.checkup import checkup, show_findings
 from edged.doctor.finding import Finding
 from edged.doctor.machine_check import check_machine, check_permissions
 from edged.doctor.recogniser_check import check_models, check_speed
@@ -45,7 +44,7 @@ def levels(findings: list[Finding]) -> list[str]:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """A fast machine: a test must not depend on what else this one does."""
-    monkeypatch.setattr(recogniser_check, "_run", lambda *_: (5, 0.2))
+    monkeypatch.setattr(recogniser_check, "recognise", lambda *_: (5, 0.2))
 
 
 def run(folder: Path, *lines: str, as_json: bool = False) -> tuple[int, str]:
@@ -59,7 +58,7 @@ def run(folder: Path, *lines: str, as_json: bool = False) -> tuple[int, str]:
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_healthy_box_has_nothing_to_mend_and_every_line_stands_alone(tmp_path: Path) -> None:
+def test_a_healthy_device_has_no_failure_and_every_line_is_complete(tmp_path: Path) -> None:
     with Mosquitto(tmp_path / "broker") as broker:
         code, out = run(
             tmp_path, f"EDGED_MQTT_URL=mqtt://127.0.0.1:{broker.port}", "EDGED_ALSA_DEVICE=sample"
@@ -96,7 +95,7 @@ def test_wrong_settings_are_told_line_by_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("quick")
-def test_while_edged_runs_its_own_word_about_the_microphone_counts(tmp_path: Path) -> None:
+def test_while_edged_runs_its_own_report_about_the_microphone_counts(tmp_path: Path) -> None:
     """The daemon holds the device: opening it again would only say "busy"."""
     with Mosquitto(tmp_path / "broker") as broker, Ear(broker.port) as ear:
         with DaemonProcess(tmp_path, broker.port) as box:
@@ -104,21 +103,20 @@ def test_while_edged_runs_its_own_word_about_the_microphone_counts(tmp_path: Pat
             file = io.StringIO()
             assert checkup(box.env_file, {}, Console(file=file, width=200)) == 0
     out = file.getvalue()
-    assert "ok   daemon: edged runs as box" in out
+    assert "ok   daemon: edged is running as box" in out
     assert "ok   microphone: playing" in out
     assert "ok   Home Assistant: box is announced" in out
 
 
-def test_a_terminal_gets_marks_and_remedies_below(tmp_path: Path, monkeypatch) -> None:
-    found = [Finding("ok", "a", "fine"), Finding("fail", "b", "broken", "mend it")]
-    monkeypatch.setattr(module, "_all", lambda *_: iter(found))
+def test_a_terminal_gets_marks_and_remedies_below() -> None:
+    found = [Finding("ok", "a", "fine"), Finding("fail", "b", "broken", "Repair it.")]
     file = io.StringIO()
-    assert checkup(None, {}, Console(file=file, force_terminal=True, color_system=None)) == 1
+    assert show_findings(found, Console(file=file, force_terminal=True, color_system=None)) == 1
     assert file.getvalue().split("\n") == [
         "✓ a: fine",
         "✗ b: broken",
-        "  → mend it",
-        "1 to mend",
+        "  → Repair it.",
+        "1 of 2 checks failed",
         "",
     ]
 
@@ -141,10 +139,10 @@ def test_a_refused_login_and_a_refused_publish_are_told_apart(tmp_path: Path) ->
         wrong = replace(kitchen, password=SecretStr("wrong"))
         (login,) = check_broker(wrong, visit(wrong, ("x",)))
         assert login.level == "fail"
-        assert "refuses kitchen: not authorized" in login.sentence
+        assert "refuses kitchen: not authorized" in login.message
         other = replace(kitchen, device="elsewhere")
         (publish,) = check_broker(other, visit(other, ("x",)))
-        assert "publishing is not authorized" in publish.sentence
+        assert "publishing is not authorized" in publish.message
         assert "secret" not in f"{login}{publish}"
 
 
@@ -157,7 +155,7 @@ def test_a_broker_that_knows_no_mqtt_5_is_asked_again_and_a_missing_one_is_said(
     port = free_port()
     address = BrokerSettings(BrokerAddress("127.0.0.1", port))
     (missing,) = check_broker(address, visit(address, ("x",)))
-    assert missing.sentence == f"no broker listens at 127.0.0.1:{port}"
+    assert missing.message == f"no broker listens at 127.0.0.1:{port}"
     broker = EmbeddedBroker(port)
     broker.start()
     try:
@@ -216,13 +214,13 @@ def test_missing_models_name_the_command_that_mends(tmp_path: Path) -> None:
     assert "edged models fetch" in findings[0].remedy
 
 
-def test_speed_is_measured_on_speech_and_judged_by_the_real_time_line(monkeypatch) -> None:
+def test_speed_is_measured_on_speech_and_judged_by_the_real_time_factor() -> None:
     models = load_models()
     (measured,) = check_speed(models, Options(), SAMPLES / "mister-hale.flac")
-    assert "real-time factor" in measured.sentence
+    assert "real-time factor" in measured.message
     for rtf, words, level in [(0.2, 5, "ok"), (0.7, 5, "warn"), (1.2, 5, "fail"), (0.2, 0, "fail")]:
-        monkeypatch.setattr(recogniser_check, "_run", lambda *_, r=rtf, w=words: (w, r))
-        (finding,) = check_speed(models, Options(), SAMPLES / "mister-hale.flac")
+        given = (words, rtf)
+        (finding,) = check_speed(models, Options(), run=lambda *_, given=given: given)
         assert finding.level == level
     (none,) = check_speed(models, Options(), Path("/nowhere.wav"))
     assert none.level == "warn"
@@ -234,34 +232,33 @@ def test_speed_is_measured_on_speech_and_judged_by_the_real_time_line(monkeypatc
 def test_little_memory_and_a_weak_supply_are_warned_of(tmp_path: Path) -> None:
     meminfo, throttled = tmp_path / "meminfo", tmp_path / "throttled"
     meminfo.write_text("MemTotal: 900000 kB\nMemAvailable: 90000 kB\n")
-    for bits, word in [("50005", "voltage"), ("80008", "hot"), ("0", "enough")]:
+    for bits, word in [("50005", "voltage"), ("80008", "hot"), ("0", "sufficient")]:
         throttled.write_text(bits + "\n")
-        text = " ".join(f.sentence for f in check_machine(meminfo, throttled))
+        text = " ".join(f.message for f in check_machine(meminfo, throttled))
         assert "only 92 MB" in text or "only 90 MB" in text
         assert word in text
     assert levels(check_machine(tmp_path / "none", tmp_path / "none")) == ["ok"]
 
 
-def test_a_folder_that_cannot_be_written_names_the_command_that_mends(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_names_the_command_that_repairs_it(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     bad: Any = Settings(state_dir=tmp_path / "file" / "x", spool_dir=tmp_path / "new" / "spool")
-    found = {
-        f.sentence.split(" the ")[1]: f for f in check_permissions(bad) if " the " in f.sentence
-    }
+    found = {f.message.split(" the ")[1]: f for f in check_permissions(bad) if " the " in f.message}
     state = found[f"state folder {tmp_path}/file/x"]
     assert state.level == "fail"
     assert "chown" in state.remedy
     assert found[f"spool {tmp_path}/new/spool"].level == "ok"
 
 
-def test_a_sound_device_that_this_user_may_not_open_names_the_group(tmp_path, monkeypatch) -> None:
+def test_a_sound_device_that_this_user_may_not_open_names_the_group(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "pcmC0D0c").write_text("")
-    monkeypatch.setattr(machine_check, "_SND", tmp_path)
     settings = Settings(state_dir=tmp_path)
-    assert "may use the sound devices" in check_permissions(settings)[0].sentence
+    assert "may use the sound devices" in check_permissions(settings, tmp_path)[0].message
     allowed = os.access
     monkeypatch.setattr(os, "access", lambda p, m: "pcm" not in str(p) and allowed(p, m))
-    (finding, *_) = check_permissions(settings)
+    (finding, *_) = check_permissions(settings, tmp_path)
     assert finding.level == "fail"
     assert "usermod -aG audio" in finding.remedy
 

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 from rich.console import Console
 
-from edged.cli.listen import decoded, listen, split_topic
-from edged.cli.listen_view import Device, Devices, JsonLines, PlainLines, TerminalView, clean
+from edged.cli.listen import decode, listen, split_topic
+from edged.cli.listen_view import DeviceState, JsonLines, KnownDevices, LiveView, PlainLines, clean
 from edged.errors import PeerError
 from edged.mqtt.broker_address import BrokerAddress
 from edged.mqtt.broker_settings import BrokerSettings
@@ -134,7 +134,7 @@ def test_it_waits_for_a_broker_and_comes_back_after_its_restart(tmp_path: Path) 
 def test_wrong_credentials_end_it_with_a_sentence(tmp_path: Path) -> None:
     with Mosquitto(tmp_path / "b", protected=True) as broker:
         wrong = replace(at(broker), username="hub", password=SecretStr("wrong"))
-        with pytest.raises(PeerError, match="refused us: not authori") as caught:
+        with pytest.raises(PeerError, match="refused the connection: not authori") as caught:
             listen(wrong, Console(file=io.StringIO()))
         assert "wrong" not in str(caught.value)
         right = BrokerSettings(
@@ -154,8 +154,8 @@ def test_wrong_credentials_end_it_with_a_sentence(tmp_path: Path) -> None:
 def test_a_terminal_shows_the_words_as_they_come_the_bars_and_who_speaks() -> None:
     file = io.StringIO()
     console = Console(file=file, force_terminal=True, width=120, color_system=None)
-    with TerminalView(console, Devices()) as view:
-        view.note("connecting to hub:1883")
+    with LiveView(console, KnownDevices()) as view:
+        view.notice("connecting to hub:1883")
         view.message("hall", "availability", "online")
         view.message("hall", "state/speaking", "on")
         view.message("hall", "text", {"text": "good"})
@@ -181,7 +181,7 @@ def test_the_live_part_fits_the_terminal_and_keeps_the_newest_words(width: int) 
     """At 80 columns the third bar broke into a second line, and the newest words of a long turn
     fell off the end of a small screen."""
     console = Console(file=io.StringIO(), width=width, height=24)
-    view = TerminalView(console, Devices())
+    view = LiveView(console, KnownDevices())
     view.message("hall", "availability", "online")
     view.message("hall", "state/speaking", "on")
     view.message("hall", "step", STEP)
@@ -206,15 +206,15 @@ def test_what_strangers_publish_cannot_steer_the_terminal() -> None:
 
 
 def test_memory_stays_bounded_however_many_boxes_and_words_there_are() -> None:
-    devices = Devices()
+    devices = KnownDevices()
     for n in range(1000):
         device = devices.of(f"d{n}")
         if device:
-            device.line("text", {"text": "w"})
+            device.update("text", {"text": "w"})
     assert len(devices.all) == 256
-    one = Device("x")
+    one = DeviceState("x")
     for _ in range(1000):
-        one.line("text", {"text": "w"})
+        one.update("text", {"text": "w"})
     assert len(one.words) == 200
 
 
@@ -230,10 +230,10 @@ NAMES = ["text", "turn", "step", "error", "end_of_stream", "state/mic", "state/m
 @given(st.sampled_from(NAMES), VALUES | st.fixed_dictionaries({"vad": VALUES, "text": VALUES}))
 def test_no_payload_can_stop_it(name: str, value: Any) -> None:
     console = Console(file=io.StringIO(), width=80)
-    for view in (PlainLines(console), JsonLines(console), TerminalView(console, Devices())):
+    for view in (PlainLines(console), JsonLines(console), LiveView(console, KnownDevices())):
         view.message("hall", "availability", "online")
         view.message("hall", name, value)
-        if isinstance(view, TerminalView):
+        if isinstance(view, LiveView):
             console.print(view._picture())
 
 
@@ -241,8 +241,8 @@ def test_topics_and_payloads_are_taken_apart() -> None:
     assert split_topic("a/b/hall/state/mic", "a/b") == ("hall", "state/mic")
     assert split_topic("a/hall/text", "a/b") is None
     assert split_topic("a/b/hall", "a/b") is None
-    assert decoded(b'{"a": 1}') == {"a": 1}
-    assert decoded(b"on") == "on"
-    assert decoded(b"NaN") == "NaN"
-    assert decoded(b"[" * 100_000).startswith("[[")
-    assert decoded(b"\xff") == "\ufffd"
+    assert decode(b'{"a": 1}') == {"a": 1}
+    assert decode(b"on") == "on"
+    assert decode(b"NaN") == "NaN"
+    assert decode(b"[" * 100_000).startswith("[[")
+    assert decode(b"\xff") == "\ufffd"

@@ -20,7 +20,7 @@ from edged.models import wheels
 from edged.models.catalogue import Catalogue
 from edged.models.fetch import _from_dir, fetch
 from edged.models.reporter import Reporter
-from edged.models.store import State, Store
+from edged.models.store import FileState, Store
 from tests.support.model_sources import QUICK, Web, catalogue, entry, file_lines, sha, web, wheel
 
 VOICE = os.urandom(700_000)
@@ -121,8 +121,8 @@ def test_an_index_with_a_password_is_left_to_pip(
     index.password = "me:secret"
     with_password = index.url.replace("http://", "http://me:secret@")
     monkeypatch.setenv("PIP_INDEX_URL", with_password + "/simple/")
-    teller, console = told()
-    fetch(["toy"], tmp_path / "m", catalogue=toy(tmp_path), transport=QUICK, teller=teller)
+    reporter, console = told()
+    fetch(["toy"], tmp_path / "m", catalogue=toy(tmp_path), transport=QUICK, reporter=reporter)
     assert (tmp_path / "m/toy/a.bin").read_bytes() == VOICE
     assert "secret" not in console.export_text()
 
@@ -143,7 +143,7 @@ def test_wheels_in_a_directory_that_pip_knows_need_no_server(
 def test_a_package_with_other_bytes_inside_is_not_believed(index: Web, tmp_path: Path) -> None:
     a = file_lines("a.bin", OTHER, member="toyvoice/a.bin")
     wrong = catalogue(tmp_path, entry("toy", a, more=PACKAGE))
-    with pytest.raises(ModelError, match=r"toyvoice/a\.bin in .*whl is not the file of the cat"):
+    with pytest.raises(ModelError, match=r"toyvoice/a\.bin in .*whl differs from the cat"):
         fetch(["toy"], tmp_path / "m", catalogue=wrong, transport=QUICK)
     assert not list((tmp_path / "m/toy").iterdir())
 
@@ -193,7 +193,9 @@ def test_without_pip_the_makers_own_server_is_tried(
 
 def test_without_pip_the_remedy_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", _python_without_pip(tmp_path))
-    with pytest.raises(ModelError, match=r"this Python has none: run .*-m ensurepip.*--from DIR"):
+    with pytest.raises(
+        ModelError, match=r"this Python has no pip\. Run .*-m ensurepip.*--from DIR"
+    ):
         fetch(["toy"], tmp_path / "m", catalogue=toy(tmp_path))
 
 
@@ -227,7 +229,7 @@ def test_an_https_entry_is_fetched_and_verified(site: Web, tmp_path: Path) -> No
 def test_wrong_bytes_of_the_right_length_never_get_the_name(site: Web, tmp_path: Path) -> None:
     site.mishaps = ["other", "other"]
     url = site.give("/a", VOICE)
-    with pytest.raises(ModelError, match=r"a\.bin of toy is not the file of the catalogue"):
+    with pytest.raises(ModelError, match=r"a\.bin of toy from .* differs from the catalogue"):
         fetch(["toy"], tmp_path / "m", catalogue=by_https(tmp_path, url), transport=QUICK)
     assert not (tmp_path / "m/toy/a.bin").exists()
 
@@ -239,12 +241,15 @@ def test_bytes_that_came_wrong_once_are_fetched_once_more(site: Web, tmp_path: P
     assert (tmp_path / "m/toy/a.bin").read_bytes() == VOICE
 
 
-def test_the_next_run_goes_on_where_this_one_gave_up(site: Web, tmp_path: Path) -> None:
+def test_the_next_run_resumes_where_this_one_stopped(site: Web, tmp_path: Path) -> None:
     site.mishaps = ["cut", 503, 503, 503]
     toys = by_https(tmp_path, site.give("/a", VOICE))
-    with pytest.raises(ModelError, match="run the same command to go on"):
+    with pytest.raises(ModelError, match="Run the same command again"):
         fetch(["toy"], tmp_path / "m", catalogue=toys, transport=QUICK)
-    assert Store(tmp_path / "m").glance(toys.get("toy"), toys.get("toy").files[0]) is State.MISSING
+    assert (
+        Store(tmp_path / "m").quick_check(toys.get("toy"), toys.get("toy").files[0])
+        is FileState.MISSING
+    )
     fetch(["toy"], tmp_path / "m", catalogue=toys, transport=QUICK)
     assert site.ranges[-1] is not None
     assert (tmp_path / "m/toy/a.bin").read_bytes() == VOICE
@@ -267,10 +272,10 @@ def test_a_file_without_a_sha256_is_held_to_the_one_it_first_had(site: Web, tmp_
     toys = unverifiable(tmp_path, site.give("/a", VOICE))
     fetch(["toy"], tmp_path / "m", catalogue=toys, allow_unverified=True)
     store, model = Store(tmp_path / "m"), toys.get("toy")
-    assert store.check(model, model.files[0]) is State.READY
+    assert store.check(model, model.files[0]) is FileState.READY
     assert json.loads((tmp_path / "m/toy/fetched.json").read_text()) == {"a.bin": sha(VOICE)}
     (tmp_path / "m/toy/a.bin").write_bytes(VOICE[:-1] + b"x")
-    assert store.check(model, model.files[0]) is State.DAMAGED
+    assert store.check(model, model.files[0]) is FileState.DAMAGED
 
 
 def test_a_file_with_another_checksum_is_refused_even_when_unverified_is_allowed(
@@ -278,7 +283,7 @@ def test_a_file_with_another_checksum_is_refused_even_when_unverified_is_allowed
 ) -> None:
     site.mishaps = ["other", "other"]
     toys = unverifiable(tmp_path, site.give("/a", VOICE))
-    with pytest.raises(ModelError, match="is not the file of the catalogue"):
+    with pytest.raises(ModelError, match="differs from the catalogue"):
         fetch(["toy"], tmp_path / "m", catalogue=toys, allow_unverified=True, transport=QUICK)
 
 
@@ -288,8 +293,8 @@ def test_a_non_commercial_licence_is_said_before_anything_is_fetched(
     lines = file_lines("a.bin", VOICE, url=site.give("/a", VOICE))
     text = entry("toy", lines).replace("non_commercial = false", "non_commercial = true")
     toys = catalogue(tmp_path, text.replace("Free for any use.", "Not for money."))
-    teller, console = told()
-    fetch(["toy"], tmp_path / "m", catalogue=toys, teller=teller)
+    reporter, console = told()
+    fetch(["toy"], tmp_path / "m", catalogue=toys, reporter=reporter)
     lines_said = console.export_text().splitlines()
     assert lines_said[0] == "toy: Not for money."
 
@@ -325,8 +330,8 @@ def test_what_a_directory_lacks_is_named_in_one_sentence(tmp_path: Path) -> None
     with pytest.raises(ModelError) as caught:
         fetch(["toy"], tmp_path / "m", tmp_path / "stick", catalogue=toy(tmp_path))
     assert str(caught.value) == (
-        f"{tmp_path}/stick lacks a.bin (in the wheel of toyvoice==1.0) and b.bin"
-        " (in the wheel of toyvoice==1.0): put the files or the wheels there"
+        f"{tmp_path}/stick does not contain a.bin (in the wheel of toyvoice==1.0) and b.bin"
+        " (in the wheel of toyvoice==1.0). Put the files or the wheels there."
     )
 
 
@@ -341,7 +346,9 @@ def test_a_damaged_or_encrypted_wheel_does_not_hide_a_good_one(tmp_path: Path) -
     locked = data[:6] + encrypted + data[7 : listed + 8] + encrypted + data[listed + 9 :]
     (tmp_path / "stick/2.whl").write_bytes(locked)
     (tmp_path / "stick/3.whl").write_bytes(data[:-10] + b"\xff" * 10)
-    with pytest.raises(ModelError, match=r"stick lacks a.bin \(in the wheel of toyvoice==1.0\): "):
+    with pytest.raises(
+        ModelError, match=r"stick does not contain a.bin \(in the wheel of toyvoice==1.0\)\. "
+    ):
         fetch(["toy"], tmp_path / "m", tmp_path / "stick", catalogue=toy(tmp_path))
     (tmp_path / "stick" / f"z{name}").write_bytes(data)
     fetch(["toy"], tmp_path / "m", tmp_path / "stick", catalogue=toy(tmp_path))
@@ -349,7 +356,7 @@ def test_a_damaged_or_encrypted_wheel_does_not_hide_a_good_one(tmp_path: Path) -
 
 
 def test_a_directory_that_is_not_there_is_said(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="there is no such directory"):
+    with pytest.raises(ModelError, match="no such directory"):
         fetch(["toy"], tmp_path / "m", tmp_path / "stick", catalogue=toy(tmp_path))
 
 

@@ -14,7 +14,7 @@ import pytest
 import soundfile
 from typer.testing import CliRunner
 
-from edged.cli.model_commands import app
+from edged.cli.models_commands import app
 from edged.errors import ModelError
 from edged.models.loader import load
 from edged.models.samples import samples
@@ -73,7 +73,9 @@ def test_without_the_turn_model_the_rest_loads_and_says_so(models: Path) -> None
         "smart-turn/smart-turn-v3.2-cpu.onnx",
     ],
 )
-def test_a_truncated_file_is_named_with_the_command_that_mends_it(models: Path, name: str) -> None:
+def test_a_truncated_file_is_named_with_the_command_that_repairs_it(
+    models: Path, name: str
+) -> None:
     harm(models / name, (models / name).read_bytes()[:-1])
     with pytest.raises(ModelError) as caught:
         load(models)
@@ -91,7 +93,7 @@ def test_a_truncated_file_is_named_with_the_command_that_mends_it(models: Path, 
         "silero/silero_vad_16k_sequence.onnx",
     ],
 )
-def test_a_missing_file_is_named_with_the_command_that_mends_it(models: Path, name: str) -> None:
+def test_a_missing_file_is_named_with_the_command_that_repairs_it(models: Path, name: str) -> None:
     (models / name).unlink()
     with pytest.raises(ModelError) as caught:
         load(models)
@@ -135,7 +137,9 @@ def test_verify_finds_a_wrong_byte_and_ends_with_1(models: Path) -> None:
     result = CliRunner().invoke(app, ["verify", "silero", "--models-dir", str(models)])
     assert result.exit_code == 1
     assert "WRONG" in result.output
-    assert f"{path} is damaged: `edged models fetch` mends it" in result.output.replace("\n", "")
+    assert f"{path} is damaged. Run `edged models fetch` to repair it." in result.output.replace(
+        "\n", ""
+    )
 
 
 def test_the_comparison_tells_other_weights_apart(models: Path) -> None:

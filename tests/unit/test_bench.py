@@ -20,9 +20,9 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from edged.bench import measure, offline, report, table, wer
-from edged.bench.isolated_run import Run, run_apart
+from edged.bench.isolated_run import Run, run_isolated
 from edged.bench.manifest import Clip, choose, read_manifest, sample_clips, within
-from edged.bench.measure import BackgroundWorker, Heard, Measured
+from edged.bench.measure import ClipResult, RunResult, TimedInlineExecutor
 from edged.errors import ConfigError, EdgedError, InputError
 from edged.events import EndOfStream, EndText, Event, Step, Text, Turn, Word
 from edged.options import Options
@@ -112,7 +112,7 @@ def test_a_wrong_line_of_a_manifest_is_named(tmp_path: Path, line: str) -> None:
 def test_a_manifest_that_is_missing_or_empty_is_said(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be read"):
         read_manifest(tmp_path / "none.jsonl")
-    with pytest.raises(ConfigError, match="names no clips"):
+    with pytest.raises(ConfigError, match="lists no recordings"):
         read_manifest(manifest(tmp_path / "m.jsonl"))
 
 
@@ -163,7 +163,7 @@ def clips(tmp_path: Path) -> list[Clip]:
 
 
 @pytest.fixture
-def measured(clips: list[Clip], monkeypatch: pytest.MonkeyPatch) -> Measured:
+def measured(clips: list[Clip], monkeypatch: pytest.MonkeyPatch) -> RunResult:
     monkeypatch.setattr(measure, "Session", Scripted)
     done: list[float] = []
     models: Any = SimpleNamespace()
@@ -173,7 +173,7 @@ def measured(clips: list[Clip], monkeypatch: pytest.MonkeyPatch) -> Measured:
     return result
 
 
-def test_the_lag_is_the_time_of_the_step_that_told_the_word(measured: Measured) -> None:
+def test_the_lag_is_the_time_of_the_step_that_told_the_word(measured: RunResult) -> None:
     """And not of `end`, which nobody had to wait for."""
     assert len(measured.lags_s) == 3
     assert all(lag == pytest.approx(3 * 0.08 - 0.1, abs=0.05) for lag in measured.lags_s)
@@ -222,12 +222,12 @@ def test_a_word_at_the_edge_of_a_clip_in_a_joined_stream_is_not_wrong_twice() ->
     assert (broken["read"]["wrong"], broken["noisy"]["wrong"]) == (1, 1)
 
 
-def test_work_beside_the_steps_is_counted_apart_from_them(measured: Measured) -> None:
-    assert min(measured.beside_s) >= 0.2
+def test_work_beside_the_steps_is_counted_apart_from_them(measured: RunResult) -> None:
+    assert min(measured.background_s) >= 0.2
     assert max(measured.steps.step_ms) < 200
 
 
-def test_the_figures_are_json_and_complete(measured: Measured) -> None:
+def test_the_figures_are_json_and_complete(measured: RunResult) -> None:
     figures = json.loads(json.dumps(report.figures(measured), allow_nan=False))
     assert figures["clips"] == 3
     assert figures["step_ms"]["count"] == sum(figures["step_histogram"].values()) == 39
@@ -244,7 +244,7 @@ def test_the_figures_are_json_and_complete(measured: Measured) -> None:
     assert figures["peak_rss_mb"] > 10
 
 
-def test_word_times_are_compared_for_the_words_that_were_heard_right(measured: Measured) -> None:
+def test_word_times_are_compared_for_the_words_that_were_heard_right(measured: RunResult) -> None:
     figures = report.figures(measured)
     assert figures["word_times"] == {
         "words": 1,  # she; hat is not had
@@ -258,30 +258,30 @@ def test_word_times_are_compared_for_the_words_that_were_heard_right(measured: M
 
 
 def test_nothing_measured_is_unknown_and_not_zero() -> None:
-    figures = report.figures(Measured(Options(), heard=[Heard(Clip("a", Path("a")))]))
+    figures = report.figures(RunResult(Options(), heard=[ClipResult(Clip("a", Path("a")))]))
     assert figures["step_ms"]["p99"] is None
     assert figures["wer"] == {}
     assert figures["cpu_s_per_audio_s"] is None
     assert figures["word_times"] is None
 
 
-def test_the_table_fits_a_terminal_and_shows_what_there_is(measured: Measured) -> None:
+def test_the_table_fits_a_terminal_and_shows_what_there_is(measured: RunResult) -> None:
     figures = report.figures(measured)
     other = report.other("peer", [h.clip for h in measured.heard], ["she had", "", "who"], 3, 1)
     whole = {
         "machine": report.machine(), "model": "tiny-en", "threads": 1,
-        "runs": [figures], "offline": None, "peer": other,
+        "runs": [{"model": "tiny-en", **figures}], "offline": [], "peer": other,
     }  # fmt: skip
     console = Console(width=80, record=True, file=io.StringIO())
     table.show(whole, console)
     shown = console.export_text()
     assert max(map(len, shown.splitlines())) <= 80
-    for words in ("delay 10", "peer", "WER of text", "80 ms: the next step is due", "noisy"):
+    for words in ("delay 10", "peer", "WER of text", "80 ms: time of one step", "noisy"):
         assert words in shown
 
 
 def test_the_error_of_work_beside_a_step_reaches_who_asks_for_its_result() -> None:
-    beside = BackgroundWorker()
+    beside = TimedInlineExecutor()
     future = beside.submit(lambda: 1 / 0)
     assert isinstance(future.exception(), ZeroDivisionError)
     assert beside.submit(lambda: 3).result() == 3
@@ -301,7 +301,7 @@ def test_a_run_in_a_process_of_its_own_gives_figures_and_tells_how_far_it_is(spe
     """The command line's own libraries took 13 MB of what was called the recogniser's memory."""
     clip = Clip("read", speech, "", "read")
     done: list[float] = []
-    figures = run_apart(Run((clip, clip), Options()), done.append)
+    figures = run_isolated(Run((clip, clip), Options()), done.append)
     assert figures["clips"] == 2
     assert figures["wer"]
     assert 0 < sum(done) <= figures["audio_s"]
@@ -310,7 +310,7 @@ def test_a_run_in_a_process_of_its_own_gives_figures_and_tells_how_far_it_is(spe
 def test_what_goes_wrong_in_that_process_is_raised_here(tmp_path: Path) -> None:
     missing = Clip("none", tmp_path / "none.wav", "", "read")
     with pytest.raises(InputError, match=r"none\.wav"):
-        run_apart(Run((missing,), Options()), lambda seconds: None)
+        run_isolated(Run((missing,), Options()), lambda seconds: None)
 
 
 def test_the_process_is_not_led_astray_by_the_folder_one_is_in(
@@ -320,7 +320,7 @@ def test_the_process_is_not_led_astray_by_the_folder_one_is_in(
     (tmp_path / "json.py").write_text("raise SystemExit(9)")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError):
-        run_apart(Run((Clip("none", tmp_path / "none.wav"),), Options()), lambda seconds: None)
+        run_isolated(Run((Clip("none", tmp_path / "none.wav"),), Options()), lambda seconds: None)
 
 
 def test_a_process_that_dies_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -328,7 +328,7 @@ def test_a_process_that_dies_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.executable", "/bin/false")
     many = tuple(Clip(f"clip {n}", Path("x" * 100)) for n in range(3000))
     with pytest.raises(EdgedError, match=r"ended early \(exit code 1\)"):
-        run_apart(Run(many, Options()), lambda seconds: None)
+        run_isolated(Run(many, Options()), lambda seconds: None)
 
 
 def test_a_process_has_its_own_peak_and_not_that_of_its_parent() -> None:

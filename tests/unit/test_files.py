@@ -366,7 +366,7 @@ def test_raw_encodings_decode_as_libsndfile_does(
 def test_every_raw_encoding_that_the_command_line_offers_is_known() -> None:
     from typing import get_args
 
-    from edged.cli.main import RawEncoding
+    from edged.cli.transcribe_command import RawEncoding
 
     assert set(get_args(RawEncoding)) == set(pcm.WIDTHS)
 

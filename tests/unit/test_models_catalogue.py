@@ -82,7 +82,7 @@ def test_a_wrong_entry_is_named_with_its_fault(tmp_path: Path, lines: str, said:
 
 def test_two_entries_of_one_name_are_refused(tmp_path: Path) -> None:
     toy = entry("toy", file_lines("x", b"x", url="https://h/x"))
-    with pytest.raises(ModelError, match="toy is there twice"):
+    with pytest.raises(ModelError, match="toy occurs twice"):
         catalogue(tmp_path, toy, toy)
 
 

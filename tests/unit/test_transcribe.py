@@ -139,7 +139,7 @@ def test_an_empty_file_is_no_error_but_is_remarked_upon(
     assert transcribe([str(path)], Job()) == 0
     out, err = capsys.readouterr()
     assert out == ""
-    assert "holds no audio" in err
+    assert "contains no audio" in err
 
 
 @pytest.mark.parametrize(("form", "suffix"), [("srt", ".srt"), ("vtt", ".vtt"), ("text", ".txt")])
@@ -226,7 +226,7 @@ def test_a_folder_that_cannot_be_made_is_said(clip: str, tmp_path: Path) -> None
     [
         (["a.wav", "b.wav"], Job(form="srt"), "--output-dir"),
         (["x/a.wav", "y/a.mp3"], Job(output_dir=Path("o")), "both be written"),
-        (["-", "-"], Job(), "once only"),
+        (["-", "-"], Job(), "only once"),
     ],
 )
 def test_what_can_be_refused_is_refused_before_any_work(

@@ -32,7 +32,8 @@ class Embedding:
             self._file = path.open("rb", buffering=0)
         except OSError as error:
             raise ModelError(
-                f"{path} cannot be read ({error.strerror}). Run `edged models fetch` to repair it."
+                f"{path} cannot be read ({error.strerror})",
+                "Run `edged models fetch` to repair it.",
             ) from error
         os.posix_fadvise(self._file.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
 
@@ -43,7 +44,7 @@ class Embedding:
         rows = b"".join(os.pread(number, width, token * width) for token in tokens)
         if len(rows) != len(tokens) * width:
             raise ModelError(
-                f"{self._file.name} is truncated. Run `edged models fetch` to repair it."
+                f"{self._file.name} is truncated", "Run `edged models fetch` to repair it."
             )
         return np.frombuffer(rows, np.uint8).reshape(-1, width)
 

@@ -1,0 +1,121 @@
+"""Declares `edged bench`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from edged.cli.shared_options import (
+    Json,
+    Language,
+    ModelsDir,
+    PaddingBonus,
+    Seed,
+    Temperature,
+    Threads,
+)
+from edged.errors import RequestError
+from edged.options import Options, from_json_config
+
+
+def bench(
+    what: Annotated[str, typer.Argument(hidden=True, help="Formerly: words or turns.")] = "words",
+    manifest: Annotated[
+        Path | None,
+        typer.Option(
+            "--manifest",
+            "-m",
+            metavar="FILE",
+            help="Recordings as JSON lines with id, file, text and kind. Default: the sample"
+            " speech.",
+        ),
+    ] = None,
+    clips: Annotated[
+        int | None,
+        typer.Option(
+            min=1, metavar="N", help="Use only N recordings, evenly spread over the list."
+        ),
+    ] = None,
+    limit_minutes: Annotated[
+        float | None,
+        typer.Option(metavar="MINUTES", help="Use at most this much audio, from the first on."),
+    ] = None,
+    delay: Annotated[
+        str,
+        typer.Option(metavar="STEPS", help="One or more delays to measure, such as 7,10,16."),
+    ] = "10",
+    peer: Annotated[
+        Literal["moonshine-voice"] | None,
+        typer.Option(help="Measure this library too, on the same recordings (pip extra: peer)."),
+    ] = None,
+    offline: Annotated[
+        bool,
+        typer.Option(
+            "--offline", help="Also recognise whole recordings at once: the best a model can do."
+        ),
+    ] = False,
+    joined: Annotated[
+        bool,
+        typer.Option("--joined", help="Join all recordings to one stream, to show any drift."),
+    ] = False,
+    as_json: Json = False,
+    language: Language = "en",
+    temp: Temperature = 0.0,
+    seed: Seed = 0,
+    padding_bonus: PaddingBonus = 0.0,
+    model: Annotated[
+        str,
+        typer.Option(
+            "--model",
+            envvar="EDGED_MODEL",
+            show_envvar=False,
+            metavar="NAMES",
+            help="One or more speech models to compare, such as tiny-en,base.",
+        ),
+    ] = "tiny-en",
+    models_dir: ModelsDir = None,
+    threads: Threads = 1,
+) -> None:
+    """Measure speed, memory, delay and word errors on recorded speech.
+
+    Each recording goes through a session of its own, frame by frame, as fast as possible.
+
+    edged bench --manifest speech/manifest.jsonl --delay 7,10,16
+
+    edged bench --manifest speech/manifest.jsonl --peer moonshine-voice
+    """
+    if what == "turns":
+        raise RequestError(
+            "the turn model is now measured from a source checkout: run"
+            ' `make bench-turns ARGS="--manifest FILE"` there'
+        )
+    if what != "words":
+        raise RequestError(f"`edged bench` does not know {what!r}: give options only")
+    from edged.bench.bench import Plan
+    from edged.bench.bench import bench as measure
+
+    asked = {"language": language, "temp": temp, "padding_bonus": padding_bonus}
+    base = from_json_config(asked, Options(seed=seed))
+    plan = Plan(
+        options=tuple(from_json_config({"delay_in_frames": d}, base) for d in _delays(delay)),
+        manifest=manifest,
+        clips=clips,
+        limit_minutes=limit_minutes,
+        joined=joined,
+        offline=offline,
+        peer=peer,
+        as_json=as_json,
+        models_dir=models_dir,
+        models=tuple(name.strip() for name in model.split(",")),
+        threads=threads,
+    )
+    raise typer.Exit(measure(plan))
+
+
+def _delays(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise RequestError(f"--delay must be numbers such as 7,10,16, not {text!r}") from None

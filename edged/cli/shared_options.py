@@ -1,0 +1,119 @@
+"""Options that several commands have in common."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+RECOGNISER = "Recognition (each option can also be set by its EDGED_ variable)"
+
+EnvFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--env-file",
+        envvar="EDGED_ENV_FILE",
+        metavar="FILE",
+        help="File with settings (EDGED_NAME=value lines). FILE.d/*.env are read after it.",
+    ),
+]
+BrokerUrl = Annotated[
+    str | None,
+    typer.Option(
+        "--mqtt-url",
+        metavar="URL",
+        help="The MQTT broker: mqtt://host, mqtts://host (TLS), or embedded. Default:"
+        " EDGED_MQTT_URL.",
+    ),
+]
+LogLevel = Annotated[
+    str | None,
+    typer.Option("--log-level", metavar="LEVEL", help="debug, info, warning or error."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+
+Delay = Annotated[
+    int,
+    typer.Option(
+        "--delay",
+        envvar="EDGED_DELAY_IN_FRAMES",
+        show_envvar=False,
+        rich_help_panel=RECOGNISER,
+        metavar="STEPS",
+        help="How long to wait before a word is final, in steps of 80 ms: 7, 8, 10, 12, 14, 16,"
+        " 20, 24, 32, 36 or 48. A longer delay is more accurate.",
+    ),
+]
+Language = Annotated[
+    str,
+    typer.Option(
+        envvar="EDGED_LANGUAGE",
+        show_envvar=False,
+        rich_help_panel=RECOGNISER,
+        metavar="CODE",
+        help="The language that is spoken.",
+    ),
+]
+Temperature = Annotated[
+    float,
+    typer.Option(
+        "--temp",
+        envvar="EDGED_TEMP",
+        show_envvar=False,
+        rich_help_panel=RECOGNISER,
+        metavar="0..1",
+        help="Sampling temperature. 0 always takes the most probable words.",
+    ),
+]
+PaddingBonus = Annotated[
+    float,
+    typer.Option(
+        envvar="EDGED_PADDING_BONUS",
+        show_envvar=False,
+        rich_help_panel=RECOGNISER,
+        metavar="-4..4",
+        help="Negative values commit words sooner, positive values wait for more certainty.",
+    ),
+]
+Seed = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        rich_help_panel=RECOGNISER,
+        metavar="N",
+        help="Random seed for --temp: the same seed gives the same text.",
+    ),
+]
+Model = Annotated[
+    str,
+    typer.Option(
+        envvar="EDGED_MODEL",
+        show_envvar=False,
+        rich_help_panel=RECOGNISER,
+        metavar="NAME",
+        help="Speech model. `edged models list` shows the names.",
+    ),
+]
+ModelsDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--models-dir",
+        envvar="EDGED_MODELS_DIR",
+        show_envvar=False,
+        metavar="DIR",
+        help="Directory of the models. Default: EDGED_MODELS_DIR, else the usual place.",
+    ),
+]
+Threads = Annotated[
+    int,
+    typer.Option(
+        envvar="EDGED_THREADS",
+        show_envvar=False,
+        rich_help_panel=RECOGNISER,
+        min=1,
+        metavar="N",
+        max=8,
+        help="Number of threads for the speech model.",
+    ),
+]

@@ -1,0 +1,121 @@
+"""Declares `edged transcribe`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal, TypeAlias
+
+import typer
+
+from edged.cli.shared_options import (
+    Delay,
+    Language,
+    Model,
+    ModelsDir,
+    PaddingBonus,
+    Seed,
+    Temperature,
+    Threads,
+)
+from edged.cli.writers import Format, TextFrom
+from edged.options import Options, from_json_config
+
+RawEncoding: TypeAlias = Literal["pcm", "s16", "s24", "s32", "u8", "f32", "ulaw", "alaw"]
+RAW = "Raw audio (without a header)"
+
+
+def transcribe(
+    files: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="FILE...", help="Audio files, or - for raw audio on standard input."
+        ),
+    ],
+    form: Annotated[
+        Format,
+        typer.Option(
+            "--format",
+            "-f",
+            metavar="text|srt|vtt|events",
+            help="Output format: plain text, SubRip or WebVTT subtitles, or every message as one"
+            " JSON line (events).",
+        ),
+    ] = "text",
+    text_from: Annotated[
+        TextFrom,
+        typer.Option(
+            metavar="turns|words",
+            help="turns: the text of each turn, recognised again as a whole when it has ended;"
+            " more accurate. words: the live words.",
+        ),
+    ] = "turns",
+    output_dir: Annotated[
+        Path | None,
+        typer.Option(
+            "--output-dir", "-o", metavar="DIR", help="Write one file for each FILE into DIR."
+        ),
+    ] = None,
+    realtime: Annotated[
+        bool, typer.Option("--realtime", help="Read no faster than a microphone would deliver.")
+    ] = False,
+    stats: Annotated[
+        bool, typer.Option("--stats", help="Print step times, CPU use and dropped text to stderr.")
+    ] = False,
+    delay: Delay = 10,
+    language: Language = "en",
+    temp: Temperature = 0.0,
+    seed: Seed = 0,
+    padding_bonus: PaddingBonus = 0.0,
+    model: Model = "tiny-en",
+    models_dir: ModelsDir = None,
+    threads: Threads = 1,
+    input_format: Annotated[
+        RawEncoding | None,
+        typer.Option(
+            metavar="ENCODING",
+            help="Sample format: pcm (same as s16), s24, s32, u8, f32, ulaw or alaw.",
+            rich_help_panel=RAW,
+        ),
+    ] = None,
+    rate: Annotated[
+        int | None,
+        typer.Option(metavar="HZ", help="Sample rate. Default: 24000.", rich_help_panel=RAW),
+    ] = None,
+    channels: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Number of channels. Default: 1.", rich_help_panel=RAW),
+    ] = None,
+) -> None:
+    """Transcribe audio files to text, subtitles or JSON events.
+
+    Reads WAV, FLAC, Ogg, Opus, MP3, AIFF, AU and more, at any sample rate and channel count.
+    Standard input (-) is raw 16-bit mono at 24 kHz unless options say otherwise.
+
+    edged transcribe talk.mp3
+
+    edged transcribe --format srt talk.mp3 > talk.srt
+
+    arecord -q -t raw -f S16_LE -r 24000 -c 1 | edged transcribe -
+    """
+    from edged.cli.transcribe import Job, raw_format
+    from edged.cli.transcribe import transcribe as transcribe_files
+
+    asked = {
+        "delay_in_frames": delay,
+        "language": language,
+        "temp": temp,
+        "padding_bonus": padding_bonus,
+    }
+    job = Job(
+        options=from_json_config(asked, Options(seed=seed)),
+        form=form,
+        text_from=text_from,
+        output_dir=output_dir,
+        raw=raw_format(files, input_format, rate, channels),
+        realtime=realtime,
+        stats=stats,
+        models_dir=models_dir,
+        model=model,
+        threads=threads,
+    )
+    raise typer.Exit(transcribe_files(files, job))

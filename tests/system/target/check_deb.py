@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from edged import __version__
 from tests.system.target.machine import Machine, booted
 from tests.system.target.speech import gap_in_speech
 
@@ -56,7 +57,7 @@ def active(machine: Machine) -> bool:
     return machine.show("ActiveState") == "active"
 
 
-def test_without_models_and_network_it_is_installed_and_says_what_to_do(machine: Machine) -> None:
+def test_without_models_and_network_it_is_installed_and_names_the_remedy(machine: Machine) -> None:
     started = time.monotonic()
     said = machine.sh(DPKG_I)
     print(f"installed in {time.monotonic() - started:.0f} s")
@@ -66,7 +67,7 @@ def test_without_models_and_network_it_is_installed_and_says_what_to_do(machine:
     assert machine.run("systemctl", "is-enabled", "edged") == "enabled"
 
 
-def test_the_package_with_the_models_needs_no_network_and_it_listens(machine: Machine) -> None:
+def test_with_the_package_of_the_models_it_listens_without_a_network(machine: Machine) -> None:
     machine.sh("echo EDGED_ALSA_DEVICE=sample > /etc/edged/edged.env.d/10-test.env")
     started = time.monotonic()
     machine.sh("dpkg -i /mnt/debs/edged-models_*.deb")
@@ -77,13 +78,13 @@ def test_the_package_with_the_models_needs_no_network_and_it_listens(machine: Ma
     machine.until(lambda: "default" not in machine.show("StatusText"), "the sample speech")
 
 
-def test_what_dpkg_unpacked_is_whole_and_root_s(machine: Machine) -> None:
+def test_the_installed_files_are_complete_and_owned_by_root(machine: Machine) -> None:
     assert machine.run("dpkg", "-V", "edged", "edged-models") == ""
     assert machine.sh("find /opt/edged ! -user root") == ""
-    assert "0.1" in machine.run("edged", "--version")
+    assert __version__ in machine.run("edged", "--version")
 
 
-def test_verify_is_silent_and_the_exposure_low(machine: Machine) -> None:
+def test_the_unit_is_valid_and_its_exposure_low(machine: Machine) -> None:
     assert machine.run("systemd-analyze", "verify", "--man=no", "edged.service") == ""
     said = machine.run("systemd-analyze", "security", "--no-pager", "edged.service")
     assert float(re.findall(r"exposure level for edged.service: ([0-9.]+)", said)[0]) <= 1.5
@@ -101,11 +102,11 @@ def test_an_upgrade_while_somebody_speaks_loses_no_text_and_keeps_settings_and_s
     assert machine.run("dpkg-query", "-Wf", "${Version}", "edged") == "9.1"
 
 
-def test_a_version_that_cannot_start_is_said_and_the_one_before_comes_back_by_dpkg(
+def test_a_version_that_cannot_start_is_reported_and_dpkg_restores_the_previous_one(
     machine: Machine,
 ) -> None:
     said = machine.sh("dpkg -i /mnt/new/edged_9.2.deb", check=False)
-    assert "does not come up: journalctl -u edged" in said
+    assert "does not start: see journalctl -u edged" in said
     assert machine.run("dpkg-query", "-Wf", "${db:Status-Status}", "edged") == "half-configured"
     machine.sh("dpkg -i /mnt/new/edged_9.1.deb")
     machine.until(lambda: active(machine), "9.1 listens")

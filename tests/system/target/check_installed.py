@@ -2,7 +2,8 @@
 
 Not part of `make test`: it needs root, a Debian tree made by systemd-boot.sh and some minutes.
 Environment: ROOTFS (that tree), WHEELS (a folder with edged's wheel and all it depends on, for the
-tree's Python), MODELS (a folder with model files or wheels).
+tree's Python), MODELS (a folder with model files or wheels), OLD (a wheel of an older release; the
+upgrade from it is tested if it is given).
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import time
 import zipfile
 from collections.abc import Iterator
@@ -17,12 +19,14 @@ from pathlib import Path
 
 import pytest
 
+from edged import __version__
 from tests.system.target.machine import Machine, booted
 from tests.system.target.speech import gap_in_speech
 
 DEPLOY = Path(__file__).parents[3] / "deploy"
 ROOTFS = Path(os.environ["ROOTFS"])
 WHEELS = Path(os.environ["WHEELS"])
+OLD = os.environ.get("OLD", "")
 INSTALL = ("/mnt/deploy/install.sh", "--wheels", "/mnt/wheels", "--models", "/mnt/models")
 
 
@@ -33,12 +37,23 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     broken = {"edged/daemon/service.py": "\nraise SystemExit('this version is broken')\n"}
     make_wheel(new, "9.2", broken)
     mounts = {"wheels": WHEELS, "models": Path(os.environ["MODELS"]), "deploy": DEPLOY, "new": new}
+    if OLD:
+        mounts["old"] = tmp_path_factory.mktemp("old")
+        unpack_old_release(mounts["old"])
     with booted(ROOTFS, mounts) as running:
         yield running
 
 
+def unpack_old_release(folder: Path) -> None:
+    """An older release as its users had it: its wheel and its own installer."""
+    shutil.copy(OLD, folder)
+    with zipfile.ZipFile(OLD) as wheel:
+        (folder / "install.sh").write_bytes(wheel.read("edged/deploy/install.sh"))
+    (folder / "install.sh").chmod(0o755)
+
+
 def make_wheel(folder: Path, version: str, end: dict[str, str]) -> None:
-    """edged's wheel as another version, with text put behind some of its files."""
+    """edged's wheel as another version, with text appended to some of its files."""
     (wheel,) = WHEELS.glob("edged-*.whl")
     old = wheel.name.split("-")[1]
     with (
@@ -56,7 +71,60 @@ def make_wheel(folder: Path, version: str, end: dict[str, str]) -> None:
             after.writestr(name, data)
 
 
-def test_without_a_network_one_sentence_is_said_and_nothing_touched(machine: Machine) -> None:
+@pytest.mark.skipif(not OLD, reason="OLD names no wheel of an older release")
+def test_an_older_release_upgrades_with_its_settings_state_and_spool(machine: Machine) -> None:
+    machine.run("/mnt/old/install.sh", "--wheels", "/mnt/wheels", "--models", "/mnt/models",
+                "--from", f"/mnt/old/{Path(OLD).name}")  # fmt: skip
+    machine.sh("echo EDGED_ALSA_DEVICE=sample > /etc/edged/edged.env.d/10-a.env;"
+               "echo '# mine' >> /etc/edged/edged.env;"
+               "systemctl start mosquitto; systemctl restart edged")  # fmt: skip
+    device = machine.run("uname", "-n")
+    topic = f"edged/{device}"
+    retained = f"mosquitto_sub -W 5 -C 1 -t {topic}"
+    machine.until(lambda: machine.sh(f"{retained}/availability", check=False) == "online", "online")
+    machine.sh(f"mosquitto_pub -t {topic}/cmd/config -m '{{\"delay_in_frames\": 12}}'")
+    machine.until(
+        lambda: '"delay_in_frames": 12' in machine.sh(f"{retained}/state/settings", check=False),
+        "the live change",
+    )
+    # A subscriber with a session of its own gets what is sent from now on, in order.
+    numbered = ("text", "end_text", "turn", "flushed", "error", "end_of_stream")
+    topics = " ".join(f"-t {topic}/{name}" for name in numbered)
+    listen = f"mosquitto_sub -q 1 -i test -c {topics}"
+    machine.sh(f"{listen} -W 1", check=False)
+    machine.sh("systemctl stop mosquitto; sleep 20")  # speech goes to the spool
+    kept = "sha256sum /etc/edged/edged.env /etc/edged/edged.env.d/*"
+    before = machine.sh(kept)
+    old_unit = machine.sh("cat /etc/systemd/system/edged.service")
+    broken = machine.run(*INSTALL, "--from", "/mnt/new/edged-9.2-py3-none-any.whl", check=False)
+    assert "was rolled back; 0." in broken
+    assert machine.sh("cat /etc/systemd/system/edged.service") == old_unit
+    machine.run(*INSTALL)
+    assert machine.sh(kept) == before
+    machine.sh("systemctl start mosquitto")
+    machine.until(
+        lambda: __version__ in machine.sh(f"{retained}/info", check=False), "the new version"
+    )
+    machine.until(
+        lambda: '"delay_in_frames": 12' in machine.sh(f"{retained}/state/settings", check=False),
+        "the live change is still in force",
+    )
+    time.sleep(5)
+    messages = [json.loads(line) for line in machine.sh(f"{listen} -W 5", check=False).splitlines()]
+    sessions: dict[str, list[int]] = {}
+    for message in messages:
+        if message.get("delayed"):
+            sessions.setdefault(message["session"], []).append(message["seq"])
+    numbers = [sorted(set(seq)) for seq in sessions.values()]
+    print(f"messages that waited in the spool, by session: {[len(seq) for seq in numbers]}")
+    assert sum(len(seq) for seq in numbers) > 10
+    assert all(seq == list(range(seq[0], seq[-1] + 1)) for seq in numbers), numbers
+    machine.run("/mnt/deploy/install.sh", "purge")
+
+
+def test_without_a_network_the_installer_stops_with_one_message_and_changes_nothing(
+    machine: Machine,
+) -> None:
     said = machine.run("/mnt/deploy/install.sh", check=False)
     assert "there is no network" in said
     assert said.count("\n") == 0
@@ -68,25 +136,25 @@ def test_one_command_makes_a_listening_service(machine: Machine) -> None:
     started = time.monotonic()
     said = machine.run(*INSTALL)
     print(f"installed in {time.monotonic() - started:.0f} s")
-    assert "findings above" in said  # doctor has spoken: there is no microphone and no broker
+    assert "doctor found the problems above" in said  # there is no microphone and no broker
     assert machine.show("ActiveState") == "active"
     assert machine.run("systemctl", "is-enabled", "edged") == "enabled"
     assert machine.sh("stat -c '%U:%G %a' /etc/edged/edged.env") == "root:edged 640"
     assert machine.sh("stat -c '%U %a' /var/lib/edged") == "edged 750"
 
 
-def test_verify_is_silent_and_the_exposure_low_where_it_runs(machine: Machine) -> None:
+def test_the_installed_unit_is_valid_and_its_exposure_low(machine: Machine) -> None:
     assert machine.run("systemd-analyze", "verify", "--man=no", "edged.service") == ""
     said = machine.run("systemd-analyze", "security", "--no-pager", "edged.service")
     assert float(re.findall(r"exposure level for edged.service: ([0-9.]+)", said)[0]) <= 1.5
 
 
-def test_without_a_card_it_listens_for_one_and_says_so(machine: Machine) -> None:
+def test_without_a_card_the_daemon_waits_for_one_and_reports_it(machine: Machine) -> None:
     assert "default is not there" in machine.show("StatusText")
     assert machine.show("NRestarts") == "0"
 
 
-def test_it_is_shut_in(machine: Machine) -> None:
+def test_the_service_is_sandboxed(machine: Machine) -> None:
     pid = machine.show("MainPID")
     status = machine.sh(f"cat /proc/{pid}/status")
     assert re.search(r"NoNewPrivs:\s+1", status)
@@ -102,12 +170,12 @@ def test_it_is_shut_in(machine: Machine) -> None:
 def test_a_second_run_changes_nothing(machine: Machine) -> None:
     machine.sh("echo '# mine' >> /etc/edged/edged.env")
     pid, settings = machine.show("MainPID"), machine.sh("cat /etc/edged/edged.env")
-    assert "the same version runs already" in machine.run(*INSTALL)
+    assert "the same version is running already" in machine.run(*INSTALL)
     assert machine.show("MainPID") == pid
     assert machine.sh("cat /etc/edged/edged.env") == settings
 
 
-def test_systemctl_reload_and_a_replaced_file_are_taken_by_the_same_process(
+def test_a_reload_and_a_replaced_file_are_applied_by_the_same_process(
     machine: Machine,
 ) -> None:
     pid = machine.show("MainPID")
@@ -122,7 +190,7 @@ def test_systemctl_reload_and_a_replaced_file_are_taken_by_the_same_process(
     assert machine.show("MainPID") == pid
 
 
-def test_kill_9_and_a_missed_watchdog_are_answered_with_a_new_start(machine: Machine) -> None:
+def test_systemd_restarts_it_after_kill_9_and_after_a_missed_watchdog(machine: Machine) -> None:
     pid = machine.show("MainPID")
     machine.sh("touch /run/edged/mark")  # beside the journal of unconfirmed messages
     machine.run("kill", "-9", pid)
@@ -159,7 +227,9 @@ sys.exit(main())
 """
 
 
-def test_a_start_that_works_is_waited_for_and_one_that_hangs_is_ended(machine: Machine) -> None:
+def test_a_slow_start_that_makes_progress_is_awaited_and_one_that_hangs_is_ended(
+    machine: Machine,
+) -> None:
     """Both take 40 s. On a processor so slow that the models took longer to load than
     TimeoutStartSec=, systemd ended one start after the other, for ever."""
     folder = "/run/systemd/system/edged.service.d"
@@ -180,7 +250,7 @@ def test_a_start_that_works_is_waited_for_and_one_that_hangs_is_ended(machine: M
     machine.until(lambda: machine.show("ActiveState") == "active", "it is ready again")
 
 
-def test_a_secret_is_optional_and_reaches_the_service_alone(machine: Machine) -> None:
+def test_a_secret_is_optional_and_reaches_only_the_service(machine: Machine) -> None:
     machine.sh("echo tea > /etc/edged/credentials/mqtt_password;"
                "echo EDGED_MQTT_USERNAME=kitchen > /etc/edged/edged.env.d/20-user.env;"
                "systemctl restart edged")  # fmt: skip
@@ -210,9 +280,9 @@ def test_an_upgrade_while_somebody_speaks_loses_no_text_and_keeps_settings_and_s
     assert machine.sh(kept) == before
 
 
-def test_a_version_that_does_not_come_up_is_taken_back(machine: Machine) -> None:
+def test_a_version_that_does_not_start_is_rolled_back(machine: Machine) -> None:
     said = machine.run(*INSTALL, "--from", "/mnt/new/edged-9.2-py3-none-any.whl", check=False)
-    assert "was taken back; 9.1" in said
+    assert "was rolled back; 9.1" in said
     assert "this version is broken" in said
     assert "9.1" in machine.sh("readlink /opt/edged/current")
     machine.until(lambda: machine.show("ActiveState") == "active", "9.1 runs")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -12,6 +13,29 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # before anything imports onnxruntime
 import pytest
 
 SAMPLES = Path(__file__).parents[1] / "models" / "samples"
+
+# What a test module imports says what its tests need. `serial` tests are run alone (Makefile): they
+# record in real time, look at single frames, or keep every core busy.
+_MARKERS = {
+    ("tests.support.alsa_paced", "PacedMicrophone"): ("audio", "serial"),
+    ("tests.support.chromium", "Chromium"): ("browser", "serial"),
+    ("tests.support.deployed_broker", "DeployedBroker"): ("broker",),
+    ("tests.support.mosquitto", "Mosquitto"): ("broker",),
+    ("edged.models.loader", "load"): ("models",),
+}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks each test with what its module imports."""
+    for (module, name), markers in _MARKERS.items():
+        if module in sys.modules and not hasattr(sys.modules[module], name):
+            raise pytest.UsageError(f"{module} has no {name}: correct _MARKERS in {__file__}")
+    for item in items:
+        imported = vars(item.module) if isinstance(item, pytest.Function) else {}
+        for value in imported.values():
+            where = (str(getattr(value, "__module__", "")), str(getattr(value, "__name__", "")))
+            for marker in _MARKERS.get(where, ()):
+                item.add_marker(marker)
 
 
 @pytest.fixture(scope="session")

@@ -27,7 +27,7 @@ _MARKERS = {
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Marks each test with what its module imports."""
-    for (module, name), markers in _MARKERS.items():
+    for module, name in _MARKERS:
         if module in sys.modules and not hasattr(sys.modules[module], name):
             raise pytest.UsageError(f"{module} has no {name}: correct _MARKERS in {__file__}")
     for item in items:

@@ -13,16 +13,17 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from paho.mqtt.client import Client, MQTTMessage
-from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from rich.console import Console
 
 from edged.cli.listen_view import JsonLines, ListenView, LiveView, PlainLines
 from edged.errors import PeerError
 from edged.mqtt.broker_settings import BrokerSettings
-from edged.mqtt.connect_errors import explain
-from edged.mqtt.tls import tls_context
+from edged.mqtt.connection_failure import describe_failure
+from edged.mqtt.paho_client import connect, make_client
 
 KEEPALIVE_S = 30
+CONNECT_S = 5.0
+MAX_MESSAGE_BYTES = 1024 * 1024  # of a packet; edged itself sends at most 256 KiB
 RETRY_S = (1, 15)
 WRONG_LOGIN = ("Bad user name or password", "Not authorized")
 EVERY_DEVICE = "+"
@@ -60,30 +61,27 @@ class Listener:
         self._refused: str | None = None
 
     def run(self, stop: threading.Event) -> None:
-        client = Client(CallbackAPIVersion.VERSION2, protocol=MQTTProtocolVersion.MQTTv311)
+        broker = self._broker
+        client = make_client(
+            broker, 4, "", connect_timeout_s=CONNECT_S, max_incoming=MAX_MESSAGE_BYTES
+        )
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
         client.on_message = self._on_message
-        broker = self._broker
-        if broker.username is not None:
-            password = broker.password.get_secret_value() if broker.password else None
-            client.username_pw_set(broker.username, password)
-        if broker.address.tls:
-            client.tls_set_context(tls_context(broker))
-            client.tls_insecure_set(broker.insecure)
-        address = broker.address
-        self._view.notice(f"connecting to {address}")
+        self._view.notice(f"connecting to {broker.address}")
         wait_s: float = RETRY_S[0]
         while not stop.is_set():
             try:
-                client.connect(address.host, address.port, KEEPALIVE_S)
+                connect(client, broker, KEEPALIVE_S)
                 wait_s = RETRY_S[0]
                 _loop_until(stop, client.loop)
                 client.disconnect()
             except OSError as problem:
-                self._view.notice(f"{explain(broker, problem)[1]}; trying again")
+                self._view.notice(f"{describe_failure(broker, problem)[1]}; trying again")
             if self._refused:
-                raise PeerError(f"the broker {address} refused the connection: {self._refused}")
+                raise PeerError(
+                    f"the broker {broker.address} refused the connection: {self._refused}"
+                )
             stop.wait(wait_s)
             wait_s = min(wait_s * 2, RETRY_S[1])
 

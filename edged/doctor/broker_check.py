@@ -1,27 +1,22 @@
-"""Checks in one short connection whether the broker works, and which other clients it knows."""
+"""Checks the broker: connects as the daemon does, publishes, and sees who else is there."""
 
 from __future__ import annotations
 
-import contextlib
 import json
-import threading
+import queue
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from paho.mqtt.client import Client, MQTTMessage
-from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
-from paho.mqtt.properties import Properties
-from paho.mqtt.reasoncodes import ReasonCode
-
 from edged.config.settings import Settings
 from edged.doctor.finding import Finding
-from edged.errors import ConfigError
-from edged.mqtt.broker_settings import BrokerSettings
-from edged.mqtt.connect_errors import explain
-from edged.mqtt.homeassistant import discovery_topic
-from edged.mqtt.tls import tls_context
+from edged.events import to_json
+from edged.mqtt.broker_settings import BrokerSettings, Timing
+from edged.mqtt.connect_options import ConnectOptions, ConnectOptionsSelector
+from edged.mqtt.homeassistant import HomeAssistantSettings, discovery, discovery_topic
+from edged.mqtt.link import PACKET_TOO_LARGE, Link, Will
+from edged.mqtt.link_events import Acknowledged, Connected, Disconnected, LinkEvent, Received
+from edged.mqtt.outbound import OutboundMessage
 from edged.mqtt.topics import Topics
 
 WHAT = "broker"
@@ -29,106 +24,151 @@ HOME = "Home Assistant"
 CONNECT_S = 5.0
 RETAINED_S = 1.0  # how long to wait for retained messages, which a broker sends at once
 SLOW_S = 0.5
-BAD_VERSION = "unsupported protocol version"
+USUAL_BYTES = 4096  # a turn with all of its words
+_NAME = "doctor"  # the topic below the device, and the end of the client id
+_SMALL, _LARGE, _RETAINED = 0, 1, 2  # tokens
 
 
 @dataclass
 class Visit:
-    """What a connection to the broker showed.
+    """What was seen of a broker.
 
-    refused: why the broker refused the connection or a message; None if it did not.
-    broken: why there was no working connection; None if there was one.
-    silent: the broker accepted the connection but did not answer.
-    round_trip_s: time from publishing to the acknowledgement, seconds.
-    retained: retained messages by topic, decoded from JSON where possible.
+    Attributes:
+        refused: why it refuses the login or a message, as a phrase; None: it does not.
+        broken: why there was no connection, as a sentence; None: there was.
+        round_trip_s: from a publish to its acknowledgement; None: none came.
+        retained: what is retained, by topic; JSON is decoded.
+        retain_available: whether it keeps retained messages.
+        too_large: the size, in bytes, of a message that it does not take; None: it takes all.
     """
 
     refused: str | None = None
     broken: str | None = None
-    silent: bool = False
     round_trip_s: float | None = None
     retained: dict[str, Any] = field(default_factory=dict)
+    retain_available: bool = True
+    too_large: int | None = None
 
 
-def visit(broker: BrokerSettings, topics: tuple[str, ...]) -> Visit:
-    """Connects, publishes one message to `<base>/<device>/doctor` and reads retained `topics`.
+def visit(broker: BrokerSettings, topics: tuple[str, ...], largest: int = USUAL_BYTES) -> Visit:
+    """Connects as the daemon does and reads what is retained at `topics`. Never raises.
 
-    Tries MQTT 3.1.1 if the broker does not know MQTT 5. Never raises for a bad broker.
+    It uses the daemon's own link, with a retained Will, and publishes to
+    `<base>/<device>/doctor`: a small message, one of `largest` bytes, and an empty retained one.
+    It falls back to MQTT 3.1.1 and to no retained messages as the daemon does.
     """
-    seen = _visit(broker, topics, broker.protocol)
-    if broker.protocol >= 5 and (seen.silent or seen.refused == BAD_VERSION):
-        return _visit(broker, topics, 4)
-    return seen
+    selector = ConnectOptionsSelector(ConnectOptions(broker.protocol), silences=1)
+    while True:
+        before = selector.options
+        seen, end = _Visitor(broker, topics, largest, before).run()
+        if end is None:
+            return seen
+        selector.disconnected(end)
+        if selector.options in (before, ConnectOptions(broker.protocol)):
+            return seen
 
 
-def _visit(broker: BrokerSettings, topics: tuple[str, ...], protocol: int) -> Visit:
-    seen = Visit()
-    acked, connected = threading.Event(), threading.Event()
+class _Visitor:
+    """One attempt, with one link."""
 
-    def on_connect(client: Client, _: Any, __: Any, reason: ReasonCode, ___: Any) -> None:
-        if reason.is_failure:
-            seen.refused = str(reason).lower()
-        connected.set()
+    def __init__(
+        self,
+        broker: BrokerSettings,
+        topics: tuple[str, ...],
+        largest: int,
+        options: ConnectOptions,
+    ) -> None:
+        self._topic = broker.topics(_NAME)
+        self._topics = topics
+        self._largest = largest
+        self._events: queue.SimpleQueue[LinkEvent] = queue.SimpleQueue()
+        self._seen = Visit()
+        self._sent_at = 0.0
+        self._unanswered: set[int] = set()
+        self._link = Link(
+            broker,
+            options,
+            topics,
+            lambda _, event: self._events.put(event),
+            Timing(connect_s=CONNECT_S),
+            Will(self._topic, b""),
+            f"{broker.client_id}-{_NAME}",
+        )
 
-    def on_publish(_: Client, __: Any, ___: int, reason: ReasonCode, ____: Properties) -> None:
-        if reason.is_failure:
-            seen.refused = f"publishing is {str(reason).lower()}"
-        acked.set()
+    def run(self) -> tuple[Visit, Disconnected | None]:
+        """Returns what was seen, and how the attempt ended if the broker did not accept it."""
+        self._link.start()
+        first = self._events.get()
+        if isinstance(first, Disconnected):
+            name = "refused us"
+            _, found, why = first.message.partition(name)
+            if found:
+                self._seen.refused = why.rpartition(": ")[2]
+            else:
+                self._seen.broken = first.message
+            return self._seen, first
+        assert isinstance(first, Connected)
+        self._seen.retain_available = first.retain_available
+        self._publish()
+        self._listen(CONNECT_S, until_answered=True)
+        self._listen(RETAINED_S, until_answered=False)
+        self._link.close()
+        return self._seen, None
 
-    def on_message(_: Client, __: Any, message: MQTTMessage) -> None:
-        with contextlib.suppress(UnicodeDecodeError):
-            seen.retained[message.topic] = _value(bytes(message.payload).decode())
+    def _publish(self) -> None:
+        self._sent_at = time.monotonic()
+        for token, payload in (
+            (_SMALL, b"hello"),
+            (_LARGE, b" " * self._largest),
+            (_RETAINED, b""),
+        ):
+            message = OutboundMessage(_NAME, _NAME, payload, retain=token == _RETAINED)
+            if self._link.send(message, self._topic, token):
+                self._unanswered.add(token)
+            else:
+                self._seen.too_large = len(payload)
 
-    try:
-        with _client(broker, protocol) as client:
-            client.on_connect, client.on_publish = on_connect, on_publish
-            client.on_message = on_message
-            host, port = broker.address.host, broker.address.port
-            client.connect(host, port, 30)
-            client.loop_start()
-            if not connected.wait(CONNECT_S):
-                seen.broken = f"{host}:{port} accepts connections but does not answer"
-                seen.silent = True
-                return seen
-            if seen.refused:
-                return seen
-            started = time.monotonic()
-            client.publish(Topics(broker.base, broker.device)("doctor"), b"hello", 1)
-            if acked.wait(CONNECT_S):
-                seen.round_trip_s = time.monotonic() - started
-            client.subscribe([(topic, 1) for topic in topics])
-            time.sleep(RETAINED_S)
-    except (OSError, ConfigError) as problem:
-        seen.broken = explain(broker, problem)[1]
-    return seen
+    def _listen(self, timeout_s: float, *, until_answered: bool) -> None:
+        deadline = time.monotonic() + timeout_s
+        while self._unanswered or not until_answered:
+            try:
+                event = self._events.get(timeout=max(0.0, deadline - time.monotonic()))
+            except queue.Empty:
+                return
+            match event:
+                case Acknowledged():
+                    self._answered(event)
+                case Received() if event.retained:
+                    self._seen.retained[event.topic] = _value(event.payload)
+                case Disconnected():
+                    self._seen.broken = event.message
+                    return
 
-
-@contextlib.contextmanager
-def _client(broker: BrokerSettings, protocol: int) -> Iterator[Client]:
-    client = Client(
-        CallbackAPIVersion.VERSION2,
-        client_id=f"{broker.client_id}-doctor",
-        protocol=MQTTProtocolVersion.MQTTv5 if protocol >= 5 else MQTTProtocolVersion.MQTTv311,
-    )
-    client.connect_timeout = CONNECT_S
-    if broker.username is not None:
-        password = broker.password.get_secret_value() if broker.password else None
-        client.username_pw_set(broker.username, password)
-    if broker.address.tls:
-        client.tls_set_context(tls_context(broker))
-        client.tls_insecure_set(broker.insecure)
-    try:
-        yield client
-    finally:
-        client.disconnect()
-        client.loop_stop()
+    def _answered(self, answer: Acknowledged) -> None:
+        self._unanswered.discard(answer.token)
+        if answer.token == _SMALL:
+            self._seen.round_trip_s = time.monotonic() - self._sent_at
+        if answer.reason == PACKET_TOO_LARGE:
+            self._seen.too_large = self._largest
+        elif answer.reason >= 128:
+            self._seen.refused = f"publishing is {answer.reason_name}"
 
 
-def _value(text: str) -> Any:
+def _value(payload: bytes) -> Any:
+    text = payload.decode(errors="replace")
     try:
         return json.loads(text)
     except ValueError:
         return text
+
+
+def largest_message(settings: Settings) -> int:
+    """Returns the size, in bytes, of the largest message that the daemon usually publishes."""
+    if not settings.homeassistant:
+        return USUAL_BYTES
+    about = HomeAssistantSettings(prefix=settings.homeassistant_prefix)
+    found = discovery(Topics(settings.mqtt_base, settings.device), about)
+    return max(USUAL_BYTES, len(to_json(found).encode()))
 
 
 def watched(settings: Settings) -> tuple[str, ...]:
@@ -145,9 +185,8 @@ def watched(settings: Settings) -> tuple[str, ...]:
 
 
 def check_broker(broker: BrokerSettings, seen: Visit) -> list[Finding]:
-    """Judges the connection itself."""
-    host, port = broker.address.host, broker.address.port
-    where = f"{host}:{port}"
+    """Judges the broker itself."""
+    where = broker.address
     if seen.broken:
         remedy = "Check that the broker runs and that EDGED_MQTT_URL is right (mqtts:// for TLS)."
         return [Finding("fail", WHAT, seen.broken, remedy)]
@@ -162,12 +201,19 @@ def check_broker(broker: BrokerSettings, seen: Visit) -> list[Finding]:
         return [Finding("fail", WHAT, f"{where} does not acknowledge messages", remedy)]
     text = f"{where} acknowledges in {seen.round_trip_s * 1000:.0f} ms"
     if seen.round_trip_s > SLOW_S:
-        return [
-            Finding(
-                "warn", WHAT, text, "Check the network (Wi-Fi signal) and the load of the broker."
-            )
-        ]
-    return [Finding("ok", WHAT, text)]
+        remedy = "Check the network (Wi-Fi signal) and the load of the broker."
+        findings = [Finding("warn", WHAT, text, remedy)]
+    else:
+        findings = [Finding("ok", WHAT, text)]
+    if seen.too_large is not None:
+        text = f"{where} refuses messages of {seen.too_large} bytes, so that edged drops them"
+        remedy = "Raise max_packet_size and message_size_limit of the broker to 262144."
+        findings.append(Finding("warn", WHAT, text, remedy))
+    if not seen.retain_available:
+        text = f"{where} keeps no retained messages: clients that connect later see no states"
+        remedy = "Allow retained messages (mosquitto: retain_available true)."
+        findings.append(Finding("warn", WHAT, text, remedy))
+    return findings
 
 
 def check_home_assistant(settings: Settings, seen: Visit) -> list[Finding]:

@@ -21,6 +21,7 @@ from edged.doctor.broker_check import (
     check_home_assistant,
     check_running,
     daemon_is_running,
+    largest_message,
     visit,
     watched,
 )
@@ -92,7 +93,7 @@ def _broker_and_microphone(settings: Settings) -> Iterator[Finding]:
     """Checks the broker first: its messages show whether a running daemon holds the microphone."""
     embedded = settings.broker_address is None
     broker = settings.broker(EmbeddedBroker().address if embedded else None)
-    seen = visit(broker, watched(settings))
+    seen = visit(broker, watched(settings), largest_message(settings))
     running = daemon_is_running(settings, seen)
     if running:
         yield from check_running(settings, seen)

@@ -1,10 +1,10 @@
-"""What may be asked of us over MQTT: bytes in, a well-formed `Command` or one clear sentence out.
+"""Parses the commands that come over MQTT, from bytes to a well-formed `Command`.
 
 | command | payload |
 |---|---|
 | `flush` | `{"flush_id": 1}` or `"a"`, a bare id, or nothing (id 0); echoed as it came |
 | `mute` | `true`, `false`, `on`, `off` (any case), or `{"mute": true}` |
-| `config` | a JSON object of settings, taken or refused as a whole by the daemon |
+| `config` | a JSON object of settings, which the daemon accepts or refuses as a whole |
 | `reload`, `restart` | nothing, `{}`, or what a Home Assistant button sends (`PRESS`) |
 """
 
@@ -18,18 +18,21 @@ from edged.errors import RequestError
 
 NAMES = ("flush", "mute", "config", "reload", "restart")
 MAX_BYTES = 8 * 1024
-MAX_ID = 256  # characters of a flush id
+MAX_FLUSH_ID = 256  # characters
 MAX_KEYS = 64
 _SWITCH = {"on": True, "true": True, "off": False, "false": False}
-_NOTHING = ("", "{}", "press")
+_EMPTY = ("", "{}", "press")
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
     """One well-formed command.
 
-    `payload`: flush id (int or str), mute (bool), settings (dict), or None for reload and restart.
-    `response_topic` and `correlation` are MQTT 5's and go back untouched with the answer.
+    Attributes:
+        name: one of NAMES.
+        payload: the flush id (int or str), mute (bool), the settings (dict), or None for reload
+            and restart.
+        response_topic, correlation: MQTT 5 properties, which go back unchanged with the answer.
     """
 
     name: str
@@ -46,11 +49,11 @@ def parse(
     response_topic: str | None = None,
     correlation: bytes | None = None,
 ) -> Command:
-    """The command, or RequestError with one sentence that says what is allowed."""
+    """Returns the command. Raises RequestError with one sentence that says what is allowed."""
     if name not in NAMES:
         raise RequestError(f"unknown command {name[:40]!r}: use one of {', '.join(NAMES)}")
     if retained:
-        # Acted upon, it would come again at every connection: a retained restart is a boot loop.
+        # It would come again at every connection: a retained restart is a boot loop.
         raise RequestError(f"retained commands are ignored: publish cmd/{name} without retain")
     if len(raw) > MAX_BYTES:
         raise RequestError(f"cmd/{name} must be at most {MAX_BYTES} bytes")
@@ -90,8 +93,8 @@ def _flush(text: str) -> int | str:
         value = value.get("flush_id", 0)
     if isinstance(value, bool) or not isinstance(value, int | str):
         raise RequestError(f"flush_id must be an integer or a string, not {_short(value)}")
-    if len(str(value) if isinstance(value, str) else f"{value:x}") > MAX_ID:
-        raise RequestError(f"flush_id must be at most {MAX_ID} characters")
+    if len(str(value) if isinstance(value, str) else f"{value:x}") > MAX_FLUSH_ID:
+        raise RequestError(f"flush_id must be at most {MAX_FLUSH_ID} characters")
     if isinstance(value, str) and _lone_surrogate(value):
         raise RequestError("flush_id must be valid Unicode")
     return value
@@ -130,8 +133,8 @@ def _config(text: str) -> dict[str, Any]:
     return value
 
 
-def _nothing(text: str) -> None:
-    if text.lower() not in _NOTHING:
+def _no_payload(text: str) -> None:
+    if text.lower() not in _EMPTY:
         raise RequestError(f"this command takes no payload, not {_short(text)}")
 
 
@@ -148,6 +151,6 @@ _PARSERS = {
     "flush": _flush,
     "mute": _mute,
     "config": _config,
-    "reload": _nothing,
-    "restart": _nothing,
+    "reload": _no_payload,
+    "restart": _no_payload,
 }

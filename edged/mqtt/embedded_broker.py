@@ -1,7 +1,7 @@
-"""A broker inside the daemon, for `EDGED_MQTT_URL=embedded` only: amqtt, on loopback, no passwords.
+"""The broker inside the daemon, for `EDGED_MQTT_URL=embedded`: amqtt on loopback, no passwords.
 
-For trying edged out without installing anything. It speaks MQTT 3.1.1, keeps nothing on disk and
-takes no strangers; anything that lasts should use mosquitto.
+It is for trying edged without installing a broker. It speaks MQTT 3.1.1, keeps nothing on disk and
+listens on this device only; a lasting installation should use mosquitto.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import threading
 from typing import Any
 
 from edged.errors import PeerError
+from edged.logs import log_event, log_exception
 from edged.mqtt.broker_address import BrokerAddress
 
 _log = logging.getLogger(__name__)
@@ -21,9 +22,9 @@ PORT = 1883
 
 
 class EmbeddedBroker:
-    """One amqtt broker on a thread of its own. The constructor opens nothing.
+    """One amqtt broker on its own thread. The constructor opens nothing.
 
-    Connect with `BrokerSettings(broker.address, protocol=4)`: to MQTT 5 it never answers.
+    Connect with `BrokerSettings(broker.address, protocol=4)`: it never answers MQTT 5.
     """
 
     def __init__(self, port: int = PORT, host: str = "127.0.0.1") -> None:
@@ -36,38 +37,42 @@ class EmbeddedBroker:
         self._thread = threading.Thread(target=self._run, name="edged-broker", daemon=True)
 
     def start(self) -> None:
-        """Listens when this returns. Raises PeerError: not installed, or the port is taken."""
+        """Starts the broker and waits until it listens.
+
+        Raises PeerError if amqtt is not installed or the port is in use.
+        """
         self._thread.start()
         if not self._started.wait(_START_S):
             raise PeerError(f"the embedded broker did not start within {_START_S:g} s")
         match self._failure:
             case None:
-                _log.info("embedded broker at %s", self.address)
+                message = f"the embedded broker listens at {self.address}"
+                log_event(_log, logging.INFO, "embedded-broker", message)
             case ImportError():
                 raise PeerError(
-                    "EDGED_MQTT_URL=embedded needs the package amqtt, which a checkout has and an "
-                    "installed edged has not: `apt install mosquitto` is a broker for that"
+                    "EDGED_MQTT_URL=embedded needs the package amqtt, which only a checkout has: "
+                    "install a broker (`apt install mosquitto`)"
                 )
-            case problem:
+            case error:
                 raise PeerError(
-                    f"the embedded broker cannot listen at {self._bind}: {problem}; "
+                    f"the embedded broker cannot listen at {self._bind}: {error}; "
                     "if a broker runs there already, set EDGED_MQTT_URL=mqtt://localhost"
                 )
 
     def stop(self, timeout_s: float = 3) -> None:
         running, stop = self._running, self._stop
         if running is not None and stop is not None and self._thread.is_alive():
-            with contextlib.suppress(RuntimeError):  # it has just ended by itself
+            with contextlib.suppress(RuntimeError):  # its loop has just ended
                 running.call_soon_threadsafe(stop.set)
             self._thread.join(timeout_s)
 
     def _run(self) -> None:
         try:
             asyncio.run(self._serve())
-        except BaseException as problem:
-            self._failure = self._failure or problem
+        except BaseException as error:
+            self._failure = self._failure or error
             if self._started.is_set():
-                _log.exception("the embedded broker failed")
+                log_exception(_log, "embedded-broker-failed", "the embedded broker failed")
         finally:
             self._started.set()
 
@@ -93,6 +98,6 @@ def _config(bind: str) -> dict[str, Any]:
 
 
 def _quieten() -> None:
-    """It logs each connection, and each that ends rudely as an error."""
+    """Silences its loggers: it logs each connection, and each lost one as an error."""
     for name in ("amqtt", "transitions"):
         logging.getLogger(name).setLevel(logging.CRITICAL)

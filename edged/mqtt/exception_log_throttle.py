@@ -1,4 +1,4 @@
-"""Bugs of ours on a thread that must go on."""
+"""Unexpected exceptions on a thread that has to go on."""
 
 from __future__ import annotations
 
@@ -6,31 +6,34 @@ import logging
 import time
 from collections.abc import Callable
 
+from edged.logs import log_exception
+
 _log = logging.getLogger(__name__)
 _EPISODE_S = 600
 
 
 class ExceptionLogThrottle:
-    """Each kind of fault, by type and place, is logged once, and again after ten quiet minutes."""
+    """Logs each kind of exception, by type and place, once, and again after ten quiet minutes."""
 
     def __init__(self) -> None:
         self._seen: dict[tuple[type, str, int], float] = {}
 
-    def guard(self, what: str, do: Callable[[], None]) -> bool:
-        """Does it; whether that went well. `what` names it in the log."""
+    def guard(self, what: str, action: Callable[[], None]) -> bool:
+        """Runs `action`, which `what` names in the log. Returns whether it raised nothing."""
         try:
-            do()
-        except Exception as problem:
-            self._log(what, problem)
+            action()
+        except Exception as error:
+            self._log(what, error)
             return False
         return True
 
-    def _log(self, what: str, problem: Exception) -> None:
-        trace, now = problem.__traceback__, time.monotonic()
+    def _log(self, what: str, error: Exception) -> None:
+        trace, now = error.__traceback__, time.monotonic()
         while trace is not None and trace.tb_next is not None:
             trace = trace.tb_next
         place = (trace.tb_frame.f_code.co_filename, trace.tb_lineno) if trace else ("", 0)
-        kind = (type(problem), *place)
+        kind = (type(error), *place)
         if now - self._seen.get(kind, -_EPISODE_S) >= _EPISODE_S:
-            _log.error("a fault in the MQTT thread, in %s", what, exc_info=problem)
+            message = f"the MQTT thread failed in {what} and goes on"
+            log_exception(_log, "mqtt-exception", message, error)
         self._seen[kind] = now

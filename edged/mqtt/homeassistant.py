@@ -1,9 +1,9 @@
-"""How Home Assistant finds the device by itself, and what it must never be sent.
+"""Announces the device to Home Assistant, within Home Assistant's limits.
 
-One retained device discovery payload names every entity; the rules (255-character states, 16 KiB
-attributes, birth message) are Home Assistant's own: components/mqtt/{schemas,event,discovery}.py.
+One retained discovery message names every entity. The rules (255-character states, 16 KiB of
+attributes, the birth message) are Home Assistant's: components/mqtt/{schemas,event,discovery}.py.
 
-The entities read these topics, so the daemon must keep to these forms (`Publisher.state`):
+The entities read these topics, so that the daemon must publish them in these forms:
 
 | state | payload |
 |---|---|
@@ -13,9 +13,9 @@ The entities read these topics, so the daemon must keep to these forms (`Publish
 | `settings` | the live settings: delay_in_frames, language, temp, vad_threshold, ... |
 | `health` | level_dbfs, rtf, lag_s, cpu_temp, rss_mb, xruns, rejected, outbox_depth, or null |
 
-`step` and partial text are never exposed: 12.5 state writes a second fill Home Assistant's
-recorder. The event entity reads the topic `event`, which holds live messages only: an order that
-was spooled for ten minutes must not switch anything when the broker returns.
+No entity reads `step` or partial text: 12.5 states a second would fill Home Assistant's recorder.
+The event entity reads the topic `event`, which carries live messages only: an order that waited
+on disk for ten minutes must not switch anything when the broker is back.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from typing import Any
 
 from edged.errors import ConfigError
 from edged.events import JsonObject, Turn, to_json
-from edged.mqtt.topics import Topics, check_base
+from edged.mqtt.topics import DISCOVERY_PREFIX, Topics, check_base
 from edged.options import DELAYS, LANGUAGES
 
 EVENT_TYPES = ("turn", "text", "end_text", "flushed", "error")
@@ -55,10 +55,20 @@ _SENSORS = (
 
 @dataclass(frozen=True, slots=True)
 class HomeAssistantSettings:
-    """`enabled` off removes the device. `prefix` is Home Assistant's discovery prefix."""
+    """What the device tells Home Assistant of itself.
+
+    Attributes:
+        enabled: False removes the device.
+        prefix: Home Assistant's discovery prefix.
+        name: the device's name there; None for "edged " and EDGED_DEVICE.
+        version, model: shown on the device's page.
+        languages: what the select entity offers.
+
+    Raises ConfigError for a prefix that cannot be part of a topic, and for no language.
+    """
 
     enabled: bool = True
-    prefix: str = "homeassistant"
+    prefix: str = DISCOVERY_PREFIX
     name: str | None = None
     version: str = "0"
     model: str | None = None
@@ -71,16 +81,17 @@ class HomeAssistantSettings:
 
     @property
     def birth_topic(self) -> str:
+        """Where Home Assistant publishes `online` when it starts."""
         return f"{self.prefix}/status"
 
 
 def discovery_topic(prefix: str, device: str) -> str:
-    """Home Assistant wants an id of [A-Za-z0-9_-]+, which every device segment is."""
+    """Returns the topic of the discovery message; every device name is a valid id there."""
     return f"{prefix}/device/{device}/config"
 
 
 def discovery(topics: Topics, settings: HomeAssistantSettings) -> JsonObject:
-    """The retained payload that describes the device and all of its entities."""
+    """Returns the retained payload that describes the device and all of its entities."""
     device = topics.device
     shown = settings.name or f"edged {device}"
     about = {
@@ -198,7 +209,7 @@ def _picked(keys: tuple[str, ...]) -> str:
 
 
 def _setting(topics: Topics, key: str, value: str) -> JsonObject:
-    """An entity that changes one live setting. The answer comes back as `state/settings`."""
+    """An entity that changes one live setting, which comes back as `state/settings`."""
     return {
         "entity_category": "config",
         "state_topic": topics("state/settings"),
@@ -246,7 +257,7 @@ def _health(
 
 
 def clip(text: str, limit: int = MAX_STATE) -> str:
-    """`text` as a state: at most `limit` UTF-16 units, cut at limit - 3 with an ellipsis."""
+    """Returns `text` with at most `limit` UTF-16 units; a longer one ends with an ellipsis."""
     if _units(text) <= limit:
         return text
     left, end = limit - 3, 0
@@ -262,7 +273,7 @@ def _units(text: str) -> int:
 
 
 def transcript(turn: Turn, session: str, seq: int, ts: str, latency_ms: float | None) -> JsonObject:
-    """The last turn for `state/transcript`: `short` fits a state, all of it fits attributes."""
+    """Returns `state/transcript` of a turn: `short` fits a state, all of it fits attributes."""
     made: JsonObject = {
         "short": clip(turn.text),
         "text": turn.text,
@@ -275,6 +286,6 @@ def transcript(turn: Turn, session: str, seq: int, ts: str, latency_ms: float | 
         "ts": ts,
     }
     while (over := len(to_json(made).encode()) - MAX_ATTRIBUTES) > 0:
-        # A character is at most 6 bytes of JSON, so this never cuts more than is needed by far.
+        # A character is at most 6 bytes of JSON.
         made["text"] = made["text"][: -max(1, over // 6) - 1] + "…"
     return made

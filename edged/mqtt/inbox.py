@@ -1,4 +1,4 @@
-"""What other threads hand to the MQTT thread. Putting never blocks; each kind has its own bound."""
+"""What other threads hand to the MQTT thread. Each kind has its own bound."""
 
 from __future__ import annotations
 
@@ -7,114 +7,110 @@ from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from edged.events import Event
 from edged.mqtt.link import Link
 from edged.mqtt.link_events import LinkEvent, Received
+from edged.mqtt.message_buffer import MessageBuffer
+from edged.mqtt.outbound import OutboundMessage
 
-_EVENTS = 4096  # minutes of speech, should the MQTT thread hang on a dying card
+_MESSAGES = 4096  # minutes of speech, should the MQTT thread wait for a failing disk
+_ANSWERS = 1024
 _STEPS = 64
-_INCOMING = 64  # commands; a flood beyond is dropped and counted
-
-
-@dataclass(frozen=True, slots=True)
-class Numbered:
-    """An event with its place in the session. `seq` is 0 for a step, which has none."""
-
-    event: Event
-    seq: int
-    ts: str
-    latency_ms: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """The result of a command."""
-
-    payload: bytes
-    topic: str
-    correlation: bytes | None
+_RECEIVED = 64
+_ROOM_S = 1.0  # how long the link waits for room for one more received message
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
     """All that had come, by kind, each in its order."""
 
-    orders: list[Callable[[], None]]
-    reports: list[tuple[Link, LinkEvent]]
-    events: list[Numbered | Answer]
-    steps: list[Numbered]
+    calls: list[Callable[[], None]]
+    link_events: list[tuple[Link, LinkEvent]]
+    messages: list[OutboundMessage]
+    steps: list[OutboundMessage]
     retained: dict[str, bytes]
 
 
 class Inbox:
-    """Bounded, thread-safe. `dropped` counts by kind; the oldest event or step goes first."""
+    """A bounded, thread-safe hand-over to the MQTT thread.
+
+    Putting something never blocks, except that a link waits a second for room for a received
+    message: TCP then slows the broker down. `dropped` counts by reason; the oldest message or
+    step is dropped first, and an answer before a durable message.
+    """
 
     def __init__(self) -> None:
-        self.dropped: Counter[str] = Counter()
-        self._ready = threading.Condition()
-        self._orders: list[Callable[[], None]] = []
-        self._reports: list[tuple[Link, LinkEvent]] = []
-        self._incoming = 0
-        self._events: deque[Numbered | Answer] = deque()
-        self._taken = 0  # events of the batch at work
-        self._steps: deque[Numbered] = deque()
+        self._dropped: Counter[str] = Counter()
+        self._changed = threading.Condition()
+        self._calls: list[Callable[[], None]] = []
+        self._link_events: list[tuple[Link, LinkEvent]] = []
+        self._received: list[tuple[Link, LinkEvent]] = []
+        self._overloaded = False  # received messages are dropped at once
+        self._messages = MessageBuffer(_MESSAGES + _ANSWERS, _ANSWERS)
+        self._taken = 0  # messages of the batch that is worked on
+        self._steps: deque[OutboundMessage] = deque()
         self._retained: dict[str, bytes] = {}
 
-    def order(self, do: Callable[[], None]) -> None:
-        """Something to be done on the MQTT thread."""
-        with self._ready:
-            self._orders.append(do)
-            self._ready.notify()
+    @property
+    def dropped(self) -> Counter[str]:
+        """How much was dropped, by reason."""
+        with self._changed:
+            return self._dropped.copy()
 
-    def report(self, link: Link, report: LinkEvent) -> None:
-        with self._ready:
-            if isinstance(report, Received):
-                if self._incoming >= _INCOMING:
-                    self.dropped["commands"] += 1
-                    return
-                self._incoming += 1
-            self._reports.append((link, report))
-            self._ready.notify()
+    def call(self, action: Callable[[], None]) -> None:
+        """Runs `action` on the MQTT thread."""
+        with self._changed:
+            self._calls.append(action)
+            self._changed.notify_all()
 
-    def event(self, item: Numbered | Answer) -> None:
-        with self._ready:
-            if len(self._events) >= _EVENTS:
-                self._events.popleft()
-                self.dropped["inbox_full"] += 1
-            self._events.append(item)
-            self._ready.notify()
+    def put_link_event(self, link: Link, event: LinkEvent) -> None:
+        with self._changed:
+            if isinstance(event, Received):
+                self._put_received(link, event)
+            else:
+                self._link_events.append((link, event))
+            self._changed.notify_all()
 
-    def step(self, item: Numbered) -> None:
-        with self._ready:
+    def put_message(self, message: OutboundMessage) -> None:
+        with self._changed:
+            self._messages.append(message)
+            for dropped in self._messages.trim():
+                self._dropped["inbox_full" if dropped.durable else "reply"] += 1
+            self._changed.notify_all()
+
+    def put_step(self, message: OutboundMessage) -> None:
+        with self._changed:
             if len(self._steps) >= _STEPS:
                 self._steps.popleft()
-                self.dropped["steps"] += 1
-            self._steps.append(item)
-            self._ready.notify()
+                self._dropped["steps"] += 1
+            self._steps.append(message)
+            self._changed.notify_all()
 
-    def retain(self, name: str, payload: bytes) -> None:
-        """The last value wins."""
-        with self._ready:
+    def put_retained(self, name: str, payload: bytes) -> None:
+        """The last value of a name wins."""
+        with self._changed:
             self._retained[name] = payload
-            self._ready.notify()
+            self._changed.notify_all()
 
-    def take(self, timeout_s: float) -> Batch:
-        """Everything, after waiting for the first thing at most so long."""
-        with self._ready:
-            if not self._anything():
-                self._ready.wait(timeout_s)
+    def take(self, timeout_s: float, *, received: bool = True) -> Batch:
+        """Returns everything, after waiting at most `timeout_s` for the first thing.
+
+        Without `received`, what a link has received stays where it is.
+        """
+        with self._changed:
+            if not self._anything(received):
+                self._changed.wait_for(lambda: self._anything(received), timeout_s)
+            events = self._link_events
+            if received:
+                events = events + self._received
+                self._received, self._overloaded = [], False
+                self._changed.notify_all()
             batch = Batch(
-                self._orders,
-                self._reports,
-                list(self._events),
-                list(self._steps),
-                self._retained,
+                self._calls, events, list(self._messages), list(self._steps), self._retained
             )
-            self._orders, self._reports, self._retained = [], [], {}
-            self._events.clear()
+            self._calls, self._link_events, self._retained = [], [], {}
+            self._messages = MessageBuffer(_MESSAGES + _ANSWERS, _ANSWERS)
             self._steps.clear()
-            self._incoming = 0
-            self._taken = len(batch.events)
+            self._taken = len(batch.messages)
             return batch
 
     def settled(self) -> None:
@@ -122,9 +118,26 @@ class Inbox:
         self._taken = 0
 
     @property
-    def events(self) -> int:
-        """How many events are not in the outbox yet."""
-        return len(self._events) + self._taken
+    def waiting(self) -> int:
+        """How many messages are not in the outbox yet."""
+        return len(self._messages) + self._taken
 
-    def _anything(self) -> bool:
-        return bool(self._orders or self._reports or self._events or self._steps or self._retained)
+    def _put_received(self, link: Link, event: Received) -> None:
+        if len(self._received) >= _RECEIVED and not self._overloaded:
+            self._overloaded = not self._changed.wait_for(
+                lambda: len(self._received) < _RECEIVED, _ROOM_S
+            )
+        if len(self._received) >= _RECEIVED:
+            self._dropped["commands"] += 1
+        else:
+            self._received.append((link, event))
+
+    def _anything(self, received: bool) -> bool:
+        return bool(
+            self._calls
+            or self._link_events
+            or (received and self._received)
+            or len(self._messages)
+            or self._steps
+            or self._retained
+        )

@@ -1,7 +1,4 @@
-"""What goes over the present connection: the order, the limit, the answers and the refusals.
-
-Order: retained topics, live copies for Home Assistant, then the outbox, oldest first.
-"""
+"""What is sent over the present connection: the order, the limit, the answers and the refusals."""
 
 from __future__ import annotations
 
@@ -10,213 +7,260 @@ from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from edged.mqtt.backoff import PoisonMessageDetector
+from edged.logs import log_event
 from edged.mqtt.homeassistant import EVENT_TYPES
-from edged.mqtt.link import Link
-from edged.mqtt.link_events import Acknowledged, Connected, Outgoing
+from edged.mqtt.link import PACKET_TOO_LARGE, Link
+from edged.mqtt.link_events import Acknowledged, Connected
+from edged.mqtt.outbound import OutboundMessage
 from edged.mqtt.outbox import Outbox
-from edged.mqtt.retained import Retained
-from edged.mqtt.spool import Message
+from edged.mqtt.poison_message_detector import PoisonMessageDetector
+from edged.mqtt.retained_topics import RetainedTopics
 from edged.mqtt.topics import Topics
 
 _log = logging.getLogger(__name__)
 SIZE = 16  # mosquitto takes 20 at once; a broker's Receive Maximum may be less
-OUR_MAX_PACKET = 256 * 1024
-_STEP_EXPIRY_S = 1
-_ANSWER_EXPIRY_S = 60
-_LIVE_EXPIRY_S = 60
-_COPIES = 64
+_LIVE_COPIES = 64
 
 
 @dataclass(slots=True)
-class _Away:
-    """One QoS 1 publish that the broker has not answered."""
+class Inflight:
+    """One QoS 1 publish that the broker has not acknowledged."""
 
+    message: OutboundMessage
     topic: str
     sent_at: float
-    message: Message | None = None
-    retained: str | None = None
-
-    @property
-    def key(self) -> str:
-        return self.message.key if self.message else self.topic
+    from_outbox: bool
 
 
-class Window:
-    """At most 16 unanswered publishes over one link at a time.
+class InflightWindow:
+    """Keeps at most 16 publishes unacknowledged over one link at a time.
 
-    `say` tells users what went wrong with single messages. `expected_refusals` are retained names
-    that a broker may refuse without anybody being told.
+    Order: retained topics, live copies for Home Assistant, then the outbox, oldest first.
+
+    Args:
+        topics: the topics of the device.
+        outbox: where durable messages and answers come from.
+        report_error: publishes an `error` event. It is never called about the topic `error`
+            itself, so that a report about a failed report cannot follow.
+        report_interval_s: least time between two reports about the same topic.
     """
 
     def __init__(
-        self, topics: Topics, outbox: Outbox, retained: Retained, say: Callable[[str], None]
+        self,
+        topics: Topics,
+        outbox: Outbox,
+        report_error: Callable[[str], None],
+        report_interval_s: float,
     ) -> None:
         self.topics = topics
-        self.live_copies = False
-        self.expected_refusals: set[str] = set()
-        self.suspicion = PoisonMessageDetector()
+        self.live_event_copies = False
+        self.retained = RetainedTopics()
         self.dropped: Counter[str] = Counter()
         self.sent = 0
         self._outbox = outbox
-        self._retained = retained
-        self._say = say
+        self._report_error = report_error
+        self._report_interval_s = report_interval_s
+        self._poison = PoisonMessageDetector()
         self._link: Link | None = None
         self._size = SIZE
-        self._max_packet = OUR_MAX_PACKET
-        self._away: dict[int, _Away] = {}
+        self._inflight: dict[int, Inflight] = {}  # by token
         self._token = 0
-        self._copies: deque[Message] = deque()
-        self._refused: dict[str, str] = {}  # topic: the sentence that says so
-        self._unsaid: dict[str, str] = {}
+        self._copies: deque[OutboundMessage] = deque()
+        self._first_step_at: float | None = None
+        self._expected_refusals: set[str] = set()
+        self._refused: dict[str, str] = {}  # by topic: one sentence
+        self._reported_at: dict[str, float] = {}  # by topic
+        self._unreported: dict[str, str] = {}  # by topic: what to report when all is acknowledged
 
     @property
     def busy(self) -> bool:
-        """Whether something could still be sent."""
-        return bool(self._away or self._retained.pending or self._outbox.waiting)
+        """Whether something can still be sent."""
+        return bool(self._inflight or self.retained.pending or self._outbox.backlog)
 
     @property
     def refusal(self) -> str | None:
-        """What the broker refuses at present, as a sentence."""
+        """What the broker refuses at present, as one sentence."""
         return next(reversed(self._refused.values()), None)
 
-    def open(self, link: Link, up: Connected) -> None:
-        self._link = link
-        self._size = min(SIZE, up.receive_maximum)
-        self._max_packet = min(OUR_MAX_PACKET, up.maximum_packet)
-        self._refused.clear()
-        self._retained.all_again()
+    @property
+    def message_suspected(self) -> bool:
+        """Whether the broker may disconnect because of a message."""
+        return self._poison.suspects_something
 
-    def close(self, *, disconnected_by_peer: bool) -> None:
-        """The link has ended: what was not answered comes again, but for a message it died of."""
+    def expect_refusals(self, keys: set[str]) -> None:
+        """Names the retained messages that a broker may refuse without a report."""
+        self._expected_refusals = keys
+
+    def use_topics(self, topics: Topics) -> None:
+        """Changes base and device, for the next connection; what was learnt is forgotten."""
+        self.topics = topics
+        self._poison = PoisonMessageDetector()
+        self._reported_at.clear()
+
+    def open(self, link: Link, connected: Connected) -> None:
+        """Begins to send over a new link."""
+        self._link = link
+        self._size = min(SIZE, connected.receive_maximum)
+        self._first_step_at = None
+        self._refused.clear()
+        self.retained.publish_all()
+
+    def close(self, now: float, *, disconnected_by_peer: bool) -> None:
+        """The link has ended: what was not acknowledged is sent again, except a poison message."""
         if self._link is not None:
             if self._link.dropped:
                 self.dropped["steps"] += self._link.dropped
             if disconnected_by_peer:
-                culprit = self.suspicion.hung_up([a.key for a in self._away.values()])
-                for away in [a for a in self._away.values() if a.key == culprit]:
-                    self._give_up(away)
+                self._look_for_poison(now)
         self._link = None
-        for away in self._away.values():
-            if away.retained is not None:
-                self._retained.done(away.retained)
-        self._away.clear()
+        for inflight in self._inflight.values():
+            if inflight.message.retain:
+                self.retained.done(inflight.message.key)
+        self._inflight.clear()
         self._copies.clear()
         self._outbox.link_lost()
 
-    def unanswered_s(self, now: float) -> float:
-        """How long the oldest publish has waited for its answer."""
-        oldest = next(iter(self._away.values()), None)
+    def oldest_wait_s(self, now: float) -> float:
+        """Returns how long the oldest publish has waited for its acknowledgement."""
+        oldest = next(iter(self._inflight.values()), None)
         return 0.0 if oldest is None else now - oldest.sent_at
 
-    def step(self, payload: bytes) -> None:
-        """QoS 0, at once or never."""
-        if self._link is None:
+    def publish_step(self, message: OutboundMessage, now: float) -> None:
+        """Sends a step at once or never."""
+        if self._link is None or self._poison.steps_refused or self._poison.one_at_a_time:
             self.dropped["steps"] += 1
-        else:
-            self._link.send(Outgoing(0, self.topics("step"), payload, 0, expiry_s=_STEP_EXPIRY_S))
+            return
+        topic = self.topics(message.name)
+        if not self._link.send(message, topic):
+            self._too_large(message, topic, now, f"at most {self._link.max_packet} bytes")
+        elif self._first_step_at is None:
+            self._first_step_at = now
 
-    def answered(self, answer: Acknowledged) -> None:
-        away = self._away.pop(answer.token, None)
-        if away is None:
+    def acknowledged(self, answer: Acknowledged, now: float) -> None:
+        """The broker has answered a publish."""
+        inflight = self._inflight.pop(answer.token, None)
+        if inflight is None:
             return
         self.sent += 1
-        self.suspicion.answered(away.key)
-        if away.retained is not None:
-            self._retained.done(away.retained)
-        if away.message is not None:
-            self._outbox.acked(away.message)
-        if answer.reason >= 128:
-            self._was_refused(away, answer.name)
-        elif self._refused.pop(away.topic, None):
-            _log.info("the broker accepts %s again", away.topic)
+        self._poison.acknowledged(inflight.message.key)
+        self._settle(inflight)
+        if answer.reason == PACKET_TOO_LARGE:
+            self._too_large(inflight.message, inflight.topic, now, "the broker refuses its size")
+        elif answer.reason >= 128:
+            self._was_refused(inflight, answer.reason_name)
+        elif self._refused.pop(inflight.topic, None):
+            message = f"the broker accepts messages on {inflight.topic} again"
+            log_event(_log, logging.INFO, "mqtt-accepted", message)
 
     def fill(self, now: float) -> None:
-        """Sends as much as the limit allows; of a broker that hangs up, one at a time."""
+        """Sends as much as the limit allows, or one at a time while a poison message is sought."""
         if self._link is None:
             return
-        size = 1 if self.suspicion.careful else self._size
-        while len(self._away) < size and self._send_next(now):
+        size = 1 if self._poison.one_at_a_time else self._size
+        while len(self._inflight) < size and self._send_next(self._link, now):
             pass
-        if not self._away:
-            self.suspicion.all_sent()
-            while self._unsaid:
-                self._say(self._unsaid.pop(next(iter(self._unsaid))))
+        if not self._inflight:
+            self._poison.all_acknowledged()
+            while self._unreported:
+                self._report_error(self._unreported.pop(next(iter(self._unreported))))
 
-    def _send_next(self, now: float) -> bool:
-        retained = self._retained.next()
-        if retained is not None:
-            self._send_retained(*retained, now)
+    def _send_next(self, link: Link, now: float) -> bool:
+        if (message := self.retained.next()) is not None:
+            self._publish(link, message, now)
         elif self._copies:
-            self._send_copy(self._copies.popleft(), now)
+            self._publish(link, self._copies.popleft(), now)
         elif (message := self._outbox.next()) is not None:
-            self._send(message, now)
+            sent = self._publish(link, message, now, from_outbox=True)
+            live = not message.delayed and message.name in EVENT_TYPES
+            if sent and live and self.live_event_copies:
+                self._copy(message)
         else:
             return False
         return True
 
-    def _send_retained(self, name: str, payload: bytes, now: float) -> None:
-        topic = name[1:] if name.startswith("/") else self.topics(name)
-        away = _Away(topic, now, retained=name)
-        if not self._publish(Outgoing(self._token, topic, payload, 1, retain=True), away):
-            self._retained.done(name)
+    def _copy(self, message: OutboundMessage) -> None:
+        if len(self._copies) >= _LIVE_COPIES:
+            self._copies.popleft()
+            self.dropped["live_copies"] += 1
+        self._copies.append(message.live_copy())
 
-    def _send(self, message: Message, now: float) -> None:
-        topic, correlation = message.answer or (self.topics(message.name), None)
-        expiry = None if message.durable else _ANSWER_EXPIRY_S
-        outgoing = Outgoing(
-            self._token, topic, message.payload, 1, expiry_s=expiry, correlation=correlation
-        )
-        if not self._publish(outgoing, _Away(topic, now, message)):
-            self._outbox.acked(message)
-        elif self.live_copies and not message.waited and message.name in EVENT_TYPES:
-            if len(self._copies) >= _COPIES:
-                self._copies.popleft()
-                self.dropped["live_copies"] += 1
-            self._copies.append(message)
-
-    def _send_copy(self, message: Message, now: float) -> None:
-        """What Home Assistant's event entity hears: live only, never sent again."""
-        topic = self.topics("event")
-        outgoing = Outgoing(self._token, topic, message.payload, 1, expiry_s=_LIVE_EXPIRY_S)
-        self._publish(outgoing, _Away(topic, now))
-
-    def _publish(self, outgoing: Outgoing, away: _Away) -> bool:
-        """Hands it to the link; False for one that would make the broker hang up."""
-        assert self._link is not None
-        if outgoing.packet_bytes > self._max_packet:
-            self.dropped["too_large"] += 1
-            sentence = (
-                f"a message of {len(outgoing.payload)} bytes for {outgoing.topic} was dropped: "
-                f"at most {self._max_packet} bytes can be sent"
-            )
-            _log.error("%s", sentence)
-            self._unsaid[outgoing.topic] = sentence
+    def _publish(
+        self, link: Link, message: OutboundMessage, now: float, *, from_outbox: bool = False
+    ) -> bool:
+        """Sends one message with QoS 1. Returns False if the broker takes no packet so large."""
+        topic = message.topic or self.topics(message.name)
+        inflight = Inflight(message, topic, now, from_outbox)
+        if not link.send(message, topic, self._token):
+            self._settle(inflight)
+            self._too_large(message, topic, now, f"at most {link.max_packet} bytes")
             return False
-        self._away[self._token] = away
+        self._inflight[self._token] = inflight
         self._token += 1
-        self._link.send(outgoing)
         return True
 
-    def _was_refused(self, away: _Away, why: str) -> None:
-        if away.message is not None:
-            self.dropped["refused"] += 1
-            if away.message.answer is not None:
-                return  # the asker's affair, who can name a new topic each time
-        if away.topic in self._refused or away.retained in self.expected_refusals:
-            return
-        sentence = f"the broker refuses {away.topic}: {why}"
-        self._refused[away.topic] = sentence
-        _log.warning("%s", sentence)
-        if away.topic != self.topics("error"):
-            self._say(sentence)
+    def _settle(self, inflight: Inflight) -> None:
+        """The message will not be sent again."""
+        if inflight.message.retain:
+            self.retained.done(inflight.message.key)
+        if inflight.from_outbox:
+            self._outbox.acknowledged(inflight.message)
 
-    def _give_up(self, away: _Away) -> None:
-        sentence = f"the broker hangs up over a message for {away.topic}: it was given up"
-        _log.error("%s", sentence)
-        self._unsaid[away.topic] = sentence
-        if away.message is not None:
-            self._outbox.acked(away.message)
+    def _too_large(self, message: OutboundMessage, topic: str, now: float, limit: str) -> None:
+        self.dropped["too_large"] += 1
+        if not message.is_answer:  # who asked can name a new topic each time
+            sentence = (
+                f"a message of {len(message.payload)} bytes for {topic} was dropped: "
+                f"it is too large for the broker ({limit})"
+            )
+            self._report_drop(topic, sentence, now, once=not message.durable)
+
+    def _was_refused(self, inflight: Inflight, reason: str) -> None:
+        message, topic = inflight.message, inflight.topic
+        if inflight.from_outbox:
+            self.dropped["refused"] += 1
+            if message.is_answer:
+                return  # who asked can name a new topic each time
+        if topic in self._refused or message.key in self._expected_refusals:
+            return
+        sentence = f"the broker refuses {topic}: {reason}"
+        self._refused[topic] = sentence
+        log_event(_log, logging.WARNING, "mqtt-refused", sentence)
+        if topic != self.topics("error"):
+            self._report_error(sentence)
+
+    def _look_for_poison(self, now: float) -> None:
+        if self._inflight:
+            key = self._poison.disconnected([i.message.key for i in self._inflight.values()])
+            for inflight in [i for i in self._inflight.values() if i.message.key == key]:
+                self._give_up(inflight, now)
+            return
+        since = None if self._first_step_at is None else now - self._first_step_at
+        if self._poison.disconnected_after_step(since):
+            topic = self.topics("step")
+            sentence = (
+                f"the broker closes the connection whenever a message for {topic} is sent: "
+                "steps are not published any more"
+            )
+            self._report_drop(topic, sentence, now, once=True)
+
+    def _give_up(self, inflight: Inflight, now: float) -> None:
+        sentence = (
+            f"a message for {inflight.topic} was dropped: "
+            "the broker closed the connection each time it was sent"
+        )
+        self._report_drop(inflight.topic, sentence, now, once=False)
+        if inflight.from_outbox:
             self.dropped["poison"] += 1
-        if away.retained is not None:
-            self._retained.forget(away.retained)
+            self._outbox.acknowledged(inflight.message)
+        if inflight.message.retain:
+            self.retained.forget(inflight.message.key)
+
+    def _report_drop(self, topic: str, sentence: str, now: float, *, once: bool) -> None:
+        """Logs and reports a dropped message: for one topic once, or once in a while."""
+        reported_at = self._reported_at.get(topic)
+        if reported_at is not None and (once or now - reported_at < self._report_interval_s):
+            return
+        self._reported_at[topic] = now
+        log_event(_log, logging.ERROR, "mqtt-message-dropped", sentence)
+        if topic != self.topics("error"):
+            self._unreported[topic] = sentence

@@ -1,9 +1,10 @@
 """One connection to the broker: one thread, one paho client, one report of its end.
 
-paho's own network thread, reconnection and queue are not used. Its thread dies silently on an
+paho's own network thread, reconnection and queue are not used: its thread dies silently on an
 exception, and its queue is resent in one burst after a reconnection, whatever the broker's Receive
 Maximum. A `Link` drives paho through its interface for external event loops, so that whatever
-whatever happens ends in a `Disconnected`, and the connection makes a new Link.
+happens ends in a `Disconnected`, and the connection makes a new Link. Only the link's thread
+touches paho.
 """
 
 from __future__ import annotations
@@ -16,69 +17,109 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessage
-from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
+from paho.mqtt.enums import MQTTErrorCode
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from edged.mqtt.broker_settings import BrokerSettings, Timing
-from edged.mqtt.connect_errors import explain
+from edged.mqtt.connect_options import ConnectOptions
+from edged.mqtt.connection_failure import describe_failure
 from edged.mqtt.connection_status import ConnectionStatus
-from edged.mqtt.link_events import (
-    Acknowledged,
-    Connected,
-    Disconnected,
-    LinkEvent,
-    Outgoing,
-    Received,
-)
-from edged.mqtt.tls import tls_context
-from edged.mqtt.topics import Topics
+from edged.mqtt.incoming_limit import remaining_length
+from edged.mqtt.link_events import Acknowledged, Connected, Disconnected, LinkEvent, Received
+from edged.mqtt.outbound import OutboundMessage
+from edged.mqtt.paho_client import PahoClient, connect, make_client, properties
 
-_OUR_MAX_PACKET = 64 * 1024  # what the broker may send us
-_KEEP = 16 * 1024  # bytes of a command that are kept: enough to see that it is too long
+MAX_PACKET = 256 * 1024  # bytes that are sent at most, whatever the broker takes
+_KEPT_PAYLOAD = 16 * 1024  # bytes of a command that are kept: enough to see that it is too long
 _SESSION_EXPIRY_S = 60
-_AUTH = (134, 135, 138, 140)  # CONNACK: bad user or password, not authorized, banned, bad method
+_GOODBYE_S = 2.0
+# Reason codes of MQTT 5 (OASIS, section 2.4).
+_AUTH = (134, 135, 138, 140)  # bad user or password, not authorized, banned, bad method
 _BAD_VERSION = 132
 _TAKEN_OVER = 142
+PACKET_TOO_LARGE = 149
+_RETAIN_NOT_SUPPORTED = 154
+_QOS_NOT_SUPPORTED = 155
+_QOS_NEEDED = (
+    "the broker takes no messages with QoS 1, which edged needs to lose none: "
+    "allow QoS 1 in its settings"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Will:
+    """What the broker publishes at QoS 1, retained, for a client that vanished."""
+
+    topic: str
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class _Queued:
+    message: OutboundMessage
+    payload: bytes  # as it was measured: the outbox may mark the message as delayed meanwhile
+    topic: str
+    token: int
+    properties: Properties | None
 
 
 class Link:
-    """A connection from its first packet to its last; used once. `report` is called on its thread.
+    """A connection from its first packet to its last; used once.
 
-    `send` only queues: the caller keeps to the window that `Connected` allows. QoS 0 is dropped,
-    and counted, while the socket is full.
+    Args:
+        broker: where to connect, and as whom.
+        options: the version of MQTT, and whether to retain.
+        subscriptions: topic filters to subscribe to, with QoS 1.
+        on_event: called on the link's thread; the last event is a Disconnected.
+        timing: waiting times.
+        will: by default `offline` on the device's `availability`.
+        client_id: by default the device's.
+
+    `send` only queues: the caller keeps to the Receive Maximum that `Connected` names. While the
+    socket is full, messages with QoS 0 are dropped and counted in `dropped`.
     """
 
     def __init__(
         self,
         broker: BrokerSettings,
-        protocol: int,
+        options: ConnectOptions,
         subscriptions: tuple[str, ...],
-        report: Callable[[Link, LinkEvent], None],
+        on_event: Callable[[Link, LinkEvent], None],
         timing: Timing,
+        will: Will | None = None,
+        client_id: str | None = None,
     ) -> None:
         self.dropped = 0
+        self.max_packet = MAX_PACKET
+        """The largest packet, in bytes, that may be sent."""
         self._broker = broker
-        self._v5 = protocol >= 5
+        self._options = options
+        self._v5 = options.protocol >= 5
+        self._retain = options.retain
         self._subscriptions = deque(subscriptions)
-        self._report = report
+        self._on_event = on_event
         self._timing = timing
-        self._out: deque[Outgoing] = deque()
-        self._tokens: dict[int, int] = {}
+        self._will = will or Will(broker.topics("availability"), b"offline")
+        self._client_id = client_id or broker.client_id
+        self._queue: deque[_Queued] = deque()
+        self._tokens: dict[int, int] = {}  # by packet identifier
         self._close_by: float | None = None
         self._aborted = False
-        self._up = False
         self._reached = False
         self._answered = False
+        self._connected = False
+        self._disconnected_by_peer = False
         self._bad_version = False
-        self._by_broker = False
-        self._why: tuple[ConnectionStatus, str] | None = None
-        self._last_error = ""
+        self._retain_refused = False
+        self._failure: tuple[ConnectionStatus, str] | None = None
+        self._socket_error = ""
         self._wake: socket.socket | None = None
         self._thread = threading.Thread(target=self._run, name="edged-mqtt-link", daemon=True)
 
@@ -89,26 +130,34 @@ class Link:
     def alive(self) -> bool:
         return self._thread.is_alive()
 
-    def send(self, message: Outgoing) -> None:
-        self._out.append(message)
+    def send(self, message: OutboundMessage, topic: str, token: int = 0) -> bool:
+        """Queues one publish. Returns False if its packet is larger than `max_packet`.
+
+        `token` comes back in Acknowledged, for a message with QoS 1.
+        """
+        own = self._properties(message) if self._v5 else None
+        if _packet_bytes(message, topic, own) > self.max_packet:
+            return False
+        self._queue.append(_Queued(message, message.payload, topic, token, own))
         self._wake_up()
+        return True
 
     def subscribe(self, topic: str) -> None:
-        """One more topic to listen to."""
+        """Subscribes to one more topic filter."""
         self._subscriptions.append(topic)
         self._wake_up()
 
     def close(self) -> None:
-        """Sends what is queued, then says goodbye, within 2 s. The Will is then not published."""
-        self._close_by = time.monotonic() + 2
+        """Sends what is queued, then DISCONNECT, within 2 s. The Will is then not published."""
+        self._close_by = time.monotonic() + _GOODBYE_S
         self._wake_up()
 
     def abort(self) -> None:
-        """Drops the connection without a goodbye."""
+        """Closes the connection without DISCONNECT, so that the Will is published."""
         self._aborted = True
         self._wake_up()
 
-    # Below: the link's own thread.
+    # Below: the link's own thread, except for _properties and _wake_up.
 
     def _wake_up(self) -> None:
         wake = self._wake
@@ -118,62 +167,53 @@ class Link:
                 wake.send(b"\0")
 
     def _run(self) -> None:
-        client: Client | None = None
+        client: PahoClient | None = None
         try:
             ours, self._wake = socket.socketpair()
             ours.setblocking(False)
             self._wake.setblocking(False)
             with ours, self._wake:
-                client = self._build()
-                self._connect(client)
+                client = self._make_client()
+                expiry_s = _SESSION_EXPIRY_S if self._v5 else None
+                connect(client, self._broker, self._timing.keepalive_s, expiry_s)
                 self._loop(client, ours)
-            kind, message = self._why or self._lost()
-        except Exception as problem:
-            kind, message = self._why or explain(self._broker, problem)
+            status, message = self._failure or self._lost()
+        except Exception as error:
+            status, message = self._failure or describe_failure(self._broker, error)
         finally:
             if client is not None:
-                _forget(client)
+                _close_socket(client)
         silent = self._reached and not self._answered and not self._aborted
-        self._report(self, Disconnected(kind, message, self._by_broker, silent, self._bad_version))
-
-    def _build(self) -> Client:
-        broker = self._broker
-        client = Client(
-            CallbackAPIVersion.VERSION2,
-            client_id=broker.client_id,
-            clean_session=None if self._v5 else True,
-            protocol=MQTTProtocolVersion.MQTTv5 if self._v5 else MQTTProtocolVersion.MQTTv311,
-            reconnect_on_failure=False,
+        self._on_event(
+            self,
+            Disconnected(
+                status,
+                message,
+                self._disconnected_by_peer,
+                silent,
+                self._bad_version,
+                self._retain_refused,
+            ),
         )
-        client.connect_timeout = self._timing.connect_s
-        client.on_socket_open = _at_once
+
+    def _make_client(self) -> PahoClient:
+        client = make_client(
+            self._broker,
+            self._options.protocol,
+            self._client_id,
+            connect_timeout_s=self._timing.connect_s,
+        )
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
         client.on_publish = self._on_publish
         client.on_message = self._on_message
         client.on_log = self._on_log
-        if broker.username is not None:
-            password = broker.password.get_secret_value() if broker.password else None
-            client.username_pw_set(broker.username, password)
-        if broker.address.tls:
-            client.tls_set_context(tls_context(broker))
-            client.tls_insecure_set(broker.insecure)
-        will = _properties(PacketTypes.WILLMESSAGE)
-        will.WillDelayInterval = self._timing.will_delay_s
-        topic = Topics(broker.base, broker.device)("availability")
-        client.will_set(topic, b"offline", 1, True, will if self._v5 else None)
+        own = None
+        if self._v5:
+            own = properties(PacketTypes.WILLMESSAGE)
+            own.WillDelayInterval = self._timing.will_delay_s
+        client.will_set(self._will.topic, self._will.payload, 1, self._retain, own)
         return client
-
-    def _connect(self, client: Client) -> None:
-        host, port = self._broker.address.host, self._broker.address.port
-        if not self._v5:
-            client.connect(host, port, self._timing.keepalive_s)
-            return
-        asked = _properties(PacketTypes.CONNECT)
-        asked.SessionExpiryInterval = _SESSION_EXPIRY_S
-        asked.MaximumPacketSize = _OUR_MAX_PACKET
-        # Never a clean start: it would end our own session and so publish the Will we wish to hide.
-        client.connect(host, port, self._timing.keepalive_s, clean_start=False, properties=asked)
 
     def _loop(self, client: Client, wake: socket.socket) -> None:
         self._reached = True
@@ -183,27 +223,28 @@ class Link:
             if not self._answered and time.monotonic() > answer_by:
                 raise TimeoutError
             readable, writable = self._wait(client, sock, wake)
-            rc = client.loop_read() if readable else MQTTErrorCode.MQTT_ERR_SUCCESS
-            if self._up:
+            code = client.loop_read() if readable else MQTTErrorCode.MQTT_ERR_SUCCESS
+            if self._failure is not None:
+                return
+            if self._connected:
                 self._subscribe(client)
                 self._publish_queued(client)
-            if rc == 0 and writable:
-                rc = client.loop_write()
-            if rc == 0:
-                rc = client.loop_misc()
-            if rc != 0:
+            if code == 0 and writable:
+                code = client.loop_write()
+            if code == 0:
+                code = client.loop_misc()
+            if code != 0:
                 return
             if self._close_by is None:
                 continue
             if time.monotonic() > self._close_by or not self._answered:
                 return
-            if not said_goodbye and not self._out and not client.want_write():
+            if not said_goodbye and not self._queue and not client.want_write():
                 said_goodbye = True
-                self._why = (ConnectionStatus.STOPPED, "disconnected")
                 client.disconnect()
 
     def _wait(self, client: Client, sock: Any, wake: socket.socket) -> tuple[bool, bool]:
-        """Until something is to be done: (readable, writable)."""
+        """Waits until something is to be done; returns (readable, writable)."""
         pending = isinstance(sock, ssl.SSLSocket) and sock.pending() > 0
         poll = select.poll()
         poll.register(wake, select.POLLIN)
@@ -223,121 +264,140 @@ class Link:
             client.subscribe(topic, options=options) if self._v5 else client.subscribe(topic, 1)
 
     def _publish_queued(self, client: Client) -> None:
-        while self._out:
-            message = self._out.popleft()
+        while self._queue:
+            queued = self._queue.popleft()
+            message = queued.message
             if message.qos == 0 and client.want_write():
                 self.dropped += 1
                 continue
             info = client.publish(
-                message.topic,
-                message.payload,
+                queued.topic,
+                queued.payload,
                 message.qos,
-                message.retain,
-                self._properties(message) if self._v5 else None,
+                message.retain and self._retain,
+                queued.properties,
             )
             if message.qos:
-                self._tokens[info.mid] = message.token
+                self._tokens[info.mid] = queued.token
 
-    def _properties(self, message: Outgoing) -> Properties:
-        said = _properties(PacketTypes.PUBLISH)
+    def _properties(self, message: OutboundMessage) -> Properties:
+        own = properties(PacketTypes.PUBLISH)
         if message.payload:
-            said.PayloadFormatIndicator = 1
-            said.ContentType = (
+            own.PayloadFormatIndicator = 1
+            own.ContentType = (
                 "application/json" if message.payload[:1] in (b"{", b"[") else "text/plain"
             )
         if message.expiry_s is not None:
-            said.MessageExpiryInterval = message.expiry_s
+            own.MessageExpiryInterval = message.expiry_s
         if message.correlation is not None:
-            said.CorrelationData = message.correlation
-        said.UserProperty = [("schema", "1"), ("device", self._broker.device)]
-        return said
+            own.CorrelationData = message.correlation
+        own.UserProperty = [("schema", "1"), ("device", self._broker.device)]
+        return own
 
     def _on_connect(
-        self, client: Client, _: Any, flags: ConnectFlags, reason: ReasonCode, props: Any
+        self, _client: Client, _userdata: Any, _flags: ConnectFlags, reason: ReasonCode, props: Any
     ) -> None:
         self._answered = True
         if reason.is_failure:
-            host, port = self._broker.address.host, self._broker.address.port
-            self._bad_version = reason.value == _BAD_VERSION
-            kind = ConnectionStatus.AUTH if reason.value in _AUTH else ConnectionStatus.PROTOCOL
-            who = self._broker.username or "without a user name"
-            hint = f" (as {who})" if kind is ConnectionStatus.AUTH else ""
-            self._why = (kind, f"{host}:{port} refused us{hint}: {str(reason).lower()}")
+            self._refused(reason)
             return
-        self._up = True
-        self._subscribe(client)
-        up = Connected(
-            5 if self._v5 else 4,
-            getattr(props, "ReceiveMaximum", 65535),
-            getattr(props, "MaximumPacketSize", 268_435_455),
+        if getattr(props, "MaximumQoS", 2) < 1:
+            self._failure = (ConnectionStatus.PROTOCOL, _QOS_NEEDED)
+            return
+        retain_available = bool(getattr(props, "RetainAvailable", 1)) and self._retain
+        self._retain = retain_available
+        self.max_packet = min(MAX_PACKET, getattr(props, "MaximumPacketSize", MAX_PACKET))
+        self._connected = True
+        self._on_event(
+            self,
+            Connected(
+                self._options.protocol,
+                getattr(props, "ReceiveMaximum", 65535),
+                retain_available,
+            ),
         )
-        self._report(self, up)
+
+    def _refused(self, reason: ReasonCode) -> None:
+        self._bad_version = reason.value == _BAD_VERSION
+        self._retain_refused = reason.value == _RETAIN_NOT_SUPPORTED
+        if reason.value == _QOS_NOT_SUPPORTED:
+            self._failure = (ConnectionStatus.PROTOCOL, _QOS_NEEDED)
+            return
+        status = ConnectionStatus.AUTH if reason.value in _AUTH else ConnectionStatus.PROTOCOL
+        user = self._broker.username or "without a user name"
+        hint = f" (as {user})" if status is ConnectionStatus.AUTH else ""
+        message = f"{self._broker.address} refused us{hint}: {str(reason).lower()}"
+        self._failure = (status, message)
 
     def _on_disconnect(
-        self, client: Client, _: Any, flags: DisconnectFlags, reason: ReasonCode, props: Any
+        self, _client: Client, _userdata: Any, flags: DisconnectFlags, reason: ReasonCode, _: Any
     ) -> None:
-        self._by_broker = not self._aborted and self._close_by is None
-        if flags.is_disconnect_packet_from_server and self._why is None:
+        self._disconnected_by_peer = not self._aborted and self._close_by is None
+        if flags.is_disconnect_packet_from_server and self._failure is None:
             if reason.value == _TAKEN_OVER:
-                self._why = (
+                self._failure = (
                     ConnectionStatus.DUPLICATE,
-                    f"another client connected as {self._broker.client_id}: "
-                    "give each box its own EDGED_DEVICE",
+                    f"another client connected as {self._client_id}: "
+                    "give each device its own EDGED_DEVICE",
                 )
             else:
-                self._why = (ConnectionStatus.NETWORK, f"the broker hung up: {str(reason).lower()}")
+                self._failure = (
+                    ConnectionStatus.NETWORK,
+                    f"the broker closed the connection: {str(reason).lower()}",
+                )
         elif str(reason) == "Keep alive timeout":
-            self._by_broker = False
+            self._disconnected_by_peer = False
 
-    def _on_publish(self, client: Client, _: Any, mid: int, reason: ReasonCode, props: Any) -> None:
+    def _on_publish(
+        self, _client: Client, _userdata: Any, mid: int, reason: ReasonCode, _props: Any
+    ) -> None:
         token = self._tokens.pop(mid, None)
         if token is not None:
-            self._report(self, Acknowledged(token, reason.value, str(reason).lower()))
+            self._on_event(self, Acknowledged(token, reason.value, str(reason).lower()))
 
-    def _on_message(self, client: Client, _: Any, message: MQTTMessage) -> None:
+    def _on_message(self, _client: Client, _userdata: Any, message: MQTTMessage) -> None:
         props = message.properties
-        self._report(
+        self._on_event(
             self,
             Received(
                 message.topic,
-                bytes(message.payload[:_KEEP]),
+                bytes(message.payload[:_KEPT_PAYLOAD]),
                 message.retain,
                 getattr(props, "ResponseTopic", None),
                 getattr(props, "CorrelationData", None),
             ),
         )
 
-    def _on_log(self, client: Client, _: Any, level: int, text: str) -> None:
-        if "on socket" in text:  # the only place where paho tells why a socket failed
-            self._last_error = text
+    def _on_log(self, _client: Client, _userdata: Any, _level: int, text: str) -> None:
+        if "on socket" in text:  # the only place where paho says why a socket failed
+            self._socket_error = text
 
     def _lost(self) -> tuple[ConnectionStatus, str]:
-        host, port = self._broker.address.host, self._broker.address.port
+        where = self._broker.address
+        if self._close_by is not None and self._answered:
+            return ConnectionStatus.STOPPED, "disconnected"
         if self._aborted:
-            return ConnectionStatus.NETWORK, f"{host}:{port} stopped answering"
-        if self._broker.address.tls and "alert" in self._last_error:
-            return (
-                ConnectionStatus.TLS,
-                f"{host}:{port} refused our TLS certificate: {self._last_error}",
-            )
+            return ConnectionStatus.NETWORK, f"{where} stopped answering"
+        if where.tls and "alert" in self._socket_error:
+            message = f"{where} refused our TLS certificate: {self._socket_error}"
+            return ConnectionStatus.TLS, message
         if not self._answered:
-            hint = "" if self._broker.address.tls else " (does it expect TLS, mqtts://?)"
-            return ConnectionStatus.NETWORK, f"{host}:{port} hung up before it answered{hint}"
-        return ConnectionStatus.NETWORK, f"the connection to {host}:{port} was lost"
+            hint = "" if where.tls else " (does it expect TLS, mqtts://?)"
+            message = f"{where} closed the connection before it answered{hint}"
+            return ConnectionStatus.NETWORK, message
+        return ConnectionStatus.NETWORK, f"the connection to {where} was lost"
 
 
-def _at_once(_client: Client, _userdata: Any, sock: Any) -> None:
-    """Nagle's algorithm would hold a small packet back until the one before it is acknowledged,
-    which a broker that has nothing to say puts off for 40 ms."""
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+def _packet_bytes(message: OutboundMessage, topic: str, own: Properties | None) -> int:
+    """The size of the PUBLISH packet (OASIS MQTT 5.0, section 3.3)."""
+    length = 2 + len(topic.encode()) + len(message.payload) + (2 if message.qos else 0)
+    if own is not None:
+        length += len(own.pack())  # type: ignore[no-untyped-call]
+    return 1 + len(remaining_length(length)) + length
 
 
-def _properties(packet: int) -> Properties:
-    return Properties(packet)  # type: ignore[no-untyped-call]
-
-
-def _forget(client: Client) -> None:
-    """Closes the socket without a goodbye, and without callbacks."""
+def _close_socket(client: Client) -> None:
+    """Closes the socket without DISCONNECT and without callbacks."""
     client.on_disconnect = None
     sock = client.socket()
     if sock is not None:

@@ -1,63 +1,64 @@
-"""What goes between the link's thread and the courier: publishes one way, reports the other."""
+"""What a link reports to the connection."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 from edged.mqtt.connection_status import ConnectionStatus
 
 
 @dataclass(frozen=True, slots=True)
-class Outgoing:
-    """One publish. `token` comes back in `Acknowledged` (QoS 1 only). `expiry_s` is MQTT 5's."""
-
-    token: int
-    topic: str
-    payload: bytes
-    qos: Literal[0, 1] = 1
-    retain: bool = False
-    expiry_s: int | None = None
-    correlation: bytes | None = None
-
-    @property
-    def packet_bytes(self) -> int:
-        """No less than the packet will take: with its fixed header and all properties."""
-        return 128 + len(self.topic.encode()) + len(self.payload) + len(self.correlation or b"")
-
-
-@dataclass(frozen=True, slots=True)
 class Connected:
-    """The broker took us. Its limits are for us to keep."""
+    """The broker accepted the connection.
+
+    Attributes:
+        protocol: 5 or 4 (MQTT 3.1.1).
+        receive_maximum: how many unacknowledged publishes the broker takes.
+        retain_available: whether it keeps retained messages.
+    """
 
     protocol: int
-    receive_maximum: int
-    maximum_packet: int
+    receive_maximum: int = 65535
+    retain_available: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Acknowledged:
-    """A QoS 1 publish was answered; `reason` of 128 and more is a refusal."""
+    """The broker answered a QoS 1 publish.
+
+    Attributes:
+        token: the one that `Link.send` was given.
+        reason: the reason code; 128 and more is a refusal.
+        reason_name: its name in lower case.
+    """
 
     token: int
     reason: int
-    name: str
+    reason_name: str
 
 
 @dataclass(frozen=True, slots=True)
 class Received:
+    """A message for this client. `payload` may be cut: it is long enough to see that."""
+
     topic: str
     payload: bytes
-    retained: bool
-    response_topic: str | None
-    correlation: bytes | None
+    retained: bool = False
+    response_topic: str | None = None
+    correlation: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Disconnected:
     """The end of a link.
 
-    `disconnected_by_peer`: it hung up on us. `silent`: it took our call and said nothing.
+    Attributes:
+        status, message: why, for people.
+        disconnected_by_peer: the broker closed a working connection.
+        silent: the broker accepted the TCP connection and answered nothing.
+        bad_version: it does not know this version of MQTT.
+        retain_refused: it refused the Will because it keeps no retained messages.
     """
 
     status: ConnectionStatus
@@ -65,6 +66,7 @@ class Disconnected:
     disconnected_by_peer: bool = False
     silent: bool = False
     bad_version: bool = False
+    retain_refused: bool = False
 
 
 LinkEvent: TypeAlias = Connected | Acknowledged | Received | Disconnected

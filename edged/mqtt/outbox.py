@@ -1,318 +1,312 @@
-"""What is on its way to the broker, in order, and where it is safe meanwhile.
+"""The queue of what has to reach the broker, and where it is safe meanwhile.
 
 Order is always: disk, then memory. A message is in one of these places:
 
-- link proven (connected, and acknowledgements come): memory, with a copy in the journal on a
-  memory file system. The card is not written.
-- link not proven: on disk, at once, all of it. It stays there until the broker acknowledges it.
+- while the link is healthy (connected, and acknowledgements come): in memory, with a copy in the
+  journal on a memory file system. The disk is not written.
+- otherwise: on disk, at once, all of it. It stays there until the broker acknowledges it.
 
 So a kill loses nothing, and a power cut loses at most what a healthy broker had not acknowledged
-within the last second. Bounded in memory by count, on disk by size and age: the oldest go first,
-and `dropped` says how many and why. One thread only.
+within the last second. Memory is bounded by count, the disk by size and age: the oldest go first,
+expendable messages before durable ones, and `dropped` says how many and why.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import logging
-import sqlite3
-import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
 
-from edged.mqtt.spool import Message, Spool
+from edged.logs import log_event
+from edged.mqtt.clock import SYSTEM_CLOCK, Clock
+from edged.mqtt.disk_health import DiskHealth, DiskRetry
+from edged.mqtt.journal import Journal
+from edged.mqtt.message_buffer import MessageBuffer
+from edged.mqtt.outbound import OutboundMessage
+from edged.mqtt.spool import Spool
 from edged.mqtt.spool_settings import SpoolSettings
+from edged.mqtt.store import Salvaged, Store, StoreError
 
 _log = logging.getLogger(__name__)
-_MEMORY_BEFORE_DISK = 256  # a broker that is this far behind is not keeping up
-_MEMORY_LIMIT = 4096  # messages, when the disk cannot be written either
-_PAGE = 64
+_MEMORY_BEFORE_DISK = 256  # durable messages: a broker that is this far behind does not keep up
+_MEMORY_LIMIT = 5120  # messages, when the disk cannot be written either
+_EXPENDABLE_LIMIT = 1024  # of them
+_PAGE = 64  # messages read at once
 _REMOVE_EVERY_S = 2.0  # acknowledged rows leave the disk in batches: fewer syncs
 _REMOVE_AT = 256
 _AGE_EVERY_S = 3600.0
-_RETRY_DISK_S = 5.0
-_PROBE_EVERY_S = 60.0
-_LONGEST_REST_S = 3600.0  # for a card that ruins each new spool
-_CALM_S = 600.0  # after such a rest, then damage is news again
-_READ_TRIES = 6  # then the spool is put aside: what is said now must not wait for ever
-_MARK = b', "delayed": true}'
+
+
+def open_store(settings: SpoolSettings, clock: Clock = SYSTEM_CLOCK) -> Spool:
+    """Returns the spool on disk; it opens nothing yet."""
+    return Spool(settings.dir / "spool.db", durable=True, clock=clock)
+
+
+def open_journal(settings: SpoolSettings) -> Journal:
+    """Returns the journal; it opens nothing yet.
+
+    Several daemons of one user share its folder, so that its name depends on the spool's folder.
+    """
+    if settings.journal_dir is None:
+        return Journal(None)
+    own = hashlib.sha256(str(settings.dir.absolute()).encode()).hexdigest()[:16]
+    return Journal(Spool(settings.journal_dir / f"journal-{own}.db", durable=False))
 
 
 class Outbox:
-    """A first-in first-out queue of messages with acknowledgement; nothing is opened before open().
+    """A first-in, first-out queue of messages with acknowledgement. One thread only.
 
-    `add` takes; `next` hands out the oldest that was not handed out; `acked` forgets it; `spill`
-    puts everything on disk; `link_lost` takes back what was handed out. None of them raises:
-    trouble with the disk is logged once per episode, and memory holds what it can.
+    `add` takes messages; `next` hands out the oldest one; `acknowledged` forgets it;
+    `flush_to_disk` stores everything; `link_lost` takes back what was handed out. None of them
+    raises: an error of the disk is logged once per episode, and memory holds what it can.
+
+    Args:
+        settings: sizes, ages and folders.
+        store: where messages wait; by default the spool that `settings` describe.
+        retry: how often a failing disk is tried.
+        memory_limit: most messages in memory when the disk cannot be written.
     """
 
-    def __init__(self, settings: SpoolSettings) -> None:
+    def __init__(
+        self,
+        settings: SpoolSettings,
+        store: Store | None = None,
+        journal: Journal | None = None,
+        retry: DiskRetry = DiskRetry(),  # noqa: B008  (frozen)
+        clock: Clock = SYSTEM_CLOCK,
+        memory_limit: int = _MEMORY_LIMIT,
+    ) -> None:
         self.dropped: Counter[str] = Counter()
-        self._write_error: str | None = None
-        self._read_error: str | None = None
         self._settings = settings
-        self._spool = Spool(settings.dir / "spool.db", durable=True)
-        self._journal: Spool | None = None
-        if settings.journal_dir is not None:
-            # Several daemons of one user share that folder; each has a spool folder of its own.
-            own = hashlib.sha256(str(settings.dir.absolute()).encode()).hexdigest()[:16]
-            self._journal = Spool(settings.journal_dir / f"journal-{own}.db", durable=False)
-        self._memory: deque[Message] = deque()
-        self._page: deque[Message] = deque()  # read from disk, not handed out yet
-        self._out: dict[str, Message] = {}  # handed out, by key, in order
+        self._now = clock.monotonic
+        self._store: Store = store if store is not None else open_store(settings, clock)
+        self._journal = journal if journal is not None else open_journal(settings)
+        self._health = DiskHealth(self._store.location, retry, clock)
+        self._memory = MessageBuffer(memory_limit, _EXPENDABLE_LIMIT)
+        self._page: deque[OutboundMessage] = deque()  # read from disk, not handed out yet
+        self._handed_out: dict[str, OutboundMessage] = {}  # by key, in order
         self._read_to = 0  # the last row that was read from disk
-        self._ahead = 0  # rows on disk beyond it
-        self._done_rows: list[int] = []
-        self._done_keys: list[str] = []
+        self._unread = 0  # rows on disk beyond it
+        self._done_rows: list[int] = []  # acknowledged, still on disk
         self._remove_at = 0.0
         self._age_at = 0.0
-        self._disk_retry_at = 0.0
-        self._probe_at = 0.0
-        self._aside_at = float("-inf")
-        self._rest_s = 0.0
-        self._read_retry_at = 0.0
-        self._read_failures = 0
 
     @property
     def depth(self) -> int:
         """Messages that the broker has not acknowledged."""
-        return self._ahead + len(self._page) + len(self._memory) + len(self._out)
+        return self.backlog + len(self._handed_out)
 
     @property
-    def waiting(self) -> bool:
-        """Whether `next` has something."""
-        return bool(self._page or self._ahead or self._memory)
+    def backlog(self) -> int:
+        """Messages that were not handed out yet."""
+        return self._unread + len(self._page) + len(self._memory)
+
+    @property
+    def waiting_answers(self) -> int:
+        """Expendable messages in memory that were not handed out yet."""
+        return self._memory.expendable
 
     @property
     def spooled(self) -> int:
-        return self._spool.count
+        """Messages on disk."""
+        return self._store.count
 
     @property
     def spooled_bytes(self) -> int:
-        return self._spool.bytes
+        return self._store.bytes
 
     @property
     def disk_error(self) -> str | None:
-        """What is wrong with the spool at present, as a sentence."""
-        return self._read_error or self._write_error
+        """What is wrong with the disk at present, as one sentence."""
+        return self._health.error
 
     @property
     def damaged(self) -> int:
-        """How many files were put aside."""
-        return self._spool.damaged + (self._journal.damaged if self._journal else 0)
+        """How many damaged files were put aside."""
+        return self._store.replaced + self._journal.replaced
 
     def open(self) -> int:
         """Finds what earlier runs left; returns how many messages."""
         try:
-            self._spool.open_if_exists()
-            self._ahead = self._spool.count
-        except (sqlite3.Error, OSError) as problem:
-            self._disk_failed(problem)
-        try:
-            if self._journal is not None:
-                self._journal.open_if_exists()
-                left = self._journal.read(0, self._journal.count)
-                self._memory.extend(Message(m.key, m.name, m.payload, waited=True) for m in left)
-        except (sqlite3.Error, OSError) as problem:
-            self._journal_failed(problem)
+            self._store.open_existing()
+            self._unread = self._store.count
+        except StoreError as error:
+            if error.damaged:
+                self._replace_store(error)
+            else:
+                self._health.write_failed(error)
+        left = self._journal.open()
+        for message in left.messages:
+            message.mark_delayed()
+        self._memory.extend(left.messages)
+        self._count_lost("damaged", left.lost)
         self._drop_old()
-        self.spill()
+        self.flush_to_disk()
         return self.depth
 
-    def add(self, messages: Iterable[Message], *, proven: bool) -> None:
-        """Takes messages; `proven` says whether the link is known to work at this moment."""
+    def add(self, messages: Iterable[OutboundMessage], *, link_healthy: bool) -> None:
+        """Takes messages. While the link is not healthy they go to disk at once."""
         new = list(messages)
         self._memory.extend(new)  # first: should the rest fail, they are not lost
-        to_disk = not proven or len(self._memory) > _MEMORY_BEFORE_DISK
-        if not (to_disk and self.spill()):
-            self._write_journal([m for m in new if m.durable])
-        while len(self._memory) > _MEMORY_LIMIT:
-            self.acked(self._memory.popleft())
-            self.dropped["memory_full"] += 1
+        to_disk = not link_healthy or self._memory.durable > _MEMORY_BEFORE_DISK
+        if not (to_disk and self.flush_to_disk()):
+            self._journal.add(new)
+        for message in self._memory.trim():
+            self._journal.acknowledged(message.key)
+            self.dropped["memory_full" if message.durable else "reply"] += 1
 
-    def next(self) -> Message | None:
-        """The oldest message not handed out yet, which is now handed out."""
-        if not self._page and self._ahead:
+    def next(self) -> OutboundMessage | None:
+        """Hands out the oldest message that was not handed out yet."""
+        if not self._page and self._unread:
             self._read_page()
-        if not self._page and self._ahead:
-            return None  # the disk cannot be read just now, and what is on it comes first
-        queue = self._page or self._memory
-        if not queue:
-            return None
-        message = queue.popleft()
-        self._out[message.key] = message
+        if self._page:
+            message = self._page.popleft()
+        elif self._unread or not len(self._memory):
+            return None  # what is on disk comes first, even if it cannot be read just now
+        else:
+            message = self._memory.popleft()
+        self._handed_out[message.key] = message
         return message
 
-    def acked(self, message: Message) -> None:
+    def acknowledged(self, message: OutboundMessage) -> None:
         """The broker has it, or has refused it for good."""
-        self._out.pop(message.key, None)
+        self._handed_out.pop(message.key, None)
         if message.row is not None:
             self._done_rows.append(message.row)
-        elif message.durable and self._journal is not None:
-            self._done_keys.append(message.key)
+        elif message.durable:
+            self._journal.acknowledged(message.key)
 
-    def spill(self) -> bool:
-        """Puts all that is only in memory on disk, in order, handed out or not; whether it did."""
-        handed = [m for m in self._out.values() if m.row is None and m.durable]
-        queued = [m for m in self._memory if m.durable]
-        if not handed and not queued:
+    def flush_to_disk(self) -> bool:
+        """Stores all durable messages that are only in memory, in order, handed out or not.
+
+        Returns whether they are all on disk now.
+        """
+        handed_out = [m for m in self._handed_out.values() if m.row is None and m.durable]
+        if not handed_out and not self._memory.durable:
             return True
-        for message in (*handed, *queued):  # whether or not the disk takes them
-            message.waited = True
-            message.payload = _delayed(message.payload)
-        if time.monotonic() < self._disk_retry_at:
+        self._mark_delayed(handed_out)  # whether or not the disk takes them
+        if not self._health.may_write:
             return False
-        before = self._spool.count
+        queued = [m for m in self._memory if m.durable]
+        before = self._store.count
         try:
-            self._spool.append(handed + queued)
-        except (sqlite3.Error, OSError) as problem:
-            return self._write_failed(problem)
-        self._disk_works()
-        self._memory = deque(m for m in self._memory if not m.durable)
-        if handed:  # then all on disk had been handed out before
-            self._read_to = max(m.row for m in handed if m.row is not None)
-        self._ahead += max(0, self._spool.count - before - len(handed))
-        self._clear_journal()
-        self._trim()
+            rows = self._store.append(handed_out + queued)
+        except StoreError as error:
+            return self._write_failed(error)
+        self._health.write_succeeded()
+        for message, row in zip(handed_out + queued, rows, strict=True):
+            message.row = row
+        self._memory.keep_expendable()
+        if handed_out:  # then all that is on disk had been handed out before
+            self._read_to = max(rows[: len(handed_out)])
+        self._unread += max(0, self._store.count - before - len(handed_out))
+        self._journal.clear()
+        self._drop("spool_full", lambda: self._store.shrink_to(int(self._settings.max_mb * 1e6)))
         return True
 
     def link_lost(self) -> None:
-        """What was handed out comes back, in its place; all that is durable goes to disk."""
-        back = [m for m in self._out.values() if m.row is None]
-        self._out.clear()
-        gone = sum(not m.durable for m in (*back, *self._memory))
-        if gone:
-            self.dropped["reply"] += gone
-        self._memory = deque(m for m in (*back, *self._memory) if m.durable)
+        """Takes back what was handed out; all that is durable goes to disk."""
+        back = [m for m in self._handed_out.values() if m.row is None]
+        self._mark_delayed(back)
+        self._handed_out.clear()
+        self._memory.prepend(back)
+        self._count_lost("reply", self._memory.keep_durable())
         self._remove_done()
-        self._rewind()
-        self.spill()
+        self._page.clear()
+        self._read_to = 0
+        self._unread = self._store.count
+        self.flush_to_disk()
 
-    def maintain(self, now: float) -> None:
-        """Housekeeping; cheap when there is nothing to do. `now` is monotonic."""
-        if self._done_keys and self._journal is not None:
-            try:
-                self._journal.remove_keys(self._done_keys)
-            except (sqlite3.Error, OSError) as problem:
-                self._journal_failed(problem)
-            self._done_keys.clear()
-        drained = len(self._done_rows) >= self._spool.count
+    def maintain(self) -> None:
+        """Does the housekeeping that is due; cheap when there is none."""
+        now = self._now()
+        self._journal.flush()
+        drained = len(self._done_rows) >= self._store.count
         if self._done_rows and (
             drained or len(self._done_rows) >= _REMOVE_AT or now >= self._remove_at
         ):
             self._remove_done()
             self._remove_at = now + _REMOVE_EVERY_S
-        if self._write_error is not None and now >= max(self._probe_at, self._disk_retry_at):
-            self._probe_at = now + _PROBE_EVERY_S
+        if self._health.probe_due():
             self._probe()
         if now >= self._age_at:
             self._age_at = now + _AGE_EVERY_S
             self._drop_old()
 
     def close(self) -> None:
-        """Puts what is left on disk and closes it."""
-        self.maintain(time.monotonic())
-        self._disk_retry_at = 0.0
+        """Stores what is left, and closes the files."""
+        self.maintain()
+        self._health.try_now()
         self.link_lost()
-        if self._memory:
+        if len(self._memory):
             self.dropped["disk"] += len(self._memory)
-            _log.error("%d messages are lost: %s", len(self._memory), self.disk_error)
-        self._spool.close()
-        if self._journal is not None:
-            self._journal.close()
+            message = f"{len(self._memory)} messages are lost: {self.disk_error}"
+            log_event(_log, logging.ERROR, "spool-lost", message)
+        self._store.close()
+        self._journal.close()
 
     def _probe(self) -> None:
-        """With a healthy broker nothing is written: trouble would be told long after its end."""
-        before = self._spool.count
+        before = self._store.count
         try:
-            self._spool.probe()
-        except (sqlite3.Error, OSError) as problem:
-            self._write_failed(problem)
+            self._store.probe()
+        except StoreError as error:
+            self._write_failed(error)
         else:
-            self._ahead += max(0, self._spool.count - before)  # it may have been opened just now
-            self._disk_works()
+            self._unread += max(0, self._store.count - before)  # it may have been opened just now
+            self._health.write_succeeded()
 
     def _read_page(self) -> None:
-        if time.monotonic() < self._read_retry_at:
+        if not self._health.may_read:
             return
         try:
-            self._page.extend(self._spool.read(self._read_to, _PAGE))
-        except (sqlite3.Error, OSError) as problem:
-            self._read_failed(problem)
+            self._page.extend(self._store.read(self._read_to, _PAGE))
+        except StoreError as error:
+            if self._health.read_failed(error):
+                self._replace_store(error)
+                self.flush_to_disk()
             return
-        self._read_error, self._read_failures = None, 0
+        self._health.read_succeeded()
         if self._page and self._page[-1].row is not None:
             self._read_to = self._page[-1].row
-        self._ahead = max(0, self._ahead - len(self._page)) if self._page else 0
+        self._unread = max(0, self._unread - len(self._page)) if self._page else 0
 
-    def _read_failed(self, problem: Exception) -> None:
-        if self._read_error is None:
-            _log.warning("the spool %s cannot be read: %s", self._spool.path, problem)
-        self._read_error = f"the spool {self._spool.path} cannot be read: {problem}"
-        self._read_retry_at = time.monotonic() + _RETRY_DISK_S
-        self._read_failures += 1
-        if _surely_damaged(problem) or self._read_failures >= _READ_TRIES:
-            self._put_aside(problem)
-            self.spill()
-
-    def _put_aside(self, problem: Exception) -> bool:
-        """Takes what can still be read into memory, counts the rest, and begins a new spool.
+    def _replace_store(self, error: StoreError) -> bool:
+        """Takes what can still be read into memory, counts the rest, and begins a new file.
 
         Returns whether that may be written at once.
         """
-        rescued = list(self._page)
-        on_disk = len(rescued) + self._ahead
-        with contextlib.suppress(sqlite3.Error, OSError):
-            while found := self._spool.read(self._read_to, 1):
-                rescued += found
-                self._read_to = found[0].row or 0
-        for message in (*self._out.values(), *rescued):
+        expected = self._unread
+        try:
+            salvaged = self._store.salvage(self._read_to)
+        except StoreError:
+            salvaged = Salvaged()
+        rescued = [*self._page, *salvaged.messages]
+        for message in (*self._handed_out.values(), *rescued):
             message.row = None
         try:
-            self._spool.put_aside(problem)
-        except OSError as also:
-            self._disk_failed(also)
+            self._store.replace_damaged(str(error))
+        except StoreError as also:
+            self._health.write_failed(also)
         else:
-            now = time.monotonic()
-            calm = now - self._aside_at >= self._rest_s + _CALM_S
-            longer = min(max(_PROBE_EVERY_S, 2 * self._rest_s), _LONGEST_REST_S)
-            self._rest_s = 0.0 if calm else longer
-            self._aside_at, self._disk_retry_at = now, now + self._rest_s
-        if on_disk > len(rescued):
-            self.dropped["damaged"] += on_disk - len(rescued)
-        self._memory.extendleft(reversed(rescued))
+            self._health.file_replaced()
+        self._count_lost("damaged", max(salvaged.lost, expected - len(salvaged.messages)))
+        self._memory.prepend(rescued)
         self._page.clear()
         self._done_rows.clear()
-        self._read_to = self._ahead = self._read_failures = 0
-        self._read_error, self._read_retry_at = None, 0.0
-        return time.monotonic() >= self._disk_retry_at
-
-    def _rewind(self) -> None:
-        self._page.clear()
-        self._read_to = 0
-        self._ahead = self._spool.count
+        self._read_to = self._unread = 0
+        self._health.read_succeeded()
+        return self._health.may_write
 
     def _remove_done(self) -> None:
         try:
-            self._spool.remove(self._done_rows)
-        except (sqlite3.Error, OSError) as problem:
-            self._disk_failed(problem)  # they will be sent once more: at least once is the promise
+            self._store.remove(self._done_rows)
+        except StoreError as error:
+            self._health.write_failed(error)  # they will be sent once more: at least once
         self._done_rows.clear()
 
-    def _clear_journal(self) -> None:
-        self._done_keys.clear()
-        if self._journal is not None:
-            try:
-                self._journal.clear()
-            except (sqlite3.Error, OSError) as problem:
-                self._journal_failed(problem)
-
-    def _trim(self) -> None:
-        self._drop("spool_full", lambda: self._spool.drop_to(int(self._settings.max_mb * 1e6)))
-
     def _drop_old(self) -> None:
-        self._drop("too_old", lambda: self._spool.drop_older_than(self._settings.max_age_s))
+        self._drop("too_old", lambda: self._store.drop_older_than(self._settings.max_age_s))
 
     def _drop(self, reason: str, remove: Callable[[], int]) -> None:
         try:
@@ -321,52 +315,27 @@ class Outbox:
                 self.dropped[reason] += gone
                 self._remove_done()
                 self._page.clear()
-                handed = [m.row for m in self._out.values() if m.row is not None]
-                self._read_to = max(handed, default=0)
-                self._ahead = self._spool.waiting(self._read_to)
-        except (sqlite3.Error, OSError) as problem:
-            self._disk_failed(problem)
+                rows = [m.row for m in self._handed_out.values() if m.row is not None]
+                self._read_to = max(rows, default=0)
+                self._unread = self._store.count_after(self._read_to)
+        except StoreError as error:
+            self._health.write_failed(error)
 
-    def _write_journal(self, messages: list[Message]) -> None:
-        if self._journal is None:
-            return
-        try:
-            self._journal.append(messages)
-        except (sqlite3.Error, OSError) as problem:
-            self._journal_failed(problem)
-        for message in messages:
-            message.row = None  # rows are the spool's
+    def _mark_delayed(self, handed_out: Iterable[OutboundMessage]) -> None:
+        for message in handed_out:
+            if message.durable:
+                message.mark_delayed()
+        for message in reversed(self._memory):
+            if message.delayed:
+                return  # and so are all before it
+            if message.durable:
+                message.mark_delayed()
 
-    def _write_failed(self, problem: Exception) -> bool:
-        """Whether all is on disk nevertheless: in a new spool, for memory may not hold it."""
-        self._disk_failed(problem)
-        return _surely_damaged(problem) and self._put_aside(problem) and self.spill()
+    def _write_failed(self, error: StoreError) -> bool:
+        """Returns whether all is on disk nevertheless: in a new file, if this one is damaged."""
+        self._health.write_failed(error)
+        return error.damaged and self._replace_store(error) and self.flush_to_disk()
 
-    def _disk_failed(self, problem: Exception) -> None:
-        self._disk_retry_at = max(self._disk_retry_at, time.monotonic() + _RETRY_DISK_S)
-        if self._write_error is None:
-            _log.warning("the spool %s cannot be used: %s", self._spool.path, problem)
-        self._write_error = f"the spool {self._spool.path} cannot be used: {problem}"
-
-    def _disk_works(self) -> None:
-        if self._write_error is not None:
-            _log.warning("the spool %s can be used again", self._spool.path)
-        self._write_error = None
-
-    def _journal_failed(self, problem: Exception) -> None:
-        assert self._journal is not None
-        _log.warning("the journal %s cannot be used: %s", self._journal.path, problem)
-        self._journal.close()
-        self._journal = None
-
-
-def _surely_damaged(problem: Exception) -> bool:
-    """SQLite says so by the plain class: "malformed", "not a database". A subclass may pass."""
-    return type(problem) is sqlite3.DatabaseError
-
-
-def _delayed(payload: bytes) -> bytes:
-    """Marks a message that waited, so that no order is carried out minutes late unawares."""
-    if payload.endswith(_MARK) or not payload.endswith(b"}"):
-        return payload
-    return payload[:-1] + _MARK
+    def _count_lost(self, reason: str, count: int) -> None:
+        if count > 0:
+            self.dropped[reason] += count

@@ -1,34 +1,24 @@
-"""Where everything lives on the broker: `<base>/<device>/...`.
-
-| topic | retained | QoS | payload |
-|---|---|---|---|
-| `availability` | yes | 1 | `online` or `offline` (also the Will) |
-| `info`, `state/<name>` | yes | 1 | JSON, or a plain word |
-| `text end_text turn flushed error end_of_stream` | no | 1 | the message, with session, seq, ts |
-| `step` | no | 0 | the message, with session and ts |
-| `event` | no | 1 | live copies of the QoS 1 messages for Home Assistant's one event entity |
-| `cmd/<name>` | never | 1 | a command to us |
-| `cmd/<name>/result` | no | 1 | `{ok, error?}`, unless the command named a response topic |
-"""
+"""The topics of one device: `<base>/<device>/...`. README.md lists them with their messages."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from edged.errors import ConfigError
 
+DISCOVERY_PREFIX = "homeassistant"  # Home Assistant's default
 NUMBERED = ("text", "end_text", "turn", "flushed", "error", "end_of_stream")
 _DEVICE = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _COMMAND = re.compile(r"[a-z0-9_-]{1,32}")
-_LONGEST_BASE = 128
-_A_BOX_SAYS = re.compile(
-    rf"availability|info|step|event|{'|'.join(NUMBERED)}|(state|cmd)/.*", re.DOTALL
-)
+_LONGEST_BASE = 128  # bytes
+_LONGEST_RESPONSE_TOPIC = 512  # bytes
+_LAST_LEVELS = ("availability", "info", "step", "event", "doctor", *NUMBERED)
 
 
 def check_device(device: str) -> str:
-    """`device` itself, or ConfigError: 1 to 63 of a-z, 0-9 and inner dashes."""
+    """Returns `device`. Raises ConfigError unless it is 1 to 63 of a-z, 0-9 and inner dashes."""
     if not _DEVICE.fullmatch(device):
         raise ConfigError(
             f"EDGED_DEVICE must be 1 to 63 of a-z, 0-9 and - (not at an end), not {device!r}"
@@ -37,7 +27,10 @@ def check_device(device: str) -> str:
 
 
 def check_base(base: str, name: str = "EDGED_MQTT_BASE") -> str:
-    """`base` itself, or ConfigError: topic levels without wildcards or empty levels."""
+    """Returns `base`. Raises ConfigError unless it is made of topic levels that are not empty.
+
+    `name` is the setting that the error names.
+    """
     if (
         not 1 <= len(base.encode(errors="replace")) <= _LONGEST_BASE
         or base.startswith("$")
@@ -63,43 +56,51 @@ class Topics:
         check_device(self.device)
 
     def __call__(self, name: str) -> str:
-        """The full topic of `name`, e.g. `state/mute`."""
+        """Returns the full topic of `name`, for instance of `state/mute`."""
         return f"{self.base}/{self.device}/{name}"
 
     @property
     def commands(self) -> str:
-        """The filter to subscribe to. It does not match our own `cmd/<name>/result`."""
+        """The filter to subscribe to. It does not match `cmd/<name>/result`."""
         return self("cmd/+")
 
     def command_of(self, topic: str) -> str | None:
-        """The command's name if `topic` is one of ours, else None."""
+        """Returns the name of the command if `topic` is one of this device, else None."""
         prefix = self("cmd/")
         name = topic.removeprefix(prefix)
         return name if topic.startswith(prefix) and "/" not in name else None
 
     def result_of(self, command: str) -> str:
-        """Where the answer to `command` goes when its sender named no response topic."""
+        """Returns where the answer to `command` goes if its sender named no response topic."""
         return self(f"cmd/{command if _COMMAND.fullmatch(command) else 'unknown'}/result")
 
-    def may_answer_at(self, topic: str | None) -> bool:
-        """Whether a response topic can be published to without speaking in somebody's name.
+    def may_answer_at(self, topic: str | None, barred: Iterable[str] = ()) -> bool:
+        """Returns whether an answer may be published to a response topic that a client named.
 
-        Of what is below the base, these are barred: all of our own but the result of a command, and
-        what another box says or is told (the table above; its results too). All other devices are
-        taken for boxes, so `<base>/panel/answers` may be used, but not `<base>/panel/text`.
+        The client must not be able to make this device speak in another's name. Barred are:
+        what is no valid topic, `$` topics, the trees below `barred` and below Home Assistant's
+        default prefix, all own topics but the result of a command, and, anywhere in the tree that
+        the base is in, what looks like the topic of a device. Other devices may use a base above
+        or below ours, so `home/panel/answers` may be used, but not `home/upstairs/panel/text`.
         """
         return (
             topic is not None
-            and 0 < len(topic.encode(errors="replace")) <= 512
+            and 0 < len(topic.encode(errors="replace")) <= _LONGEST_RESPONSE_TOPIC
             and not any(c in "+#" or c < " " or "\ud800" <= c <= "\udfff" for c in topic)
             and not topic.startswith("$")
-            and not self._names_somebody(topic)
+            and not any(_is_below(topic, tree) for tree in (DISCOVERY_PREFIX, *barred))
+            and not self._is_a_devices(topic)
         )
 
-    def _names_somebody(self, topic: str) -> bool:
-        if not topic.startswith(f"{self.base}/"):
+    def _is_a_devices(self, topic: str) -> bool:
+        own = f"{self.base}/{self.device}/"
+        if topic.startswith(own):
+            return not re.fullmatch(r"cmd/[^/]*/result", topic.removeprefix(own))
+        levels = topic.split("/")
+        if levels[0] != self.base.split("/")[0] or len(levels) < 3:
             return False
-        device, _, name = topic.removeprefix(f"{self.base}/").partition("/")
-        if device == self.device:
-            return not re.fullmatch(r"cmd/[^/]*/result", name)
-        return bool(_A_BOX_SAYS.fullmatch(name))
+        return levels[-1] in _LAST_LEVELS or "state" in levels[2:] or "cmd" in levels[2:]
+
+
+def _is_below(topic: str, tree: str) -> bool:
+    return topic == tree or topic.startswith(f"{tree}/")

@@ -291,12 +291,14 @@ def test_a_flood_of_commands_is_bounded(tmp_path: Path) -> None:
 
     with Mosquitto(tmp_path) as broker, Ear(broker.port) as ear, Rig(tmp_path, broker.port) as rig:
         rig.connected()
-        rig.publisher._inbox.order(hold)
+        rig.publisher.call(hold)
         assert held.wait(10)
         try:
             for n in range(500):
                 ear.client.publish("edged/kitchen/cmd/flush", str(n), 1)
-            until(lambda: rig.publisher._inbox.dropped["commands"] == 500 - 64, "64 are kept", 20)
+            until(
+                lambda: rig.publisher.stats().dropped.get("commands") == 500 - 64, "64 are kept", 20
+            )
         finally:
             go_on.set()
         until(lambda: len(rig.commands) == 64, "these are heard")

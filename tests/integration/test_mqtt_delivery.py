@@ -137,7 +137,7 @@ def test_a_broker_that_answers_slowly_keeps_the_order(tmp_path: Path) -> None:
 
 
 CHILD = """
-import sys, time
+import sys, threading
 from pathlib import Path
 from edged.events import Text
 from edged.mqtt.spool_settings import SpoolSettings
@@ -155,8 +155,12 @@ publisher = Publisher(
 publisher.start()
 for line in sys.stdin:
     publisher.event(Text(line.strip(), 0.0))
-    while publisher._inbox.events:  # until it is in the outbox: in the journal or on disk
-        time.sleep(0.001)
+    handed_over = threading.Event()
+    publisher.call(handed_over.set)
+    handed_over.wait()
+    handed_over.clear()
+    publisher.call(handed_over.set)  # the round before has put it into the journal or on disk
+    handed_over.wait()
     print(publisher.stats().connected, flush=True)
 """
 

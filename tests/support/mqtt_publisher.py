@@ -12,6 +12,7 @@ from edged.mqtt.broker_address import BrokerAddress
 from edged.mqtt.broker_settings import BrokerSettings, Timing
 from edged.mqtt.commands import Command
 from edged.mqtt.connection_status import ConnectionReport, ConnectionStatus
+from edged.mqtt.outbox import Outbox
 from edged.mqtt.publisher import Publisher
 from edged.mqtt.spool_settings import SpoolSettings
 from tests.support.mosquitto import until
@@ -42,6 +43,7 @@ class Rig:
         timing: Timing = FAST,
         spool: SpoolSettings | None = None,
         answer: bool = True,
+        outbox: Outbox | None = None,
         **broker: Any,
     ) -> None:
         asked = {"address": BrokerAddress("127.0.0.1", port), "device": "kitchen"} | broker
@@ -52,7 +54,12 @@ class Rig:
         self.answer = answer
         self.spool = spool or SpoolSettings(folder / "spool", journal_dir=folder / "journal")
         self.publisher = Publisher(
-            self.broker, self.spool, self._command, lambda s: self.states.append(s), timing
+            self.broker,
+            self.spool,
+            self._command,
+            lambda report: self.states.append(report),
+            timing,
+            outbox=outbox,
         )
 
     def __enter__(self) -> Rig:
@@ -75,10 +82,10 @@ class Rig:
     def drained(self) -> None:
         until(lambda: self.publisher.stats().depth == 0, f"drained: {self.publisher.stats()}")
 
-    def was(self, kind: ConnectionStatus) -> ConnectionReport:
-        """The first state of that kind, waited for."""
+    def was(self, status: ConnectionStatus) -> ConnectionReport:
+        """Waits for the first report with that status."""
         found = until(
-            lambda: [s for s in list(self.states) if s.status is kind], f"{kind}: {self.states}"
+            lambda: [s for s in list(self.states) if s.status is status], f"{status}: {self.states}"
         )
         return found[0]
 

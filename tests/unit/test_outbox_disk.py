@@ -1,196 +1,317 @@
-"""The outbox on a card that fails: what is told, what is saved, and that it goes on."""
+"""The outbox on a disk that fails: what is reported, what is saved, and that it goes on."""
 
 from __future__ import annotations
 
+import contextlib
+import shutil
 import sqlite3
-import time
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
-from edged.mqtt import outbox as outbox_module
-from edged.mqtt.spool import Message
-from tests.support.outbox import drain, message, numbers, opened
+from edged.mqtt.disk_health import DiskRetry
+from edged.mqtt.outbound import OutboundMessage
+from edged.mqtt.spool import Spool
+from edged.mqtt.spool_salvage import salvage
+from edged.mqtt.spool_settings import SpoolSettings
+from edged.mqtt.store import StoreError
+from tests.support.outbox import (
+    AT_ONCE,
+    FULL,
+    MALFORMED,
+    SLOW,
+    Clocks,
+    FaultyStore,
+    drain,
+    message,
+    numbers,
+    opened,
+)
 
 
-def test_what_is_on_disk_comes_first_also_while_it_cannot_be_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The words 6, 7, 8 of memory overtook 1 to 5, which a slow card did not give just then. And
-    each try to read put off the next try to write, so that nothing new was safe from a kill."""
-    monkeypatch.setattr(outbox_module, "_RETRY_DISK_S", 0)
-    box = opened(tmp_path)
-    box.add([message(n) for n in range(1, 6)], proven=False)
-    with monkeypatch.context() as slow:
-        slow.setattr(box._spool, "read", failing(sqlite3.OperationalError("disk I/O error")))
-        box.add([message(n) for n in range(6, 9)], proven=True)
-        slow.setattr(outbox_module, "_RETRY_DISK_S", 60)
-        assert drain(box) == []
-        assert "cannot be read" in (box.disk_error or "")
-        assert box.spill(), "what is new is put on disk all the same"
-    box._read_retry_at = 0.0
+def test_what_is_on_disk_comes_first_also_while_it_cannot_be_read(tmp_path: Path) -> None:
+    """The words 6, 7, 8 of memory overtook 1 to 5, which a slow disk did not give just then. And
+    each attempt to read put off the next attempt to write, so that nothing new was safe."""
+    clocks, store = Clocks(), FaultyStore(tmp_path)
+    box = opened(tmp_path, store=store, retry=DiskRetry(retry_s=60), clock=clocks.clock)
+    box.add([message(n) for n in range(1, 6)], link_healthy=False)
+    store.read_error = SLOW
+    box.add([message(n) for n in range(6, 9)], link_healthy=True)
+    assert drain(box) == []
+    assert "cannot be read" in (box.disk_error or "")
+    assert box.flush_to_disk(), "what is new is put on disk all the same"
+    store.read_error = None
+    assert drain(box) == [], "not tried again at once"
+    clocks.go(seconds=60)
     assert numbers(drain(box)) == list(range(1, 9))
     assert box.disk_error is None
     assert not +box.dropped
 
 
+@pytest.mark.parametrize("rescued", [True, False])
 def test_a_spool_that_stays_unreadable_is_put_aside_and_what_is_new_goes_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, rescued: bool
 ) -> None:
-    """Or everything said from then on would wait for it for ever."""
-    monkeypatch.setattr(outbox_module, "_RETRY_DISK_S", 0)
-    box = opened(tmp_path)
-    box.add([message(n) for n in range(100)], proven=False)
+    """Or everything said from then on would wait for it forever."""
+    store = FaultyStore(tmp_path)
+    store.salvage_error = None if rescued else SLOW
+    box = opened(tmp_path, store=store, retry=AT_ONCE)
+    box.add([message(n) for n in range(100)], link_healthy=False)
     sent = box.next()  # which reads 64 of them into memory
     assert sent is not None
-    with monkeypatch.context() as dead:
-        dead.setattr(box._spool, "read", failing(sqlite3.OperationalError("disk I/O error")))
-        found = numbers(drain(box))
-        box.add([message(n) for n in range(100, 103)], proven=True)
-        for _ in range(outbox_module._READ_TRIES - 1):  # that drain was one
-            assert box.damaged == 0
-            assert box.next() is None
+    store.read_error = SLOW
+    found = numbers(drain(box))
+    box.add([message(n) for n in range(100, 103)], link_healthy=True)
+    for _ in range(DiskRetry().read_attempts - 1):  # that drain was one
+        assert box.damaged == 0
+        assert box.next() is None
+    store.read_error = None
     assert box.damaged == 1
-    assert box.dropped == {"damaged": 36}
-    box.add([message(103)], proven=False)
+    assert box.dropped == ({} if rescued else {"damaged": 36})
+    box.add([message(103)], link_healthy=False)
     found += numbers(drain(box))
-    assert found == [*range(1, 64), *range(100, 104)]
-    box.acked(sent)
-    box.maintain(time.monotonic())
+    assert found == [*range(1, 100 if rescued else 64), *range(100, 104)]
+    box.acknowledged(sent)
+    box.maintain()
     assert box.depth == 0
     assert box.spooled == 0
 
 
-def failing(problem: Exception):
-    def fail(*_: object) -> None:
-        raise problem
-
-    return fail
-
-
-def test_a_spool_that_is_damaged_under_way_gives_back_what_can_be_read(tmp_path: Path) -> None:
-    """It stayed in use, and took and gave nothing any more until somebody restarted the daemon."""
-    box = opened(tmp_path)
-    box.add([message(n, size=4000) for n in range(200)], proven=False)
-    assert box._spool._db is not None
-    box._spool._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-    box.close()
-    whole = (tmp_path / "spool" / "spool.db").read_bytes()
-    box = opened(tmp_path)
-    assert box._spool._db is not None
-    box._spool._db.execute("PRAGMA shrink_memory")  # what the check at the start has read
-    half = len(whole) // 2
-    with (tmp_path / "spool" / "spool.db").open("r+b") as file:
-        file.seek(half)
-        file.write(b"\x17" * (len(whole) - half))
-    box.add([message(n) for n in range(200, 210)], proven=False)
-    box.add([message(210)], proven=False)
+def test_a_spool_that_is_damaged_while_open_gives_back_what_can_be_read(tmp_path: Path) -> None:
+    """It stayed in use, and took and gave nothing any more until the daemon was restarted."""
+    filled(tmp_path, 200, size=4000)
+    store = DamagedOnce(tmp_path)
+    box = opened(tmp_path, store=store)
+    file = tmp_path / "spool" / "spool.db"
+    half = file.stat().st_size // 2
+    with file.open("r+b") as spool:
+        spool.seek(half)
+        spool.write(b"\x17" * (file.stat().st_size - half))
+    store.damaged = True
+    box.add([message(n) for n in range(200, 210)], link_healthy=False)
+    box.add([message(210)], link_healthy=False)
     found = numbers(drain(box))
     assert box.damaged == 1
     assert found == sorted(found)
     assert found[-11:] == list(range(200, 211))
+    assert len(found) > 90
     assert len(found) + box.dropped["damaged"] == 211
     assert box.disk_error is None
 
 
-def test_what_is_rescued_from_a_damaged_spool_is_safe_at_once_however_much_it_is(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It was taken into memory, which holds 4096 when the disk cannot be written: of 10000 readable
-    words 5905 were dropped before the new spool was tried."""
-    box = opened(tmp_path)
-    box.add([message(n) for n in range(5000)], proven=False)
-    append = box._spool.append
+PAGE = 4096
 
-    def damaged_once(messages: list[Message]) -> None:
-        monkeypatch.setattr(box._spool, "append", append)
-        raise sqlite3.DatabaseError("database disk image is malformed")
 
-    monkeypatch.setattr(box._spool, "append", damaged_once)
-    box.add([message(5000)], proven=False)
+@pytest.fixture(scope="module")
+def spool_of_400(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of a spool with 400 messages, some of them larger than a page."""
+    folder = tmp_path_factory.mktemp("whole")
+    filled(folder, 400)
+    return folder / "spool" / "spool.db"
+
+
+def filled(folder: Path, count: int, size: int = 0) -> None:
+    spool = Spool(folder / "spool" / "spool.db", durable=True)
+    spool.append([message(n, size=size or (9000 if n % 50 == 7 else 150)) for n in range(count)])
+    spool.close()
+
+
+def damaged_at_start(whole: Path, folder: Path, first: int, pages: int = 1) -> list[int]:
+    """Ruins pages of a copy, opens it as a daemon that starts; returns what is sent."""
+    (folder / "spool").mkdir(parents=True)
+    copy = folder / "spool" / "spool.db"
+    shutil.copy(whole, copy)
+    with copy.open("r+b") as file:
+        file.seek(first * PAGE)
+        file.write(b"\xa5" * PAGE * pages)
+    box = opened(folder)
+    found = numbers(drain(box))
+    assert found == sorted(set(found))
+    assert box.dropped["damaged"] == 400 - len(found), "what is lost is counted"
     assert box.damaged == 1
-    assert box.spooled == 5001
+    assert box.disk_error is None
+    box.add([message(400)], link_healthy=False)
+    assert numbers(drain(box)) == [400]
+    return found
+
+
+def test_whichever_page_is_ruined_the_messages_of_all_others_are_found(
+    spool_of_400: Path, tmp_path: Path
+) -> None:
+    whole = spool_of_400.read_bytes()
+    copy = tmp_path / "spool.db"
+    lost = []
+    for at in range(0, len(whole), PAGE):
+        copy.write_bytes(whole[:at] + b"\xa5" * PAGE + whole[at + PAGE :])
+        found = salvage(copy)
+        assert numbers(found.messages) == sorted(set(numbers(found.messages)))
+        assert len(found.messages) + found.lost == 400
+        lost.append(found.lost)
+    assert len(lost) > 30
+    assert max(lost) <= PAGE // 150
+    assert sum(lost) >= 300, "each message is on some page"
+    assert lost[0] == 0, "the first page tells only how the others are used"
+
+
+def test_a_spool_with_a_ruined_page_is_sent_but_for_that_page(
+    spool_of_400: Path, tmp_path: Path
+) -> None:
+    """Found at the start, one ruined page cost the whole spool: none of 49 messages was sent though
+    33 could be read, and none was counted as lost."""
+    for page in (0, 1, 2, 9, 20):
+        found = damaged_at_start(spool_of_400, tmp_path / str(page), page)
+        assert len(found) >= 400 - PAGE // 150
+
+
+def test_several_ruined_pages_cost_no_more_than_their_messages(
+    spool_of_400: Path, tmp_path: Path
+) -> None:
+    found = damaged_at_start(spool_of_400, tmp_path, 5, pages=6)
+    assert 400 - 6 * PAGE // 150 <= len(found) < 400
+
+
+def test_a_ruined_spool_with_a_write_ahead_log_gives_the_newest(tmp_path: Path) -> None:
+    """A killed daemon leaves most of what it stored in the log beside the file."""
+    spool = Spool(tmp_path / "a" / "spool" / "spool.db", durable=True)
+    for n in range(60):
+        spool.append([message(n, size=300)])
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    assert (tmp_path / "b" / "spool" / "spool.db-wal").stat().st_size > 10 * PAGE
+    (tmp_path / "b" / "spool" / "spool.db").write_bytes(b"\xa5" * PAGE)
+    again = Spool(tmp_path / "b" / "spool" / "spool.db", durable=True)
+    found = again.salvage(0)
+    assert numbers(found.messages) == list(range(60))
+    assert found.lost == 0
+    assert numbers(again.salvage(0).messages) == list(range(60))
+
+
+def test_what_was_removed_is_not_salvaged(tmp_path: Path) -> None:
+    """Deleted rows stay on free pages; sent again, they would be orders of long ago."""
+    spool = Spool(tmp_path / "spool" / "spool.db", durable=True)
+    rows = spool.append([message(n, size=1000) for n in range(100)])
+    spool.remove(rows[:90])
+    assert numbers(spool.salvage(0).messages) == list(range(90, 100))
+    assert numbers(spool.salvage(rows[94]).messages) == list(range(95, 100))
+
+
+def test_a_file_of_garbage_is_put_aside_without_a_message(tmp_path: Path) -> None:
+    for n, content in enumerate((b"\x17 no database" * 500, b"\x0d" * 9000, b"\0" * 9000)):
+        folder = tmp_path / str(n)
+        (folder / "spool").mkdir(parents=True)
+        (folder / "spool" / "spool.db").write_bytes(content)
+        box = opened(folder)
+        box.add([message(1)], link_healthy=False)
+        assert numbers(drain(box)) == [1]
+        assert (folder / "spool" / "spool.damaged").read_bytes() == content
+
+
+def test_a_damaged_journal_gives_back_what_is_whole(tmp_path: Path) -> None:
+    opened(tmp_path).add([message(n, size=400) for n in range(100)], link_healthy=True)
+    (journal,) = (tmp_path / "journal").glob("journal-*.db")
+    with contextlib.closing(sqlite3.connect(journal)) as db:
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    with journal.open("r+b") as file:
+        file.seek(5 * PAGE)
+        file.write(b"\xa5" * PAGE)
+    box = opened(tmp_path)
+    found = numbers(drain(box))
+    assert len(found) >= 85
+    assert len(found) + box.dropped["damaged"] == 100
+
+
+def test_what_is_rescued_from_a_damaged_spool_is_safe_at_once_however_much_it_is(
+    tmp_path: Path,
+) -> None:
+    """It was taken into memory, which is bounded when the disk cannot be written: of 10000 readable
+    words 5905 were dropped before the new spool was tried."""
+    store = DamagedOnce(tmp_path)
+    box = opened(tmp_path, store=store)
+    box.add([message(n) for n in range(6000)], link_healthy=False)
+    store.damaged = True
+    box.add([message(6000)], link_healthy=False)
+    assert box.damaged == 1
+    assert box.spooled == 6001
     assert not +box.dropped
     assert box.disk_error is None
-    assert numbers(drain(box)) == list(range(5001))
+    assert numbers(drain(box)) == list(range(6001))
 
 
-def test_a_card_that_ruins_each_new_spool_is_not_given_one_after_the_other(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+class DamagedOnce(FaultyStore):
+    damaged = False
+
+    def _write(self) -> None:
+        if self.damaged:
+            self.damaged = False
+            raise MALFORMED
+
+
+def test_a_disk_that_ruins_each_new_spool_is_not_given_one_after_the_other(tmp_path: Path) -> None:
     """Each one put aside is told with an error, which is a message, which wants to be on disk."""
-    box = opened(tmp_path)
-    box.add([message(0)], proven=False)
-
-    def ruin(_: object) -> None:
-        box._spool.path.touch()
-        raise sqlite3.DatabaseError("database disk image is malformed")
-
-    monkeypatch.setattr(box._spool, "append", ruin)
+    store = FaultyStore(tmp_path)
+    box = opened(tmp_path, store=store)
+    box.add([message(0)], link_healthy=False)
+    store.write_error = MALFORMED
     for n in range(1, 50):
-        box.add([message(n)], proven=False)
+        box.add([message(n)], link_healthy=False)
     assert box.damaged <= 2
     assert numbers(drain(box)) == list(range(50))
 
 
-def test_a_card_that_ruins_each_new_spool_rests_longer_and_longer_and_the_words_are_kept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+def test_a_disk_that_ruins_each_new_spool_rests_longer_and_longer_and_the_words_are_kept(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It rested for five seconds: three renames and a warning each time, for ever, and in fifteen
+    """It rested for five seconds: three renames and a warning each time, forever, and in fifteen
     seconds the one damaged file with words in it had made room for three that held nothing."""
-    now = 1000.0
-    monkeypatch.setattr(outbox_module.time, "monotonic", lambda: now)
-    box = opened(tmp_path)
-    box.add([message(0)], proven=False)
-    append, tries = box._spool.append, []
-
-    def ruin(_: object) -> None:
-        tries.append(now)
-        box._spool.path.write_bytes(b"no database")
-        raise sqlite3.DatabaseError("database disk image is malformed")
-
-    monkeypatch.setattr(box._spool, "append", ruin)
-    monkeypatch.setattr(box._spool, "probe", lambda: ruin(None))
+    clocks, store = Clocks(), FaultyStore(tmp_path)
+    box = opened(tmp_path, store=store, clock=clocks.clock)
+    box.add([message(0)], link_healthy=False)
+    store.write_error, store.ruins_the_file = MALFORMED, True
+    attempts = []
     for n in range(1, 3000):
-        now += 1
-        box.add([message(n)], proven=False)
-        box.maintain(now)
-    rests = [later - earlier for earlier, later in pairwise(tries)]
-    assert rests == [0, 60, 120, 240, 480, 960]
+        clocks.go(seconds=1)
+        before = store.attempts
+        box.add([message(n)], link_healthy=False)
+        box.maintain()
+        attempts += [n] * (store.attempts - before)
+    assert [later - earlier for earlier, later in pairwise(attempts)] == [0, 60, 120, 240, 480, 960]
     assert box.damaged == 1
     assert [f.name for f in (tmp_path / "spool").iterdir()] == ["spool.damaged"]
     assert len([r for r in caplog.records if r.levelname == "WARNING"]) == 2
-    monkeypatch.undo()
-    monkeypatch.setattr(outbox_module.time, "monotonic", lambda: now)
-    assert box._spool.append == append
-    now += outbox_module._LONGEST_REST_S
-    box.maintain(now)
-    assert box.disk_error is None, "the card was exchanged"
-    assert box.spill()
+    store.write_error = None
+    clocks.go(seconds=DiskRetry().longest_rest_s)
+    box.maintain()
+    assert box.disk_error is None, "the disk was exchanged"
+    assert box.flush_to_disk()
     assert box.spooled == 3000
     assert numbers(drain(box)) == list(range(3000))
 
 
 def test_a_spool_that_a_probe_finds_damaged_is_put_aside_and_its_words_are_not_lost(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
-    """The ruined file stayed in place, so that trouble was told until something was written."""
-    box = opened(tmp_path)
-    box.add([message(n) for n in range(3)], proven=False)
-    box._disk_failed(OSError("the card is full"))
-    with monkeypatch.context() as ruined:
-        malformed = sqlite3.DatabaseError("database disk image is malformed")
-        ruined.setattr(box._spool, "probe", failing(malformed))
-        box.maintain(time.monotonic() + outbox_module._PROBE_EVERY_S)
+    """The ruined file stayed in place, so that the error was told until something was written."""
+    clocks, store = Clocks(), FaultyStore(tmp_path)
+    box = opened(tmp_path, store=store, clock=clocks.clock)
+    box.add([message(n) for n in range(3)], link_healthy=False)
+    store.write_error = FULL
+    box.add([message(3)], link_healthy=False)
+    assert box.disk_error is not None
+    store.write_error = MALFORMED
+    clocks.go(seconds=DiskRetry().probe_every_s)
+    box.maintain()
     assert box.damaged == 1
+    store.write_error = None
+    clocks.go(seconds=2 * DiskRetry().probe_every_s)
+    box.maintain()
+    assert box.flush_to_disk()
     assert box.disk_error is None
-    assert box.spooled == 3
-    assert numbers(drain(box)) == [0, 1, 2]
+    assert box.spooled == 4
+    assert numbers(drain(box)) == [0, 1, 2, 3]
 
 
 def test_at_most_three_damaged_files_are_kept(tmp_path: Path) -> None:
-    """The second one once overwrote the first; a bad card must not fill itself with them either."""
+    """The second one once overwrote the first; a bad disk must not fill itself with them either."""
     for n in range(5):
         (tmp_path / "spool").mkdir(exist_ok=True)
         (tmp_path / "spool" / "spool.db").write_bytes(b"%d no database" % n * 500)
@@ -199,16 +320,44 @@ def test_at_most_three_damaged_files_are_kept(tmp_path: Path) -> None:
     assert [f.read_bytes()[:1] for f in kept] == [b"4", b"3", b"2"]
 
 
-def test_trouble_with_the_disk_ends_in_the_report_too_when_nothing_has_to_be_written(
-    tmp_path: Path,
-) -> None:
-    """With a healthy broker nothing goes to disk: a card that was full once was told for ever."""
+def test_an_error_of_the_disk_ends_also_when_nothing_has_to_be_written(tmp_path: Path) -> None:
+    """With a healthy broker nothing goes to disk: a disk that was full once was told forever."""
+    clocks = Clocks()
     (tmp_path / "spool").write_text("")
-    box = opened(tmp_path)
-    box.add([message(0)], proven=False)
+    box = opened(tmp_path, clock=clocks.clock)
+    box.add([message(0)], link_healthy=False)
     (tmp_path / "spool").unlink()
     assert box.disk_error is not None
-    box.maintain(time.monotonic() + outbox_module._PROBE_EVERY_S)
+    clocks.go(seconds=DiskRetry().probe_every_s)
+    box.maintain()
     assert box.disk_error is None
     assert numbers(drain(box)) == [0]
     assert box.spooled == 0
+
+
+def test_the_spool_of_version_0_1_0_is_sent(tmp_path: Path) -> None:
+    """Written with the statements of that version: an upgrade keeps undelivered messages."""
+    (tmp_path / "spool").mkdir()
+    with sqlite3.connect(tmp_path / "spool" / "spool.db") as db:
+        db.execute("PRAGMA journal_mode=WAL")
+        db.execute(
+            "CREATE TABLE IF NOT EXISTS messages (\n    id INTEGER PRIMARY KEY AUTOINCREMENT,\n"
+            "    key TEXT NOT NULL UNIQUE,\n    name TEXT NOT NULL,\n    payload BLOB NOT NULL,\n"
+            "    stored_at REAL NOT NULL\n)"
+        )
+        db.executemany(
+            "INSERT INTO messages (key, name, payload, stored_at) VALUES (?, ?, ?, 1.7e9)",
+            [(f"s:{n:012d}", "turn", b'{"a": 1, "delayed": true}') for n in range(5)],
+        )
+    db.close()
+    assert [(m.name, m.payload) for m in drain(opened(tmp_path))] == [
+        ("turn", b'{"a": 1, "delayed": true}')
+    ] * 5
+
+
+def test_errors_of_the_file_system_are_errors_of_the_store(tmp_path: Path) -> None:
+    (tmp_path / "spool").write_text("")
+    spool = Spool(SpoolSettings(tmp_path / "spool").dir / "spool.db", durable=True)
+    with pytest.raises(StoreError) as error:
+        spool.append([OutboundMessage("k", "text", b"{}")])
+    assert not error.value.damaged

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,26 +40,41 @@ class StartupSettings:
     rejected: EdgedError | None = None
 
 
-def load_startup_settings(env_file: Path | None, flags: Mapping[str, Any]) -> StartupSettings:
+def check_models(settings: Settings) -> None:
+    """Raises ModelError if a file of the models is missing. Does not read them."""
+    loader.quick_check(settings.models_dir, settings.model)
+
+
+def load_startup_settings(
+    env_file: Path | None,
+    flags: Mapping[str, Any],
+    check_models: Callable[[Settings], None] = check_models,
+) -> StartupSettings:
     """Loads the settings, or else the newest accepted ones that can still be used.
 
-    Raises EdgedError if the files cannot be used and there are no others.
+    Args:
+        check_models: raises ModelError if the models that the settings name cannot be used.
+
+    Raises:
+        EdgedError: the files cannot be used and there are no others.
     """
     try:
-        return _load(env_file, flags)
+        return _load(env_file, flags, check_models)
     except EdgedError as error:
         if env_file is not None:
             for snapshot in SettingsHistory(find_state_dir(env_file)).snapshots():
                 with tempfile.TemporaryDirectory(prefix="edged-") as folder:
                     try:
-                        older = _load(unpack(snapshot, Path(folder)), flags)
+                        older = _load(unpack(snapshot, Path(folder)), flags, check_models)
                     except EdgedError:
                         continue
                 return StartupSettings(older.loaded, older.state, error)
         raise
 
 
-def _load(env_file: Path | None, flags: Mapping[str, Any]) -> StartupSettings:
+def _load(
+    env_file: Path | None, flags: Mapping[str, Any], check_models: Callable[[Settings], None]
+) -> StartupSettings:
     without_overrides = load(env_file, flags)
     state = StateFile(without_overrides.settings.state_dir)
     overrides = state.read()
@@ -74,7 +89,7 @@ def _load(env_file: Path | None, flags: Mapping[str, Any]) -> StartupSettings:
         log_event(_log, logging.WARNING, "muted-in-doubt", message)
     loaded = load(env_file, flags, overrides)
     check_files(loaded.settings)
-    loader.quick_check(loaded.settings.models_dir, loaded.settings.model)
+    check_models(loaded.settings)
     if state.damaged:
         # Not before the settings have been accepted: an attempt with other files must find the
         # damage again. Not later: a mute that is assumed anew at each start would count as newer

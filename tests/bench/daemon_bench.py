@@ -24,6 +24,7 @@ import tempfile
 import time
 from array import array
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,16 +49,16 @@ import time, struct
 from edged.audio.ring import Ring
 from edged.engine.engine_thread import Engine
 from edged.events import Text
-_write, _hand_on = Ring.write, Engine._hand_on
+_write, _emit = Ring.write, Engine._emit
 complete, said = open({folder!r} + "/complete", "ab", 0), open({folder!r} + "/said", "ab", 0)
 def write(self, samples):
     complete.write(struct.pack("d", time.monotonic()))
     _write(self, samples)
-def hand_on(self, events):
+def emit(self, events):
     now = struct.pack("dd", self._steps - 1, time.monotonic())
     said.write(now * sum(isinstance(e, Text) for e in events))
-    _hand_on(self, events)
-Ring.write, Engine._hand_on = write, hand_on
+    _emit(self, events)
+Ring.write, Engine._emit = write, emit
 """
 # Real libasound, asked for what such a card would give: what comes is read back and converted.
 AS_48_STEREO = """
@@ -236,7 +237,7 @@ def _two(
         made.append((name, ear, daemon, broker))
     for _, ear, daemon, _ in made:
         daemon.start()
-        until(lambda ear=ear: ear.on("step"), "steps")
+        until(partial(ear.on, "step"), "steps")
     paced.play(audio)
     time.sleep(len(audio) / SAMPLE_RATE + 6)
     for _, _, daemon, broker in made:
@@ -249,7 +250,8 @@ def _two(
 def _compare(one: str, first: list[Any], other: str, second: list[Any]) -> None:
     """Words in common, and how far their starts are from each other."""
     texts = [[re.sub(r"\W", "", w["text"].lower()) for w in words] for words in (first, second)]
-    blocks = difflib.SequenceMatcher(None, *texts, autojunk=False).get_matching_blocks()
+    matcher = difflib.SequenceMatcher(None, texts[0], texts[1], autojunk=False)
+    blocks = matcher.get_matching_blocks()
     pairs = [(first[b.a + n], second[b.b + n]) for b in blocks for n in range(b.size)]
     offsets = [a["start_s"] - b["start_s"] for a, b in pairs]
     middle = statistics.median(offsets)  # they were not started at the same moment
@@ -258,7 +260,7 @@ def _compare(one: str, first: list[Any], other: str, second: list[Any]) -> None:
         f"  {one}: {len(first)} words, {other}: {len(second)}, {len(pairs)} of them the same; "
         f"their starts differ by {percent(apart, 0.5):.0f} ms median, {apart[-1]:.0f} at most"
     )
-    for kind, a1, a2, b1, b2 in difflib.SequenceMatcher(None, *texts, autojunk=False).get_opcodes():
+    for kind, a1, a2, b1, b2 in matcher.get_opcodes():
         if kind != "equal":
             print(f"    {' '.join(texts[0][a1:a2])!r} for {' '.join(texts[1][b1:b2])!r}")
 
@@ -364,7 +366,7 @@ def stop(folder: Path) -> None:
         sub.mkdir()
         with Mosquitto(sub / "broker") as broker, Ear(broker.port, ("edged/#",)) as ear:
             with DaemonProcess(sub, broker.port) as daemon:
-                until(lambda ear=ear, n=n: len(ear.on("text")) > n + 1, "words")
+                until(lambda: len(ear.on("text")) > n + 1, "words")  # noqa: B023
                 took.append(daemon.stop())
                 until(lambda: ear.on("availability")[-1].payload == b"offline", "offline")
                 kinds = [e["type"] for e in ear.events()]

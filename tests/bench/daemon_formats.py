@@ -66,12 +66,12 @@ def formats(manifest: Path | None) -> None:
         heard = [words(models, audio), words(models, np.append(audio[1:], np.int16(0)))]
         heard += [words(models, by_card(audio, *card)) for card in CARDS]
         for name, (texts, turns) in zip(names, heard, strict=True):
-            found = (wer.errors(text, texts), wer.errors(text, turns))
-            found += (wer.errors(heard[0][0], texts),)
+            found = [wer.errors(text, texts), wer.errors(text, turns)]
+            found.append(wer.errors(heard[0][0], texts))
             sums[name] = [a + b for a, b in zip(sums[name], found, strict=True)]
     print(f"formats: {sums[names[0]][0].reference_words} words")
-    for name, (texts, turns, other) in sums.items():
+    for name, (in_texts, in_turns, other) in sums.items():
         print(
-            f"  {name:20} {texts.rate:.1%} of `text` wrong, {turns.rate:.1%} of `turn`; "
+            f"  {name:20} {in_texts.rate:.1%} of `text` wrong, {in_turns.rate:.1%} of `turn`; "
             f"{other.rate:.1%} other words than 24 kHz mono"
         )

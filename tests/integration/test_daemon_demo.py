@@ -41,8 +41,8 @@ def test_the_demo_takes_what_is_here_and_replaces_what_is_missing(
 
 
 def test_what_the_demo_chooses_passes_the_checks_of_a_start() -> None:
-    """To see whether its certificates fit, the address `embedded` was once taken apart like a
-    broker's: `make run` on a machine without a broker ended there."""
+    """The check of the certificates parsed the address `embedded` like a broker's, so that
+    `make run` failed on a machine without a broker."""
     found, _ = chosen()
     check_files(load(None, found).settings)
 
@@ -55,6 +55,9 @@ def test_the_demo_keeps_what_somebody_has_set(tmp_path: Path) -> None:
 
 
 def test_captions_show_what_is_heard_and_a_ctrl_c_ends_it(tmp_path: Path) -> None:
+    def shown() -> str:
+        return (tmp_path / "out").read_text()
+
     with Mosquitto(tmp_path / "broker") as broker, (tmp_path / "out").open("wb") as out:
         command = [*RUN, "--captions", "--mqtt-url", f"mqtt://127.0.0.1:{broker.port}"]
         command += ["--alsa-device", f"file:{SAMPLES}/good-influence.flac"]
@@ -65,7 +68,6 @@ def test_captions_show_what_is_heard_and_a_ctrl_c_ends_it(tmp_path: Path) -> Non
             env=os.environ | {"EDGED_STATE_DIR": str(tmp_path)},
         )
         try:
-            shown = lambda: (tmp_path / "out").read_text()  # noqa: E731
             until(lambda: "influence" in shown() or process.poll() is not None, "a turn", 60)
             assert process.poll() is None, shown()
             process.send_signal(signal.SIGINT)

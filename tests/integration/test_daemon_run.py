@@ -45,7 +45,9 @@ def gapless(events: list[Any]) -> bool:
     return [e["seq"] for e in events] == list(range(1, len(events) + 1))
 
 
-def test_speech_becomes_words_and_a_stop_in_mid_sentence_loses_none(tmp_path, broker) -> None:
+def test_speech_becomes_words_and_a_stop_in_mid_sentence_loses_none(
+    tmp_path: Path, broker: Mosquitto
+) -> None:
     with Ear(broker.port, ("edged/#",)) as ear, DaemonProcess(tmp_path, broker.port) as daemon:
         assert "playing" in daemon.systemd.status
         until(lambda: len(ear.on("text")) >= 3, "three words", 20)
@@ -68,7 +70,7 @@ def test_speech_becomes_words_and_a_stop_in_mid_sentence_loses_none(tmp_path, br
     assert [line.split("=")[0] for _, line in daemon.systemd.received].index("READY") > 0
 
 
-def test_a_stop_while_the_models_load_ends_it(tmp_path, broker) -> None:
+def test_a_stop_while_the_models_load_ends_it(tmp_path: Path, broker: Mosquitto) -> None:
     with Ear(broker.port, ("edged/#",)) as ear:
         daemon = DaemonProcess(tmp_path, broker.port).start(ready=False)
         with contextlib.ExitStack() as after:
@@ -102,7 +104,9 @@ def test_a_watchdog_meant_for_another_process_is_not_fed(tmp_path: Path) -> None
         assert not daemon.systemd.lines("WATCHDOG=1")
 
 
-def test_a_reload_changes_live_settings_without_a_lost_step(tmp_path, broker) -> None:
+def test_a_reload_changes_live_settings_without_a_lost_step(
+    tmp_path: Path, broker: Mosquitto
+) -> None:
     with Ear(broker.port, ("edged/#",)) as ear, DaemonProcess(tmp_path, broker.port) as daemon:
         until(lambda: ear.on("step"), "steps", 20)
         daemon.write(delay_in_frames=12, turn_silence_ms=900, device="other")
@@ -125,7 +129,9 @@ def test_a_reload_changes_live_settings_without_a_lost_step(tmp_path, broker) ->
         assert "READY" in said[reloading + 2 :]
 
 
-def test_an_invalid_file_changes_nothing_and_says_why_everywhere(tmp_path, broker) -> None:
+def test_an_invalid_file_changes_nothing_and_says_why_everywhere(
+    tmp_path: Path, broker: Mosquitto
+) -> None:
     with Ear(broker.port, ("edged/#",)) as ear, DaemonProcess(tmp_path, broker.port) as daemon:
         before = until(lambda: state(ear, "settings"), "the settings")
         daemon.write(delay_in_frames=13, temp=7, vad_threshold=0.7)
@@ -147,7 +153,7 @@ def test_an_invalid_file_changes_nothing_and_says_why_everywhere(tmp_path, broke
         assert daemon.systemd.lines("READY=1")
 
 
-def test_other_settings_reopen_only_what_they_must(tmp_path, broker) -> None:
+def test_other_settings_reopen_only_what_they_must(tmp_path: Path, broker: Mosquitto) -> None:
     """A pushed file moves the device to another microphone, another broker and more threads: the
     stream goes on in one session."""
     with Mosquitto(tmp_path / "second") as second, Ear(second.port, ("edged/#",)) as there:
@@ -170,7 +176,7 @@ def test_other_settings_reopen_only_what_they_must(tmp_path, broker) -> None:
             assert daemon.stop() < 5
 
 
-def test_mute_closes_the_microphone_and_survives_kill_9(tmp_path, broker) -> None:
+def test_mute_closes_the_microphone_and_survives_kill_9(tmp_path: Path, broker: Mosquitto) -> None:
     with Ear(broker.port, ("edged/#",)) as ear, DaemonProcess(tmp_path, broker.port) as daemon:
         until(lambda: ear.on("text"), "a word", 20)
         assert ask(ear, "mute", "on")["ok"] is True
@@ -192,7 +198,9 @@ def test_mute_closes_the_microphone_and_survives_kill_9(tmp_path, broker) -> Non
         assert state(ear, "mute") == "off"
 
 
-def test_a_locked_mute_cannot_be_undone_over_mqtt_but_by_the_box_itself(tmp_path, broker) -> None:
+def test_a_locked_mute_cannot_be_undone_over_mqtt_but_by_the_box_itself(
+    tmp_path: Path, broker: Mosquitto
+) -> None:
     with (
         Ear(broker.port, ("edged/#",)) as ear,
         DaemonProcess(tmp_path, broker.port, mute="on", mute_lock="on") as daemon,
@@ -211,7 +219,9 @@ def test_a_locked_mute_cannot_be_undone_over_mqtt_but_by_the_box_itself(tmp_path
         until(lambda: ear.on("step"), "it hears")
 
 
-def test_live_settings_are_taken_or_refused_as_a_whole_and_kept(tmp_path, broker) -> None:
+def test_live_settings_are_taken_or_refused_as_a_whole_and_kept(
+    tmp_path: Path, broker: Mosquitto
+) -> None:
     daemon = DaemonProcess(tmp_path, broker.port)
     daemon.environment = {"EDGED_PADDING_BONUS": "1"}
     with Ear(broker.port, ("edged/#",)) as ear, daemon:
@@ -304,7 +314,7 @@ def test_a_card_that_cannot_be_written_is_told_by_systemd_and_in_health(tmp_path
 
 
 def test_with_a_sound_server_that_hangs_it_still_answers_feeds_the_watchdog_and_stops(
-    tmp_path, broker
+    tmp_path: Path, broker: Mosquitto
 ) -> None:
     """Nothing did: pyalsaaudio closed the microphone with the interpreter locked, for ever."""
     with PacedMicrophone() as paced, Ear(broker.port, ("edged/#",)) as ear:

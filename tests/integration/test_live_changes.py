@@ -9,21 +9,21 @@ from typing import Any
 
 import pytest
 
-from edged.config import startup
 from edged.config.settings_manager import RETRY_SAVE_S, RETRY_SLOW_SAVE_S, SettingsManager
-from edged.config.startup import load_startup_settings
+from edged.config.sources import load
+from edged.config.startup import StartupSettings, load_startup_settings
 from edged.config.state_file import StateFile
 from edged.mqtt.commands import Command
 from tests.support.control_parts import control
 
 
-@pytest.fixture
-def no_models(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(startup.loader, "quick_check", lambda *_: None)
+def startup_settings(env_file: Path) -> StartupSettings:
+    """As the daemon loads them, on a device that has all models."""
+    return load_startup_settings(env_file, {}, lambda _: None)
 
 
 def test_a_mute_that_cannot_be_stored_says_so_and_is_stored_when_the_disk_takes_it(
-    tmp_path: Path, monkeypatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On a full disk the answer was a plain "ok", and the box listened again after a power cut."""
     made, manager, parts = control(tmp_path)
@@ -53,7 +53,7 @@ def test_a_mute_that_cannot_be_stored_says_so_and_is_stored_when_the_disk_takes_
 
 @pytest.mark.parametrize("attempt", ["the change", "a later one"])
 def test_a_disk_that_takes_long_to_refuse_is_left_alone_for_minutes(
-    tmp_path: Path, monkeypatch, attempt: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, attempt: str
 ) -> None:
     """Each ten seconds the main thread waited for an SD card in its error recovery. It feeds the
     watchdog too: the restart undid the mute that was to be stored."""
@@ -102,54 +102,56 @@ def test_a_reload_with_a_useless_certificate_changes_nothing(tmp_path: Path) -> 
     assert "reconfigure" not in [name for name, _ in parts.calls]
 
 
-@pytest.mark.usefixtures("no_models")
-def test_a_box_that_can_not_tell_whether_it_was_muted_is_muted(tmp_path: Path, caplog) -> None:
+def test_a_box_that_can_not_tell_whether_it_was_muted_is_muted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """A state file that an SD card had spoilt was taken for an empty one: a muted box listened."""
     env_file = tmp_path / "edged.env"
     env_file.write_text(f"EDGED_STATE_DIR={tmp_path}\n")
-    assert not load_startup_settings(env_file, {}).loaded.settings.mute
+    assert not startup_settings(env_file).loaded.settings.mute
     StateFile(tmp_path).path.write_text("\0" * 40)
-    begin = load_startup_settings(env_file, {})
+    begin = startup_settings(env_file)
     assert begin.loaded.settings.mute
     assert "muted until cmd/mute" in caplog.text
     env_file.write_text(env_file.read_text() + "EDGED_MUTE=off\n")
-    again = startup.load(env_file, {}, begin.loaded.overrides)
+    again = load(env_file, {}, begin.loaded.overrides)
     assert not again.settings.mute  # as the message says
 
 
-@pytest.mark.usefixtures("no_models")
-def test_a_mute_in_doubt_ends_by_the_files_after_a_restart_too(tmp_path: Path, caplog) -> None:
+def test_a_mute_in_doubt_ends_by_the_files_after_a_restart_too(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """It was guessed anew at each start and bound to what the files said then: a box stayed muted
     whatever was written there, and with EDGED_MUTE_LOCK nothing helped."""
     env_file = tmp_path / "edged.env"
     env_file.write_text(f"EDGED_STATE_DIR={tmp_path}\nEDGED_MUTE_LOCK=on\n")
     StateFile(tmp_path).path.write_text("\0" * 40)
-    assert load_startup_settings(env_file, {}).loaded.settings.mute
+    assert startup_settings(env_file).loaded.settings.mute
     assert (tmp_path / "state.damaged").read_text() == "\0" * 40
     caplog.clear()
-    assert load_startup_settings(env_file, {}).loaded.settings.mute
+    assert startup_settings(env_file).loaded.settings.mute
     assert not caplog.records
     env_file.write_text(env_file.read_text() + "EDGED_MUTE=off\n")
-    assert not load_startup_settings(env_file, {}).loaded.settings.mute
+    assert not startup_settings(env_file).loaded.settings.mute
 
 
-@pytest.mark.usefixtures("no_models")
 def test_files_that_are_not_taken_leave_the_damage_to_be_found(tmp_path: Path) -> None:
     """The older files that stand in for them may say something else about mute, and would count as
     a newer line than what was guessed for these."""
     env_file = tmp_path / "edged.env"
     env_file.write_text(f"EDGED_STATE_DIR={tmp_path}\nEDGED_MUTE=off\n")
-    begin = load_startup_settings(env_file, {})
+    begin = startup_settings(env_file)
     SettingsManager(begin, env_file, {}).record_files()
     StateFile(tmp_path).path.write_text("\0" * 40)
     env_file.write_text(f"EDGED_STATE_DIR={tmp_path}\nEDGED_MQTT_CA_FILE=/nowhere\n")
-    begin = load_startup_settings(env_file, {})
+    begin = startup_settings(env_file)
     assert begin.rejected is not None
     assert begin.loaded.settings.mute
 
 
-@pytest.mark.usefixtures("no_models")
-def test_a_mute_in_doubt_that_cannot_be_stored_is_stored_later(tmp_path: Path, monkeypatch) -> None:
+def test_a_mute_in_doubt_that_cannot_be_stored_is_stored_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     env_file = tmp_path / "edged.env"
     env_file.write_text(f"EDGED_STATE_DIR={tmp_path}\n")
     StateFile(tmp_path).path.write_text("\0" * 40)
@@ -159,7 +161,7 @@ def test_a_mute_in_doubt_that_cannot_be_stored_is_stored_later(tmp_path: Path, m
 
     with monkeypatch.context() as disk:
         disk.setattr(os, "fsync", full)
-        begin = load_startup_settings(env_file, {})
+        begin = startup_settings(env_file)
     manager = SettingsManager(begin, env_file, {})
     assert manager.save_error
     assert StateFile(tmp_path).path.read_text() == "\0" * 40

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,6 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from edged.cli.config_history import history, rollback
-from edged.config import startup
 from edged.config.files_watch import FilesWatch
 from edged.config.settings_history import (
     MAX_SNAPSHOTS,
@@ -26,8 +26,13 @@ from edged.config.settings_history import (
     unpack,
 )
 from edged.config.sources import SettingsError, load
-from edged.config.startup import load_startup_settings
+from edged.config.startup import StartupSettings, load_startup_settings
 from edged.errors import ConfigError
+
+
+def startup_settings(env_file: Path) -> StartupSettings:
+    """As the daemon loads them, on a device that has all models."""
+    return load_startup_settings(env_file, {}, lambda _: None)
 
 
 class Etc:
@@ -56,11 +61,6 @@ class Etc:
 @pytest.fixture
 def etc(tmp_path: Path) -> Etc:
     return Etc(tmp_path)
-
-
-@pytest.fixture
-def no_models(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(startup.loader, "quick_check", lambda *_: None)
 
 
 def said(work: Any, *args: Any) -> str:
@@ -203,19 +203,17 @@ def test_a_disk_that_refuses_costs_the_history_alone(etc: Etc, caplog: Any) -> N
     assert caplog.text.count("cannot be written") == 1
 
 
-@pytest.mark.usefixtures("no_models")
 def test_a_box_that_loses_its_power_after_a_bad_push_comes_back_with_the_last_good_files(
     etc: Etc,
 ) -> None:
     etc.write(delay_in_frames=16)
     etc.take()
     etc.write(delay_in_frames=17)
-    begin = load_startup_settings(etc.env, {})
+    begin = startup_settings(etc.env)
     assert begin.loaded.settings.delay_in_frames == 16
     assert "EDGED_DELAY_IN_FRAMES" in str(begin.rejected)
 
 
-@pytest.mark.usefixtures("no_models")
 def test_a_folder_that_may_no_longer_be_read_is_a_bad_push_like_any_other(
     etc: Etc, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -235,23 +233,21 @@ def test_a_folder_that_may_no_longer_be_read_is_a_bad_push_like_any_other(
     monkeypatch.setattr(Path, "iterdir", refuse)
     assert not watch.changed(10.0)
     assert watch.changed(12.0)
-    begin = load_startup_settings(etc.env, {})
+    begin = startup_settings(etc.env)
     assert begin.loaded.settings.delay_in_frames == 16
     assert f"{etc.folder} cannot be read: Permission denied" in str(begin.rejected)
     monkeypatch.delenv("EDGED_STATE_DIR")
     assert find_state_dir(etc.env) == etc.state
 
 
-@pytest.mark.usefixtures("no_models")
 def test_a_file_that_names_a_missing_certificate_counts_as_bad_too(etc: Etc) -> None:
     etc.take()
     etc.write(mqtt_url="mqtts://hub", mqtt_ca_file="/nowhere/ca.crt")
-    begin = load_startup_settings(etc.env, {})
+    begin = startup_settings(etc.env)
     assert begin.loaded.settings.mqtt_ca_file is None
     assert "/nowhere/ca.crt" in str(begin.rejected)
 
 
-@pytest.mark.usefixtures("no_models")
 @pytest.mark.parametrize("what", ["ca", "key"])
 def test_a_certificate_that_is_none_counts_as_bad_too(etc: Etc, what: str) -> None:
     """A reload with a CA file full of garbage was accepted, and the box was off its broker."""
@@ -261,17 +257,16 @@ def test_a_certificate_that_is_none_counts_as_bad_too(etc: Etc, what: str) -> No
     files = {"ca": {"mqtt_ca_file": garbage}}
     files["key"] = {"mqtt_cert_file": garbage, "mqtt_key_file": garbage}
     etc.write(mqtt_url="mqtts://hub", **files[what])
-    begin = load_startup_settings(etc.env, {})
+    begin = startup_settings(etc.env)
     assert begin.loaded.settings.mqtt_url == "mqtt://localhost"
     assert f"{garbage}" in str(begin.rejected)
     assert "cannot be used" in str(begin.rejected)
 
 
-@pytest.mark.usefixtures("no_models")
 def test_without_a_good_set_the_first_mistake_is_told(etc: Etc) -> None:
     etc.write(temp="hot")
     with pytest.raises(SettingsError, match="EDGED_TEMP"):
-        load_startup_settings(etc.env, {})
+        startup_settings(etc.env)
 
 
 def test_the_state_directory_is_found_though_the_env_file_is_wrong(
@@ -309,15 +304,14 @@ def test_the_watch_waits_until_a_push_has_come_to_rest(etc: Etc) -> None:
 
 def test_the_watch_notices_mode_removal_and_return_of_a_file(etc: Etc) -> None:
     watch = FilesWatch(etc.env)
-    for number, change in enumerate(
-        (
-            lambda: os.chmod(etc.env, 0o600),
-            lambda: etc.env.unlink(),
-            lambda: etc.write(temp=0),
-            lambda: etc.drop_in("10-a.env", ""),
-            lambda: (etc.folder / "10-a.env").unlink(),
-        )
-    ):
+    changes: list[Callable[[], None]] = [
+        lambda: os.chmod(etc.env, 0o600),
+        lambda: etc.env.unlink(),
+        lambda: etc.write(temp=0),
+        lambda: etc.drop_in("10-a.env", ""),
+        lambda: (etc.folder / "10-a.env").unlink(),
+    ]
+    for number, change in enumerate(changes):
         change()
         assert not watch.changed(10 * number + 1)
         assert watch.changed(10 * number + 3), number

@@ -58,7 +58,7 @@ def test_an_error_of_the_disk_names_the_file_and_leaves_the_old_one(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as disk:
-        disk.setattr(*((Path, step) if step == "replace" else (os, step)), full)
+        disk.setattr(Path if step == "replace" else os, step, full)
         with pytest.raises(OSError, match="No space left") as caught:
             write_text(path, "new")
     assert caught.value.filename == str(path)

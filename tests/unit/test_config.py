@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import SecretStr
 from rich.console import Console
 
 from edged.config.settings import (
@@ -119,7 +120,7 @@ def test_mqtt_may_change_live_settings_but_never_the_lock() -> None:
     assert not mqtt_may_change("alsa_device")
 
 
-def test_the_device_name_is_made_from_the_host_name(monkeypatch) -> None:
+def test_the_device_name_is_made_from_the_host_name(monkeypatch: pytest.MonkeyPatch) -> None:
     for host, device in [("Pi.Kitchen.lan", "pi"), ("my_box--", "my-box"), ("!!!", "edged")]:
         monkeypatch.setattr("socket.gethostname", lambda host=host: host)
         assert Settings().device == device
@@ -127,14 +128,14 @@ def test_the_device_name_is_made_from_the_host_name(monkeypatch) -> None:
 
 def test_settings_cannot_be_changed_in_place() -> None:
     with pytest.raises(ValueError, match="frozen"):
-        Settings().temp = 1  # type: ignore[misc]
+        Settings().temp = 1
 
 
 # -- sources
 
 
 def test_the_environment_pins_then_the_folder_then_the_file_then_the_default(
-    env_file: Path, monkeypatch
+    env_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = env_file.with_name("edged.env.d")
     folder.mkdir()
@@ -152,7 +153,9 @@ def test_the_environment_pins_then_the_folder_then_the_file_then_the_default(
     assert loaded.origins["gain_db"].kind == "default"
 
 
-def test_a_flag_beats_the_environment_and_a_missing_flag_does_not(env_file, monkeypatch) -> None:
+def test_a_flag_beats_the_environment_and_a_missing_flag_does_not(
+    env_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("EDGED_TEMP", "0.1")
     assert load(env_file, {"temp": None}).settings.temp == 0.1
     assert load(env_file, {"temp": 0.9}).settings.temp == 0.9
@@ -180,7 +183,9 @@ def test_a_half_written_copy_is_not_read_and_a_wrong_ending_is_said(env_file: Pa
     assert "10-a.conf is not read" in loaded.notes[0]
 
 
-def test_a_credential_is_read_and_beats_the_file_with_a_note(env_file, tmp_path, monkeypatch):
+def test_a_credential_is_read_and_beats_the_file_with_a_note(
+    env_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     credentials = tmp_path / "credentials"
     credentials.mkdir()
     (credentials / "edged_mqtt_password").write_text("from-credential\n")
@@ -189,13 +194,13 @@ def test_a_credential_is_read_and_beats_the_file_with_a_note(env_file, tmp_path,
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(credentials))
     env_file.write_text("EDGED_MQTT_PASSWORD=from-file\n")
     loaded = load(env_file)
-    assert loaded.settings.mqtt_password.get_secret_value() == "from-credential"
+    assert loaded.settings.mqtt_password == SecretStr("from-credential")
     assert loaded.settings.mqtt_username == "kitchen"
     assert loaded.settings.temp == 0
     assert any("the credential counts" in note for note in loaded.notes)
     monkeypatch.setenv("EDGED_MQTT_PASSWORD", "from-environment")
     loaded = load(env_file)
-    assert loaded.settings.mqtt_password.get_secret_value() == "from-environment"
+    assert loaded.settings.mqtt_password == SecretStr("from-environment")
     assert any("the environment counts" in note for note in loaded.notes)
 
 
@@ -210,7 +215,9 @@ def test_keys_of_other_programs_may_be_in_the_file(env_file: Path) -> None:
     assert load(env_file).settings.temp == 0.2
 
 
-def test_an_unknown_variable_of_ours_in_the_environment_is_said(monkeypatch) -> None:
+def test_an_unknown_variable_of_ours_in_the_environment_is_said(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("EDGED_DELAY_IN_FRAME", "12")
     monkeypatch.setenv("EDGED_DEBUG", "1")
     (note,) = load().notes
@@ -220,7 +227,9 @@ def test_an_unknown_variable_of_ours_in_the_environment_is_said(monkeypatch) -> 
 # -- every problem at once
 
 
-def test_every_problem_is_told_at_once_with_its_key_line_and_what_is_allowed(env_file) -> None:
+def test_every_problem_is_told_at_once_with_its_key_line_and_what_is_allowed(
+    env_file: Path,
+) -> None:
     env_file.write_text(
         "EDGED_TEMP=3\nEDGED_DELAY_IN_FRAMES=9\nEDGED_TMP=1\nexport A=1\nEDGED_MUTE=perhaps\n"
         "EDGED_MQTT_CERT_FILE=/c\nEDGED_THREADS=1.5\nEDGED_DEVICE=a/b\nEDGED_GAIN_DB=nan\n"
@@ -261,7 +270,9 @@ def test_every_problem_is_told_at_once_with_its_key_line_and_what_is_allowed(env
         ("EDGED_STEP_EVERY=-1", "from 0 to 1000"),
     ],
 )
-def test_a_wrong_value_is_refused_with_what_is_allowed(env_file, lines: str, reason: str) -> None:
+def test_a_wrong_value_is_refused_with_what_is_allowed(
+    env_file: Path, lines: str, reason: str
+) -> None:
     env_file.write_text(lines)
     (only,) = problems(env_file)
     assert reason in only
@@ -286,7 +297,9 @@ def test_what_is_allowed_is_taken(env_file: Path, lines: str) -> None:
     load(env_file)
 
 
-def test_secrets_are_in_no_error_and_no_repr(env_file: Path, monkeypatch) -> None:
+def test_secrets_are_in_no_error_and_no_repr(
+    env_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     env_file.write_text("EDGED_MQTT_URL=mqtt://u:hunter2@host\nEDGED_API_KEY=hunter2\n")
     assert "hunter2" not in " ".join(problems(env_file))
     monkeypatch.setenv("EDGED_API_KEY", "hunter2")
@@ -307,7 +320,9 @@ TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
 
 @settings(max_examples=150, deadline=None)
 @given(st.lists(st.tuples(st.sampled_from([*Settings.model_fields, "x"]), TEXTS), max_size=6))
-def test_any_value_of_any_setting_is_taken_or_refused_in_words(tmp_path_factory, pairs) -> None:
+def test_any_value_of_any_setting_is_taken_or_refused_in_words(
+    tmp_path_factory: pytest.TempPathFactory, pairs: list[tuple[str, str]]
+) -> None:
     path = tmp_path_factory.mktemp("env") / "edged.env"
     quoted = [f"{env_name(k)}='{v}'" for k, v in pairs if not set(v) & set("'\\\r\n\0")]
     path.write_text("\n".join(quoted), encoding="utf-8")
@@ -384,7 +399,9 @@ def test_show_in_a_pipe_gives_one_line_per_setting_with_its_origin(env_file: Pat
     assert "EDGED_MUTE=off  # default" in out
 
 
-def test_show_as_json_masks_secrets_and_says_where_from(env_file: Path, monkeypatch) -> None:
+def test_show_as_json_masks_secrets_and_says_where_from(
+    env_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("EDGED_API_KEY", "hunter2")
     found = json.loads(printed(show, load(env_file), as_json=True))
     assert found["settings"]["EDGED_API_KEY"]["value"] == "********"
@@ -392,7 +409,9 @@ def test_show_as_json_masks_secrets_and_says_where_from(env_file: Path, monkeypa
     assert found["settings"]["EDGED_TEMP"]["value"] == 0.3
 
 
-def test_check_names_every_problem_and_ignores_this_machines_environment(env_file, monkeypatch):
+def test_check_names_every_problem_and_ignores_this_machines_environment(
+    env_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("EDGED_TEMP", "nonsense")
     file = io.StringIO()
     console = Console(file=file, width=60)
@@ -416,7 +435,7 @@ def test_the_example_file_is_what_the_code_says_and_is_valid(tmp_path: Path) -> 
     assert load(path).settings == Settings()
 
 
-def test_the_example_does_not_depend_on_the_machine(monkeypatch) -> None:
+def test_the_example_does_not_depend_on_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     before = example()
     monkeypatch.setenv("STATE_DIRECTORY", "/somewhere")
     monkeypatch.setattr("socket.gethostname", lambda: "elsewhere")

@@ -13,7 +13,6 @@ from edged.config.settings import Settings
 from edged.config.startup import check_files
 from edged.daemon.model_loader import ModelLoader
 from edged.engine.background_worker import InlineExecutor
-from edged.engine.engine_thread import ConfigureCommand
 from edged.errors import ConfigError, EdgedError, RequestError
 from edged.mqtt import commands
 from edged.mqtt.commands import Command
@@ -119,10 +118,8 @@ def test_commands_are_answered_while_a_reload_loads_models(tmp_path: Path) -> No
     assert parts.replies[-1]["changed"] == ["threads"]
     assert manager.settings.threads == 2
     assert manager.settings.mute
-    submitted = [call[1] for call in parts.calls if call[0] == "submit"]
-    assert [c.models for c in submitted if isinstance(c, ConfigureCommand)] == [
-        "models for 2 threads"
-    ]
+    submitted: list[Any] = [call[1] for call in parts.calls if call[0] == "submit"]
+    assert [command.models for command in submitted] == ["models for 2 threads"]
 
 
 def test_a_reload_that_is_asked_for_meanwhile_joins_and_the_newest_files_count(
@@ -188,7 +185,7 @@ def test_a_reload_is_refused_while_an_earlier_load_hangs() -> None:
     from concurrent.futures import Executor, Future
 
     class Hanging(Executor):
-        def submit(self, *_: Any, **__: Any) -> Future[Any]:  # type: ignore[override]
+        def submit(self, *_: Any, **__: Any) -> Future[Any]:
             return Future()
 
     results: list[Any] = []

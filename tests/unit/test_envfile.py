@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import pytest
 from dotenv import dotenv_values
@@ -181,7 +182,7 @@ def test_lines_are_counted_through_a_quoted_value_and_windows_line_ends() -> Non
     assert [(a.key, a.line) for a in parsed.assignments] == [("A", 1), ("B", 4), ("C", 6), ("D", 7)]
 
 
-def test_a_file_that_is_no_settings_file_is_refused_in_one_sentence(tmp_path) -> None:
+def test_a_file_that_is_no_settings_file_is_refused_in_one_sentence(tmp_path: Path) -> None:
     path = tmp_path / "edged.env"
     with pytest.raises(ConfigError, match="No such file"):
         envfile.read(path)

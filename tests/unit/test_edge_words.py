@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from copy import deepcopy
+from functools import partial
 
 import pytest
 
@@ -94,9 +96,8 @@ def test_each_segment_of_a_turn_has_its_own_words() -> None:
     for number, (said, heard) in enumerate((("One, yes.", "Yes."), ("No. Two.", "No."))):
         turns.add_words(words(said, 2.0 * number))
         second = [SegmentWord(w.text, w.start_s, w.stop_s, 0, 0.9) for w in words(heard)]
-        turns.add_segment(
-            number * 32_000, lambda second=second: Transcript(second, [0.9] * len(second))
-        )
+        transcript = Transcript(second, [0.9] * len(second))
+        turns.add_segment(number * 32_000, partial(deepcopy, transcript))
     turns.close()
     assert turns.pop_finished()[0].text == "One, Yes. No. Two."
 
@@ -119,7 +120,7 @@ def test_confidence_is_of_the_words_that_are_in_the_turn(
         turns.add_words(words(said, 3.0 * number))
         second = [SegmentWord(w.text, w.start_s, w.stop_s, 0, p) for w in words(heard)]
         transcript = Transcript(second, [p] * len(second))
-        turns.add_segment(number * 48_000, lambda transcript=transcript: transcript)
+        turns.add_segment(number * 48_000, partial(deepcopy, transcript))
     turns.close()
     (turn,) = turns.pop_finished()
     assert turn.text == text

@@ -1,0 +1,115 @@
+"""What all model families share works with any family: here with one that is unlike Moonshine."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from edged.audio.sample_history import SampleHistory
+from edged.errors import ModelError
+from edged.events import Word
+from edged.options import Options
+from edged.stt.families import FAMILIES, family_of
+from edged.stt.family import RATE, SpeechModel, Tuning, language_traits
+from edged.stt.recogniser import Recogniser
+from edged.stt.second_pass import transcribe
+from tests.support.toy_speech_model import PROMPTS, Spoken, ToySpeechModel, script, sentence
+
+STEP = RATE * 80 // 1000
+
+
+def stream(
+    model: SpeechModel, seconds: float, options: Options | None = None
+) -> tuple[list[tuple[float, Word]], Recogniser]:
+    """Each word with the second at which it came, of one segment that begins at 0."""
+    recogniser = Recogniser(model, options or Options())
+    history = SampleHistory(60 * RATE)
+    recogniser.begin(0)
+    words: list[tuple[float, Word]] = []
+    for _ in range(round(seconds * RATE) // STEP):
+        history.append(np.zeros(STEP, np.float32))
+        new = recogniser.advance(history, history.end)
+        words += [(history.end / RATE, word) for word in new]
+    words += [(history.end / RATE, word) for word in recogniser.finish(history, history.end)]
+    return words, recogniser
+
+
+def test_words_are_committed_once_in_order_and_behind_their_delay() -> None:
+    text = "turn the lights in the kitchen off and close the door please"
+    model = ToySpeechModel(script(*sentence(text)))
+    words, _ = stream(model, 5)
+    assert " ".join(word.text for _, word in words) == text
+    starts = [word.start_s for _, word in words]
+    assert starts == pytest.approx([0.2 + 0.3 * n for n in range(len(starts))])
+    early_s = model.tuned.early_commit_s
+    assert all(at - word.stop_s > 0.8 - early_s - 0.01 for at, word in words[:-3])
+
+
+def test_the_last_update_of_a_segment_tells_the_encoder_that_no_more_audio_comes() -> None:
+    model = ToySpeechModel(script(*sentence("yes please")))
+    stream(model, 2)
+    (encoder,) = model.encoders
+    assert encoder.updates[-1]
+    assert not any(encoder.updates[:-1])
+
+
+@pytest.mark.parametrize("language", PROMPTS)
+def test_the_prompt_of_the_language_comes_before_the_text(language: str) -> None:
+    """The toy decoder checks it with every token it reads."""
+    model = ToySpeechModel(script(*sentence("eins zwei drei vier")))
+    words, _ = stream(model, 3, Options(language=language))
+    assert [word.text for _, word in words] == ["eins", "zwei", "drei", "vier"]
+    assert model.asked_prompt == PROMPTS[language]
+
+
+def test_a_long_segment_is_cut_and_each_word_is_committed_once() -> None:
+    """Every segment of the toy hears the same words, so that a cut begins them again."""
+    model = ToySpeechModel(script(*sentence("one two three four five six")))
+    model.tuned = Tuning(chunk_frames=12, max_segment_s=3.0)
+    words, recogniser = stream(model, 5)
+    first, second = recogniser.finished[:2]
+    assert first.stop == second.start
+    texts = [word.text for _, word in words]
+    assert texts[:6] == ["one", "two", "three", "four", "five", "six"]
+    assert first.stop / RATE == pytest.approx(max(w.stop_s for _, w in words[:6]), abs=0.01)
+
+
+def test_tokens_join_to_words_where_the_vocabulary_says() -> None:
+    pieces = [Spoken(" un", 10), Spoken("believ", 14), Spoken("able", 18), Spoken(".", 20)]
+    words, _ = stream(ToySpeechModel(script(*pieces)), 3)
+    assert [word.text for _, word in words] == ["unbelievable."]
+
+
+def test_the_second_pass_gives_the_same_words_with_and_without_a_draft() -> None:
+    model = ToySpeechModel(script(*sentence("set a timer for ten minutes")))
+    samples = np.zeros(3 * RATE, np.float32)
+    alone = transcribe(model, samples)
+    tokens = [model.vocabulary.token(f" {w}") for w in ["set", "the", "timer", "for", "ten"]]
+    drafted = transcribe(model, samples, "en", tokens)
+    assert [word.text for word in alone.words] == ["set", "a", "timer", "for", "ten", "minutes"]
+    assert alone == drafted
+    assert transcribe(model, samples[:100]).words == []
+
+
+def test_text_below_the_models_own_confidence_is_dropped_and_counted() -> None:
+    unsure = [Spoken(s.piece, s.frame, 0.6) for s in sentence("i do not know")]
+    model = ToySpeechModel(script(*unsure))
+    assert len(stream(model, 3)[0]) == 4
+    strict = ToySpeechModel(script(*unsure))
+    strict.confidence = type(strict.confidence)(short_p=0.7, long_p=0.7)
+    words, recogniser = stream(strict, 3)
+    assert words == []
+    assert recogniser.dropped["unsure"] == 4
+
+
+def test_a_model_without_the_language_asked_for_uses_the_traits_of_its_first() -> None:
+    model = ToySpeechModel(script())
+    assert language_traits(model, "ja") is model.languages["en"]
+
+
+def test_every_architecture_has_one_family_and_others_are_refused_by_name() -> None:
+    names = [name for family in FAMILIES for name in family.architectures]
+    assert len(names) == len(set(names))
+    assert family_of("moonshine-tiny").name == "moonshine"
+    with pytest.raises(ModelError, match=r"'whisper-9'.*moonshine-tiny"):
+        family_of("whisper-9")

@@ -183,8 +183,8 @@ def test_where_audio_has_piled_up_a_word_is_still_decoded_twice(
 def test_a_word_that_never_seems_complete_is_committed_when_its_long_segment_ends(
     models: Models, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A last word without punctuation, behind which the decoder is not sure that nothing follows: it
-    waited for the whole segment, and then was counted as unsure and lost."""
+    """A last word without punctuation, behind which the decoder is not sure that nothing follows:
+    it waited for the whole segment, and then was counted as unsure and lost."""
 
     def one(self: Decoder, *_: object) -> DecodedText:
         self.decoded = DecodedText([3000], [40], [0.9], ended=True, p_eos=0.4)
@@ -245,7 +245,7 @@ def test_words_with_low_confidence_are_counted_when_a_long_segment_ends(
 def test_a_loop_that_is_decoded_twice_in_a_pause_does_not_end_the_segment(
     models: Models, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Decoded again at each step of the pause, it ended the segment, and its first word was lost."""
+    """Decoded again at each step of the pause, it ended the segment and lost its first word."""
 
     def loop(self: Decoder, *_: object) -> DecodedText:
         self.decoded = DecodedText([3000] * 4, [10, 20, 30, 40], [0.9] * 4)
@@ -284,8 +284,8 @@ def test_a_threshold_changed_while_the_session_runs_applies_to_turns_too(models:
 def test_in_a_pause_the_text_is_decoded_to_its_end_wherever_the_last_update_was(
     models: Models,
 ) -> None:
-    """Where the last update had left less than a frame, no other followed, and so the turn model had
-    no text to go by: one pause in twenty."""
+    """Where the last update had left less than a frame, no other followed, and so the turn model
+    had no text to go by: one pause in twenty."""
 
     def spoken_for(windows: int) -> Voice:
         return lambda t: 0.95 if 20 <= round(t / WINDOW_S) < 20 + windows else 0.0

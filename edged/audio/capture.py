@@ -39,6 +39,8 @@ RETRY_MIN_S, RETRY_MAX_S = 0.5, 10.0
 # The return of a device of a sound server shows nowhere: it is tried more often, for an hour.
 RETRY_SERVER_S, SERVER_PATIENCE_S = 2.0, 3600.0
 STABLE_S = 1.0  # ran for so long: the next loss starts again with the shortest wait
+MAX_SPEED = 1.05  # of real time, in the long run; no sound card is that far off
+MAX_LEAD_S = 2.0  # what a device may give at once, such as a sound server that was held up
 MAX_GAP_S = 30.0  # a longer loss is a pause: stream time stands still for the rest of it
 XRUN_EPISODE_S = 60.0
 MUTED = "muted: the microphone is closed"
@@ -74,6 +76,24 @@ class MicrophoneStatus:
     def problem(self) -> bool:
         """Whether somebody should look after it."""
         return self.state in (MicrophoneState.LOST, MicrophoneState.SILENT)
+
+
+class Pace:
+    """Limits a device that gives audio without end, such as ALSA's `null` and `file` devices.
+
+    Unlimited, stream time would run away by minutes in a second, and the engine after it.
+    """
+
+    def __init__(self, now: float) -> None:
+        self._seen_at = now
+        self._lead_s = 0.0  # of the audio over the clock
+
+    def wait_s(self, now: float, audio_s: float) -> float:
+        """How long to wait after `audio_s` seconds of audio came at `now` (monotonic)."""
+        self._lead_s += audio_s - (now - self._seen_at) * MAX_SPEED
+        self._lead_s = max(0.0, self._lead_s)
+        self._seen_at = now
+        return max(0.0, self._lead_s - MAX_LEAD_S)
 
 
 class Capture:
@@ -217,6 +237,7 @@ class Capture:
         )
         self._converter = converter
         opened_at = last = time.monotonic()
+        pace = Pace(opened_at)
         broken = True  # what comes next does not follow what came before
         try:
             while not self._asked():
@@ -237,6 +258,9 @@ class Capture:
                     self._hear(microphone, converter, data, now, broken)
                     broken = False
                     last = self.heartbeat = now
+                    wait_s = pace.wait_s(now, microphone.frames(data) / converter.rate)
+                    if wait_s > 0:
+                        self._sleep(wait_s)
                     if now - opened_at > STABLE_S:
                         self._retry_s = RETRY_MIN_S
                 else:

@@ -19,6 +19,7 @@ from edged import SAMPLE_RATE, STEP_SAMPLES
 from edged.audio.source import Frame
 
 CAPACITY_S = 32
+MAX_GAP_STEPS = 25  # of one item, so that the consumer never works for long without a heartbeat
 MAX_MARKS = 256  # gaps that one ring can hold apart; beyond, the oldest audio between two goes
 
 Samples: TypeAlias = NDArray[np.int16]
@@ -26,7 +27,7 @@ Samples: TypeAlias = NDArray[np.int16]
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """Audio that was lost: `samples` at 24 kHz, always whole steps."""
+    """Audio that was lost: `samples` at 24 kHz, 1 to MAX_GAP_STEPS whole steps."""
 
     samples: int
 
@@ -180,7 +181,8 @@ class Ring:
     def _take_one(self) -> Frame | Gap:
         """One whole step, which the caller has seen to be there."""
         if self._gap_here() >= STEP_SAMPLES:
-            return Gap(self._use_gap(self._gap_here() // STEP_SAMPLES * STEP_SAMPLES))
+            steps = min(self._gap_here() // STEP_SAMPLES, MAX_GAP_STEPS)
+            return Gap(self._use_gap(steps * STEP_SAMPLES))
         frame = np.zeros(STEP_SAMPLES, np.int16)
         filled = 0
         while filled < STEP_SAMPLES:

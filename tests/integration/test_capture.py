@@ -486,3 +486,26 @@ def test_nothing_is_opened_by_making_one():
     )
     done = subprocess.run([os.sys.executable, "-c", code], capture_output=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+
+
+def test_a_device_without_pacing_is_read_in_real_time(
+    rig: Callable[..., Rig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ALSA's `null` gave 260 s of audio in a second. The engine was busy with the gaps of it for
+    longer than the watchdog allows, and the daemon ended after a minute."""
+    card = FakeCard().install(monkeypatch)
+    card.paced = False
+    started = time.monotonic()
+    made = rig("hw:CARD=Fast").start()
+    wait(lambda: made.ring.depth_s > capture_module.MAX_LEAD_S, 8, "audio")
+    time.sleep(0.5)
+    audio_s, took_s = made.ring.depth_s, time.monotonic() - started
+    assert audio_s < capture_module.MAX_LEAD_S + capture_module.MAX_SPEED * took_s + 0.1
+    assert made.ring.dropped == 0
+    assert time.monotonic() - made.capture.heartbeat < 1
+
+
+def test_a_clock_that_is_a_little_fast_is_never_held_up() -> None:
+    """To wait for it would fill its buffer until it overruns."""
+    pace = capture_module.Pace(0.0)
+    assert all(pace.wait_s(n * 0.08, 0.08 * 1.01) == 0.0 for n in range(1, 100_000))

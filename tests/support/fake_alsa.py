@@ -42,6 +42,7 @@ class FakeCard:
         self.hanging = False
         self.lost_s = 0.0  # the next read is an overrun that loses so much
         self.overrunning = False  # every read is an overrun
+        self.paced = True  # False: there is always more to read, as with ALSA's `null`
         self.read_most = 10**9  # frames a read gives at most
         self.opened: list[FakePcm] = []
 
@@ -119,6 +120,8 @@ class FakePcm:
 
     def _there(self, now: float) -> int:
         """Whole periods only, as many a USB card counts."""
+        if not self.card.paced:
+            return self.period
         captured = int((now - (self.started or now)) * self.rate)
         return captured // self.period * self.period - self.given
 

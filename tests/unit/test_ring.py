@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from edged import STEP_SAMPLES
 from edged.audio import ring as ring_module
-from edged.audio.ring import Gap, Ring
+from edged.audio.ring import MAX_GAP_STEPS, Gap, Ring
 
 CAPACITY = 4 * STEP_SAMPLES + 321  # small and odd, so that it wraps often
 
@@ -190,3 +190,11 @@ def test_two_threads_lose_nothing_between_them():
 def test_a_ring_smaller_than_a_step_is_refused():
     with pytest.raises(ValueError, match="at least 1920"):
         Ring(100)
+
+
+def test_a_long_gap_comes_in_parts() -> None:
+    """One gap of minutes kept the engine from its heartbeat until the watchdog ended the daemon."""
+    ring = Ring()
+    ring.mark_gap(60 * MAX_GAP_STEPS * STEP_SAMPLES + STEP_SAMPLES)
+    items = ring.take(100)
+    assert items == [Gap(MAX_GAP_STEPS * STEP_SAMPLES)] * 60 + [Gap(STEP_SAMPLES)]

@@ -21,7 +21,7 @@ from typing import Any
 
 from edged import SAMPLE_RATE, STEP_S, STEP_SAMPLES
 from edged.audio import alsa_hang_guard, cards
-from edged.audio.converter import FORMATS
+from edged.audio.pcm import SAMPLE_FORMATS
 from edged.errors import DeviceError
 
 try:
@@ -71,7 +71,7 @@ class Microphone:
         self.name = name  # what ALSA knows it by
         self.negotiated = negotiated
         self._pcm = pcm
-        self._frame_bytes = FORMATS[negotiated.format][0] * negotiated.channels
+        self._frame_bytes = SAMPLE_FORMATS[negotiated.format].width * negotiated.channels
         self._fds = pcm.polldescriptors()
         self._poll = select.poll()
         for fd, events in self._fds:
@@ -148,10 +148,11 @@ def open_microphone(device: str, wake_fd: int | None = None) -> Microphone:
         if device == "default" and reason in MISSING and (card := _any_card()):
             return open_microphone(card, wake_fd)
         raise DeviceError(explain(device, reason)) from None
-    if negotiated.format not in FORMATS:
+    if negotiated.format not in SAMPLE_FORMATS:
         pcm.close()
         raise DeviceError(
-            f"{device} gives {negotiated.format} samples only; edged reads {', '.join(FORMATS)}"
+            f"{device} gives {negotiated.format} samples only; "
+            f"edged reads {', '.join(SAMPLE_FORMATS)}"
         )
     return Microphone(pcm, name, negotiated, wake_fd)
 
@@ -177,7 +178,7 @@ def _need_libasound() -> None:
 def _negotiate(name: str) -> tuple[Any, NegotiatedFormat]:
     """Asks for what edged wants; asks again, nearer to what the device has, if it must."""
     pcm, got = _open(name, NegotiatedFormat())
-    if got.format in POOR_FORMATS or got.format not in FORMATS:
+    if got.format in POOR_FORMATS or got.format not in SAMPLE_FORMATS:
         for other in OTHER_FORMATS:
             pcm.close()
             pcm, got = _open(name, replace(got, format=other))

@@ -1,140 +1,85 @@
-"""Raw PCM as a source: bytes without a header, from a file or a pipe."""
+"""PCM: the sample formats that edged knows, one set of limits, and one decoder for all of them.
+
+Raw files, WAV files, sockets and microphones all come through `decode`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edged import SAMPLE_RATE
-from edged.audio.resample import FrameMaker
-from edged.audio.source import Block, Frame
+from edged.audio.source import Block
 from edged.errors import InputError
 
-WIDTHS = {  # bytes a sample
-    "pcm": 2,
-    "s16": 2,
-    "u8": 1,
-    "s24": 3,
-    "s32": 4,
-    "f32": 4,
-    "ulaw": 1,
-    "alaw": 1,
-}
 MIN_RATE, MAX_RATE = 2_000, 768_000  # Hz
 MAX_CHANNELS = 64
-READ_S = 0.08
+READ_S = 0.08  # how much audio is decoded at once
+
+_Decode = Callable[[bytes], NDArray[np.floating]]
 
 
 @dataclass(frozen=True, slots=True)
-class RawFormat:
-    """How to read bytes that have no header: little-endian, channels interleaved.
+class SampleFormat:
+    """How one sample is stored.
 
-    `encoding` is a key of WIDTHS; pcm is s16. Raises InputError for what is not allowed.
+    Attributes:
+        width: bytes of one sample.
+        decode: whole samples -> floats, full scale 1.0. Float formats are not clipped and may
+            hold NaN.
     """
 
-    encoding: str = "pcm"
-    rate: int = SAMPLE_RATE
-    channels: int = 1
-
-    def __post_init__(self) -> None:
-        if self.encoding not in WIDTHS:
-            raise InputError(
-                f"the input format must be one of {', '.join(WIDTHS)}, not {self.encoding!r}"
-            )
-        check_shape("the raw input", self.rate, self.channels)
-
-    @property
-    def frame_bytes(self) -> int:
-        """Bytes of one sample of all channels."""
-        return WIDTHS[self.encoding] * self.channels
+    width: int
+    decode: _Decode
 
 
-class RawAudio:
-    """Frames as their bytes arrive. What is left of a cut sample at the end is dropped."""
+def _integer(dtype: str, bits: int, offset: int = 0) -> SampleFormat:
+    """A format that numpy reads: `offset` is subtracted, then 2**(bits - 1) becomes 1.0."""
+    kind = np.float32 if bits <= 16 else np.float64  # both hold the sample exactly
 
-    def __init__(
-        self, name: str, stream: BinaryIO, raw: RawFormat, size: int | None = None
-    ) -> None:
-        """`stream` is the caller's until `close`; `size` in bytes, None: unknown."""
-        self.name = name
-        self.bad_samples = 0
-        self._stream = stream
-        self._raw = raw
-        self._size = size
+    def decode(data: bytes) -> NDArray[np.floating]:
+        values: NDArray[np.floating] = np.frombuffer(data, dtype).astype(kind)
+        return (values - kind(offset)) / kind(2 ** (bits - 1))
 
-    @property
-    def duration_s(self) -> float | None:
-        if self._size is None:
-            return None
-        return self._size / (self._raw.frame_bytes * self._raw.rate)
-
-    def frames(self) -> Iterator[Frame]:
-        """Raises InputError if the bytes cannot be read."""
-        raw = self._raw
-        maker = FrameMaker(raw.rate, raw.channels)
-        while data := self._read(max(1, round(READ_S * raw.rate)) * raw.frame_bytes):
-            whole = len(data) // raw.frame_bytes * raw.frame_bytes
-            yield from maker.push(decode(data[:whole], raw))
-        yield from maker.finish()
-        self.bad_samples = maker.bad_samples
-
-    def close(self) -> None:
-        self._stream.close()
-
-    def _read(self, count: int) -> bytes:
-        try:
-            return self._stream.read(count)
-        except (OSError, ValueError) as problem:
-            raise InputError(f"{self.name} could not be read: {problem}") from problem
+    return SampleFormat(bits // 8, decode)
 
 
-def check_shape(name: str, rate: int, channels: int) -> None:
-    """Raises InputError for a rate or a number of channels that no speech has."""
-    if not MIN_RATE <= rate <= MAX_RATE:
-        raise InputError(
-            f"{name} has a sample rate of {rate} Hz: {MIN_RATE} to {MAX_RATE} Hz is accepted"
-        )
-    if not 1 <= channels <= MAX_CHANNELS:
-        raise InputError(f"{name} has {channels} channels: 1 to {MAX_CHANNELS} are accepted")
+def _float(dtype: str) -> SampleFormat:
+    return SampleFormat(np.dtype(dtype).itemsize, lambda data: np.frombuffer(data, dtype))
 
 
-def decode(data: bytes, raw: RawFormat) -> Block:
-    """Whole samples -> float32[n, channels]. Raises ValueError for a cut sample."""
-    return np.asarray(_samples(data, raw.encoding), np.float32).reshape(-1, raw.channels)
+def _packed_24(order: str) -> SampleFormat:
+    """Three bytes a sample: they become the upper bytes of an int32."""
+    upper = slice(1, 4) if order == "<" else slice(0, 3)
+
+    def decode(data: bytes) -> NDArray[np.floating]:
+        wide = np.zeros((len(data) // 3, 4), np.uint8)
+        wide[:, upper] = np.frombuffer(data, np.uint8).reshape(-1, 3)
+        return wide.view(f"{order}i4").ravel() / 2.0**31
+
+    return SampleFormat(3, decode)
 
 
-def _samples(data: bytes, encoding: str) -> NDArray[np.floating]:
-    match encoding:
-        case "pcm" | "s16":
-            return np.frombuffer(data, "<i2") / np.float32(2**15)
-        case "s24":
-            padded = np.zeros((len(data) // 3, 4), np.uint8)
-            padded[:, 1:] = np.frombuffer(data, np.uint8).reshape(-1, 3)
-            return padded.view("<i4")[:, 0] / 2.0**31
-        case "s32":
-            return np.frombuffer(data, "<i4") / 2.0**31
-        case "f32":
-            return np.frombuffer(data, "<f4")
-        case "u8":
-            return (np.frombuffer(data, np.uint8) - np.float32(128)) / np.float32(128)
-        case "ulaw":
-            return _ULAW[np.frombuffer(data, np.uint8)]
-        case _:
-            return _ALAW[np.frombuffer(data, np.uint8)]
+def _padded_24(order: str) -> SampleFormat:
+    """24 bits in the lower part of 32. ALSA leaves the upper byte undefined."""
+
+    def decode(data: bytes) -> NDArray[np.floating]:
+        return (np.frombuffer(data, f"{order}i4").astype(np.int32) << 8) / 2.0**31
+
+    return SampleFormat(4, decode)
 
 
-def _ulaw(code: int) -> int:
+def _mu_law(code: int) -> int:
     """One mu-law byte -> a 16-bit sample (ITU-T G.711, as its reference code expands it)."""
     code = ~code & 0xFF
     magnitude = ((((code & 0x0F) << 3) + 0x84) << ((code & 0x70) >> 4)) - 0x84
     return -magnitude if code & 0x80 else magnitude
 
 
-def _alaw(code: int) -> int:
+def _a_law(code: int) -> int:
     """One A-law byte -> a 16-bit sample (ITU-T G.711, as its reference code expands it)."""
     code ^= 0x55
     exponent, magnitude = (code & 0x70) >> 4, ((code & 0x0F) << 4) + 8
@@ -143,5 +88,122 @@ def _alaw(code: int) -> int:
     return magnitude if code & 0x80 else -magnitude
 
 
-_ULAW = np.array([_ulaw(code) for code in range(256)], np.float32) / np.float32(2**15)
-_ALAW = np.array([_alaw(code) for code in range(256)], np.float32) / np.float32(2**15)
+def _table(expand: Callable[[int], int]) -> SampleFormat:
+    values = np.array([expand(code) for code in range(256)], np.float32) / np.float32(2**15)
+    return SampleFormat(1, lambda data: values[np.frombuffer(data, np.uint8)])
+
+
+SAMPLE_FORMATS: dict[str, SampleFormat] = {
+    "S16_LE": _integer("<i2", 16),
+    "S16_BE": _integer(">i2", 16),
+    "U16_LE": _integer("<u2", 16, 2**15),
+    "S32_LE": _integer("<i4", 32),
+    "S32_BE": _integer(">i4", 32),
+    "S24_3LE": _packed_24("<"),
+    "S24_3BE": _packed_24(">"),
+    "S24_LE": _padded_24("<"),
+    "S24_BE": _padded_24(">"),
+    "FLOAT_LE": _float("<f4"),
+    "FLOAT_BE": _float(">f4"),
+    "FLOAT64_LE": _float("<f8"),
+    "FLOAT64_BE": _float(">f8"),
+    "S8": _integer("i1", 8),
+    "U8": _integer("u1", 8, 2**7),
+    "MU_LAW": _table(_mu_law),
+    "A_LAW": _table(_a_law),
+}
+"""By ALSA's names (snd_pcm_format_name)."""
+
+RAW_ENCODINGS = {
+    "pcm": "S16_LE",
+    "s16": "S16_LE",
+    "u8": "U8",
+    "s24": "S24_3LE",
+    "s32": "S32_LE",
+    "f32": "FLOAT_LE",
+    "ulaw": "MU_LAW",
+    "alaw": "A_LAW",
+}
+"""The names that `--input-format` takes -> keys of SAMPLE_FORMATS."""
+
+
+@dataclass(frozen=True, slots=True)
+class RawFormat:
+    """How to read bytes that have no header. Channels are interleaved.
+
+    Attributes:
+        encoding: a key of RAW_ENCODINGS (all little-endian) or of SAMPLE_FORMATS.
+        rate: in Hz.
+        channels: 1 to MAX_CHANNELS.
+
+    Raises InputError for what is not allowed.
+    """
+
+    encoding: str = "pcm"
+    rate: int = SAMPLE_RATE
+    channels: int = 1
+
+    def __post_init__(self) -> None:
+        if self.encoding not in RAW_ENCODINGS and self.encoding not in SAMPLE_FORMATS:
+            raise InputError(
+                f"the input format must be one of {', '.join(RAW_ENCODINGS)}, not {self.encoding!r}"
+            )
+        if reason := shape_error(self.rate, self.channels):
+            raise InputError(f"the raw input {reason}")
+
+    @property
+    def samples(self) -> SampleFormat:
+        return SAMPLE_FORMATS[RAW_ENCODINGS.get(self.encoding, self.encoding)]
+
+    @property
+    def frame_bytes(self) -> int:
+        """Bytes of one sample of all channels."""
+        return self.samples.width * self.channels
+
+
+def shape_error(rate: int, channels: int) -> str | None:
+    """Why no speech has this rate (Hz) or number of channels; None if it may.
+
+    The answer continues a sentence: "has a sample rate of 100 Hz: ... is accepted".
+    """
+    if not MIN_RATE <= rate <= MAX_RATE:
+        return f"has a sample rate of {rate} Hz: {MIN_RATE} to {MAX_RATE} Hz is accepted"
+    if not 1 <= channels <= MAX_CHANNELS:
+        return f"has {channels} channels: 1 to {MAX_CHANNELS} are accepted"
+    return None
+
+
+def decode(data: bytes, raw: RawFormat) -> Block:
+    """Whole samples of all channels -> float32[n, channels].
+
+    Raises ValueError for a part of a sample: it would shift every sample after it.
+    """
+    return np.asarray(raw.samples.decode(data), np.float32).reshape(-1, raw.channels)
+
+
+class PcmReader:
+    """A `BlockReader` for bytes without a header. Drops a cut sample at the end."""
+
+    def __init__(self, raw: RawFormat) -> None:
+        self.rate = raw.rate
+        self.seconds_per_byte = 1 / (raw.rate * raw.frame_bytes)
+        self.damage: str | None = None
+        self._raw = raw
+        self._chunk = max(1, round(READ_S * raw.rate)) * raw.frame_bytes
+        self._bytes = bytearray()
+
+    @property
+    def unread(self) -> int:
+        return len(self._bytes)
+
+    def push(self, data: bytes) -> Iterator[Block]:
+        self._bytes += data
+        while whole := len(self._bytes) // self._raw.frame_bytes * self._raw.frame_bytes:
+            size = min(whole, self._chunk)
+            piece = bytes(self._bytes[:size])
+            del self._bytes[:size]
+            yield decode(piece, self._raw)
+
+    def finish(self) -> Iterator[Block]:
+        self._bytes.clear()
+        yield from ()

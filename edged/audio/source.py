@@ -1,4 +1,7 @@
-"""Where audio comes from: the one shape that a file, a pipe and a microphone share."""
+"""What a session reads audio from: the interface of files, of raw PCM and of standard input.
+
+A microphone is no `Source`: it fills the ring (capture.py), and the engine thread empties it.
+"""
 
 from __future__ import annotations
 
@@ -16,11 +19,11 @@ Block: TypeAlias = NDArray[np.float32]
 
 
 class Source(Protocol):
-    """Audio as a session takes it, in constant memory."""
+    """Audio that ends, read in constant memory."""
 
     @property
     def name(self) -> str:
-        """What to call it in messages: a path, or a device."""
+        """What to call it in messages: a path, or "standard input"."""
 
     @property
     def duration_s(self) -> float | None:
@@ -28,10 +31,13 @@ class Source(Protocol):
 
     @property
     def bad_samples(self) -> int:
-        """Samples that were not numbers and became silence, known once the audio has ended."""
+        """Samples that were NaN or infinite and became silence. Known once the audio has ended."""
 
     def frames(self) -> Iterator[Frame]:
-        """Frames until the audio ends, once. Raises an EdgedError saying what went wrong."""
+        """Yields frames until the audio ends. May be called once.
+
+        Raises InputError, after all that could be decoded, if something could not.
+        """
 
     def close(self) -> None:
         """Frees what is held. May be called twice."""

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import soundfile
 from numpy.typing import NDArray
 
+from edged.audio.files import read_samples
 from edged.errors import ModelError
 from edged.models import build
 from edged.models.catalogue import Catalogue, Entry, shipped
@@ -90,7 +90,6 @@ def _speech(store: Store, entry: Entry, threads: int) -> Iterator[Check]:
             raise ModelError(
                 f"{sample.path}, which is a part of edged, is damaged. Install edged again."
             )
-        audio: NDArray[np.float32]
-        audio, _ = soundfile.read(sample.path, dtype="float32")
+        audio: NDArray[np.float32] = read_samples(str(sample.path))[0][:, 0]
         result = family.check(store.root / entry.name, store.graphs(entry), audio, threads)
         yield Check(entry.name, sample.path.name, result.ok, result.message)

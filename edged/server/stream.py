@@ -18,7 +18,7 @@ from typing import Protocol, TypeAlias
 
 from edged import STEP_S
 from edged.audio.source import Frame
-from edged.audio.stream_decoders import Decoder
+from edged.audio.stream_decoders import StreamDecoder
 from edged.engine.background_worker import ConditionalExecutor
 from edged.engine.session import Session
 from edged.errors import RequestError
@@ -74,7 +74,7 @@ class Stream:
     def __init__(
         self,
         make_session: Callable[[Executor], Session],
-        decoder: Decoder,
+        decoder: StreamDecoder,
         client: StreamClient,
         wake: Callable[[Stream], None],
         background: Executor,

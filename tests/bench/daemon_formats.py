@@ -13,8 +13,9 @@ import soxr
 from numpy.typing import NDArray
 
 from edged import SAMPLE_RATE, STEP_S, STEP_SAMPLES
-from edged.audio.converter import FORMATS, Converter
+from edged.audio.converter import Converter
 from edged.audio.files import open_audio
+from edged.audio.pcm import SAMPLE_FORMATS
 from edged.bench import wer
 from edged.bench.manifest import read_manifest
 from edged.engine.session import Session
@@ -41,7 +42,7 @@ def by_card(audio: Samples, rate: int, channels: int, form: str) -> Samples:
     wide = np.repeat(np.clip(np.rint(wide), -32768, 32767), channels)
     data = (wide.astype("<i4") << 16 if form == "S32_LE" else wide.astype("<i2")).tobytes()
     converter = Converter(rate, channels, form)
-    period = round(rate * STEP_S) * channels * FORMATS[form][0]
+    period = round(rate * STEP_S) * channels * SAMPLE_FORMATS[form].width
     parts = [converter.push(data[at : at + period]) for at in range(0, len(data), period)]
     return np.concatenate([*parts, converter.flush()])
 

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edged.audio.converter import FORMATS, Converter
+from edged.audio.converter import Converter
 from edged.audio.level import FLOOR_DBFS, LevelMeter, from_db, to_db
+from edged.audio.pcm import SAMPLE_FORMATS
 from edged.errors import DeviceError
 
 
@@ -45,7 +46,7 @@ def interleave(*channels: np.ndarray) -> np.ndarray:
 def through(wave: np.ndarray, rate: int, channels: int, name: str, pieces: int = 7) -> np.ndarray:
     converter = Converter(rate, channels, name)
     data = encode(wave, name)
-    frame = FORMATS[name][0] * channels
+    frame = SAMPLE_FORMATS[name].width * channels
     cuts = [len(data) // frame * n // pieces * frame for n in range(pieces + 1)]
     out = [converter.push(data[a:b]) for a, b in pairwise(cuts)]
     return np.concatenate([*out, converter.flush()])
@@ -56,7 +57,7 @@ def worst(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.abs(a[500:-500].astype(float) - b[500:-500]).max())
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", [name for name in SAMPLE_FORMATS if "LAW" not in name])
 def test_every_sample_format_gives_the_same_sound(name):
     heard = through(tone(24_000), 24_000, 1, name)
     tolerance = 300 if name in ("S8", "U8") else 2
@@ -117,9 +118,9 @@ def test_a_part_of_a_frame_is_refused_since_it_would_shift_all_that_follows():
 @pytest.mark.parametrize(
     ("rate", "channels", "name", "says"),
     [
-        (24_000, 1, "MU_LAW", "S16_LE, S16_BE"),
-        (24_000, 64, "S16_LE", "1 to 32"),
-        (1_000, 1, "S16_LE", "4000 to 384000 Hz"),
+        (24_000, 1, "IMA_ADPCM", "S16_LE, S16_BE"),
+        (24_000, 65, "S16_LE", "1 to 64"),
+        (1_000, 1, "S16_LE", "2000 to 768000 Hz"),
     ],
 )
 def test_what_cannot_be_converted_is_refused_with_what_can(rate, channels, name, says):

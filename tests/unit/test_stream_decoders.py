@@ -9,7 +9,6 @@ import struct
 from collections.abc import Iterable
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
 import soundfile
@@ -21,9 +20,10 @@ from edged import STEP_SAMPLES
 from edged.audio import stream_decoders
 from edged.audio.files import open_audio
 from edged.audio.ogg import OggReader
-from edged.audio.stream_decoders import FORMATS, decoder
+from edged.audio.stream_decoders import INPUT_FORMATS, decoder
 from edged.errors import RequestError
 from tests.support.api_server import SAMPLES, as_wav
+from tests.support.recordings import with_checksums, with_ffmpeg
 
 SPEECH = SAMPLES / "good-influence.flac"
 
@@ -163,16 +163,16 @@ def test_an_extensible_wav_in_stereo_is_heard_in_mono() -> None:
     [
         (b"OggS" + bytes(40), "not WAV"),
         (b"RIFF\x24\0\0\0WAVEdata\x10\0\0\0", "no format before its data"),
-        (b"RIFF\x24\0\0\0WAVEfmt \x04\0\0\0", "impossible size"),
+        (b"RIFF\x24\0\0\0WAVEfmt \x04\0\0\0", "size of its format is impossible"),
         (
-            b"RIFF\x24\0\0\0WAVEfmt \x10\0\0\0" + struct.pack("<HHIIHH", 85, 1, 8000, 0, 0, 0),
-            "format 85",
+            b"RIFF\x24\0\0\0WAVEfmt \x10\0\0\0" + struct.pack("<HHIIHH", 99, 1, 8000, 0, 0, 0),
+            "format 99 with 0 bits; PCM of 8 to 32",
         ),
         (
             b"RIFF\x24\0\0\0WAVEfmt \x10\0\0\0" + struct.pack("<HHIIHH", 1, 0, 8000, 0, 0, 16),
             "0 channels",
         ),
-        (b"RIFF\x24\0\0\0WAVEfmt ", "ended within its header"),
+        (b"RIFF\x24\0\0\0WAVEfmt ", "it ends within its header"),
     ],
 )
 def test_a_wav_that_cannot_be_read_is_a_sentence(data: bytes, words: str) -> None:
@@ -191,14 +191,14 @@ def test_opus_gives_the_very_frames_that_transcribe_reads_from_it(
     samples, _ = soundfile.read(SPEECH, dtype="float32")
     at_48k = soxr.resample(samples, 16_000, 48_000) * 0.4
     if writer == "ffmpeg":
-        data = ffmpeg_opus(at_48k, channels)
+        data = with_ffmpeg(np.repeat(at_48k[:, None], channels, 1), 48_000, "ogg", "libopus")
     else:
         both = np.stack([at_48k, 0.5 * at_48k], axis=1)[:, :channels]
         data = encoded(both, 48_000, "OGG", "OPUS")
     header = data.index(b"OpusHead") + 16
     gained = bytearray(data)
     gained[header : header + 2] = struct.pack("<h", round(gain_db * 256))
-    data = _with_checksums(bytes(gained))
+    data = with_checksums(bytes(gained))
     path = tmp_path / "speech.opus"
     path.write_bytes(data)
     expected = np.concatenate(list(open_audio(str(path)).frames()))
@@ -220,7 +220,7 @@ def test_opus_is_decoded_as_it_arrives_and_not_at_the_end() -> None:
 
 @pytest.mark.parametrize(
     ("data", "words"),
-    [(b"RIFF" + bytes(40), "not an Ogg stream"), (b"OggS", "ended before any audio")],
+    [(b"RIFF" + bytes(40), "not an Ogg stream"), (b"OggS", "ends before any audio")],
 )
 def test_opus_that_is_none_is_a_sentence(data: bytes, words: str) -> None:
     with pytest.raises(RequestError, match=words):
@@ -233,11 +233,19 @@ def test_vorbis_in_ogg_is_told_from_opus() -> None:
         frames("opus", [data])
 
 
-def test_a_flipped_bit_is_found_by_the_pages_checksum() -> None:
-    data = bytearray(_EXAMPLES["opus"])
+def test_a_flipped_bit_costs_its_page_and_is_reported_at_the_end() -> None:
+    """The rest of the stream was given up at once."""
+    good = _EXAMPLES["opus"]
+    data = bytearray(good)
     data[len(data) // 2] ^= 1
-    with pytest.raises(RequestError, match=r"checksum|not an Ogg stream"):
-        frames("opus", [bytes(data)])
+    taken = decoder("opus")
+    heard = list(taken.push(bytes(data)))
+    with pytest.raises(RequestError, match=r"is damaged .* s in: one part"):
+        heard.extend(taken.finish())
+    whole = frames("opus", [good])
+    got = np.concatenate(heard)
+    assert len(got) == len(whole)
+    assert like(got[-24_000:], whole[-24_000:]) > 20  # the end is at its own time
 
 
 @settings(max_examples=200, deadline=None)
@@ -248,11 +256,11 @@ def test_no_damage_to_an_opus_stream_is_more_than_a_sentence(rng: random.Random)
     for _ in range(rng.randrange(1, 20)):
         data[rng.randrange(len(data))] = rng.randrange(256)
     with contextlib.suppress(RequestError):
-        frames("opus", [_with_checksums(bytes(data))])
+        frames("opus", [with_checksums(bytes(data))])
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.sampled_from(FORMATS), st.binary(max_size=300))
+@given(st.sampled_from(INPUT_FORMATS), st.binary(max_size=300))
 def test_no_bytes_are_more_than_a_sentence(form: str, data: bytes) -> None:
     with contextlib.suppress(RequestError):
         frames(form, [data])
@@ -265,40 +273,11 @@ def test_another_format_is_refused_with_a_list_of_those_there_are(wrong: object)
 
 
 def test_the_ogg_reader_keeps_no_more_than_a_page() -> None:
-    reader = OggReader()
+    reader = OggReader(b"OpusHead")
     data = _EXAMPLES["opus"]
     for at in range(0, len(data), 100):
         list(reader.push(data[at : at + 100]))
-        assert len(reader._bytes) <= 65_307
-
-
-def ffmpeg_opus(at_48k: np.ndarray, channels: int) -> bytes:
-    buffer = io.BytesIO()
-    layout = "mono" if channels == 1 else "stereo"
-    with av.open(buffer, "w", format="ogg") as container:
-        stream = container.add_stream("libopus", rate=48_000, layout=layout)
-        frame = av.AudioFrame.from_ndarray(
-            np.repeat(at_48k, channels)[None].astype(np.float32), format="flt", layout=layout
-        )
-        frame.sample_rate = 48_000
-        container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
-    return buffer.getvalue()
-
-
-def _with_checksums(data: bytes) -> bytes:
-    from edged.audio.ogg import _HEADER, _crc
-
-    out, at = bytearray(data), 0
-    while (at := out.find(b"OggS", at)) >= 0 and at + _HEADER.size <= len(out):
-        count = out[at + 26]
-        size = _HEADER.size + count + sum(out[at + 27 : at + 27 + count])
-        page = out[at : at + size]
-        out[at + 22 : at + 26] = struct.pack(
-            "<I", _crc(bytes(page[:22]) + bytes(4) + bytes(page[26:]))
-        )
-        at += 4
-    return bytes(out)
+        assert reader.unread <= 65_307
 
 
 def _opus() -> bytes:

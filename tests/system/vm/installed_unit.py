@@ -100,7 +100,11 @@ def make_sounds() -> None:
     wave = [round(peak * math.sin(2 * math.pi * 440 * n / 48_000)) for n in range(48_000)]
     Path("/tmp/tone.raw").write_bytes(array.array("h", wave * 10).tobytes())
     convert = (
-        f"import soundfile as s; s.write('/tmp/speech.wav', *s.read('{SAMPLES}/{SPOKEN}.flac'))"
+        "import wave; from edged.audio.files import read_samples; "
+        f"samples, rate = read_samples('{SAMPLES}/{SPOKEN}.flac'); "
+        "out = wave.open('/tmp/speech.wav', 'wb'); "
+        "out.setnchannels(1); out.setsampwidth(2); out.setframerate(rate); "
+        "out.writeframes((samples * 32768).astype('<i2').tobytes()); out.close()"
     )
     sh(f'/opt/edged/bin/python3 -c "{convert}"')
 

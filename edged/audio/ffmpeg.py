@@ -207,7 +207,7 @@ class ContainerReader:
             self._good += bool(frames)
             for frame in frames:
                 yield from self._with_lost_time(frame)
-        if self._broken and not self._is_believable():
+        if (self._gave_up and not self._good) or (self._broken and not self._is_believable()):
             raise AudioFormatError("hardly anything in it can be decoded")
 
     def close(self) -> None:

@@ -290,5 +290,5 @@ def test_the_source_is_closed_when_a_writer_fails(
     monkeypatch.setattr(work, "_deliver", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         transcribe([clip], Job())
-    with pytest.raises(RuntimeError, match="closed file"):
+    with pytest.raises(ValueError, match="closed file"):
         list(opened[0].frames())

@@ -105,7 +105,7 @@ def test_the_format_of_an_upload_is_its_content_type_or_in_the_query(api_server:
 @pytest.mark.parametrize(
     ("params", "status", "words"),
     [
-        ({}, 400, "error from server 1008: the audio is not WAV"),
+        ({}, 400, "error from server 1008: the wav input cannot be decoded: it is not WAV"),
         ({"input_format": "mp3"}, 400, "error from server 1008: input_format must be one of"),
         ({"Content-Type": "audio/mpeg"}, 415, "1008: Content-Type must be one of audio/wav"),
         ({"input_format": "pcm", "model": "x"}, 400, "error from server 1008: model_name must be"),

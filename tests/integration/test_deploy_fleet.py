@@ -1,4 +1,4 @@
-"""A settings push to 20 boxes: real daemons, a real broker, real rsync; SSH alone is a stand-in."""
+"""Settings pushed to 20 devices: real daemons, a real broker, real rsync; SSH is a stand-in."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ import pytest
 from tests.support.mosquitto import Ear, Mosquitto, until
 
 FLEET = Path(__file__).parents[2] / "deploy" / "fleet"
-BOXES = 20
+DEVICES = 20
 BROKEN = {
-    "box18": ("EDGED_DELAY_IN_FRAME=12\n", "did you mean EDGED_DELAY_IN_FRAMES?"),
-    "box19": ("EDGED_DELAY_IN_FRAMES=13\n", "must be one of 7, 8, 10"),
-    "box20": ("EDGED_DELAY_IN_FRAMES=12\nEDGED_DEVICE='box", "never closed"),
+    "device18": ("EDGED_DELAY_IN_FRAME=12\n", "did you mean EDGED_DELAY_IN_FRAMES?"),
+    "device19": ("EDGED_DELAY_IN_FRAMES=13\n", "must be one of 7, 8, 10"),
+    "device20": ("EDGED_DELAY_IN_FRAMES=12\nEDGED_DEVICE='kitchen", "never closed"),
 }
 SSH = """#!/bin/sh
 # ssh [-o OPTION]... HOST COMMAND...: the host is a folder beside this file
@@ -38,11 +38,11 @@ exec {sys.executable} -c 'from edged.cli.main import main; main()' "$@"
 
 
 class Fleet:
-    """Folders boxN, each with etc/edged.env and etc/edged.env.d as its daemon sees them."""
+    """Folders deviceN, each with etc/edged.env and etc/edged.env.d as its daemon sees them."""
 
     def __init__(self, root: Path, broker: Mosquitto, first: int, last: int) -> None:
         self.root, self.broker = root, broker
-        self.names = [f"box{n}" for n in range(first, last + 1)]
+        self.names = [f"device{n}" for n in range(first, last + 1)]
         for name in self.names:
             (root / name / "etc" / "edged.env.d").mkdir(parents=True)
             self.env_file(name).write_text(
@@ -72,13 +72,13 @@ class Fleet:
             | more
         )
 
-    def push(self, text: str, *boxes: str, **more: str) -> subprocess.Popen[str]:
-        folder = self.root / f"push-{boxes[0]}-{len(list(self.root.glob('push-*')))}"
+    def push(self, text: str, *devices: str, **more: str) -> subprocess.Popen[str]:
+        folder = self.root / f"push-{devices[0]}-{len(list(self.root.glob('push-*')))}"
         folder.mkdir()
         file = folder / "10-fleet.env"
         file.write_text(text)
         return subprocess.Popen(
-            [FLEET / "push.sh", file, *boxes],
+            [FLEET / "push.sh", file, *devices],
             env=self.environment(**more),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -96,7 +96,7 @@ class Fleet:
 
 @contextlib.contextmanager
 def running(first: int, last: int) -> Iterator[Fleet]:
-    """Daemons boxFIRST to boxLAST and their broker."""
+    """Daemons deviceFIRST to deviceLAST and their broker."""
     with tempfile.TemporaryDirectory(prefix="edged-fleet-") as folder, contextlib.ExitStack() as up:
         broker = up.enter_context(Mosquitto(Path(folder) / "broker"))
         fleet = Fleet(Path(folder), broker, first, last)
@@ -111,70 +111,74 @@ def running(first: int, last: int) -> Iterator[Fleet]:
 
 @pytest.fixture(scope="module")
 def fleet() -> Iterator[Fleet]:
-    """Three of them: the tests of one box each need no more."""
+    """Three of them: the tests of one device each need no more."""
     with running(1, 3) as few:
         yield few
 
 
 def retained(fleet: Fleet, name: str) -> dict[str, Any]:
-    """The newest `<name>` of every box."""
+    """The newest `<name>` of every device."""
     with Ear(fleet.broker.port, (f"edged/+/{name}",)) as ear:
         until(lambda: len({h.topic for h in list(ear.heard)}) == len(fleet.names), name, 30)
         return {h.topic.split("/")[1]: h.json() for h in list(ear.heard)}
 
 
-def test_of_20_boxes_17_confirm_and_3_say_why_and_keep_their_settings() -> None:
-    with running(1, BOXES) as fleet:
+def test_of_20_devices_17_confirm_and_3_say_why_and_keep_their_settings() -> None:
+    with running(1, DEVICES) as fleet:
         push_to_all(fleet)
 
 
 def push_to_all(fleet: Fleet) -> None:
-    pushes = [fleet.push(text, box) for box, (text, _) in BROKEN.items()]
+    pushes = [fleet.push(text, device) for device, (text, _) in BROKEN.items()]
     pushes.append(fleet.push("EDGED_DELAY_IN_FRAMES=12\n", *fleet.names[:17]))
     said = [push.communicate(timeout=120)[0] for push in pushes]
     assert [push.returncode for push in pushes] == [1, 1, 1, 0], "".join(said)
     assert said[3].count("took it") == 17
-    assert "17 of 17 boxes took 10-fleet.env" in said[3]
-    for (box, (_, why)), text in zip(BROKEN.items(), said[:3], strict=True):
-        assert f"{box}: REFUSED: " in text
+    assert "17 of 17 devices took 10-fleet.env" in said[3]
+    for (device, (_, why)), text in zip(BROKEN.items(), said[:3], strict=True):
+        assert f"{device}: REFUSED: " in text
         assert why in text
-    delays = {box: s["delay_in_frames"] for box, s in retained(fleet, "state/settings").items()}
+    delays = {
+        device: s["delay_in_frames"] for device, s in retained(fleet, "state/settings").items()
+    }
     assert delays == {name: 10 if name in BROKEN else 12 for name in fleet.names}
-    for box, config in retained(fleet, "state/config").items():
-        assert config["ok"] == (box not in BROKEN), config
+    for device, config in retained(fleet, "state/config").items():
+        assert config["ok"] == (device not in BROKEN), config
 
 
-def test_a_box_that_refused_is_rolled_back_and_confirms_again(fleet: Fleet) -> None:
-    push = fleet.push("EDGED_TEMP=hot\n", "box1", ROLLBACK="1")
+def test_a_device_that_refused_is_rolled_back_and_confirms_again(fleet: Fleet) -> None:
+    push = fleet.push("EDGED_TEMP=hot\n", "device1", ROLLBACK="1")
     text = push.communicate(timeout=120)[0]
-    assert "box1: rolled back" in text, text
-    folder = fleet.root / "box1" / "etc" / "edged.env.d"
+    assert "device1: rolled back" in text, text
+    folder = fleet.root / "device1" / "etc" / "edged.env.d"
     assert [p.name for p in folder.iterdir()] == ["10-fleet.env.rolled-back"]
-    until(lambda: retained(fleet, "state/config")["box1"]["ok"], "box1 is content", 60)
+    until(lambda: retained(fleet, "state/config")["device1"]["ok"], "device1 is content", 60)
 
 
-def test_a_box_that_cannot_be_reached_is_named_and_the_others_are_done(fleet: Fleet) -> None:
-    push = fleet.push("EDGED_DELAY_IN_FRAMES=12\nEDGED_TEMP=0\n", "box2", "pi@nowhere.local:attic")
+def test_a_device_that_cannot_be_reached_is_named_and_the_others_are_done(fleet: Fleet) -> None:
+    push = fleet.push(
+        "EDGED_DELAY_IN_FRAMES=12\nEDGED_TEMP=0\n", "device2", "pi@nowhere.local:attic"
+    )
     text = push.communicate(timeout=120)[0]
     assert push.returncode == 1
-    assert "box2: took it" in text
+    assert "device2: took it" in text
     assert "attic: NOT REACHED" in text
 
 
-def test_without_a_broker_the_boxes_are_asked_over_ssh(fleet: Fleet) -> None:
+def test_without_a_broker_the_devices_are_asked_over_ssh(fleet: Fleet) -> None:
     for text, code, expected in (
-        ("EDGED_GAIN_DB=1\n", 0, "box3: took it"),
-        ("EDGED_GAIN_DB=loud\n", 1, "box3: REFUSED: EDGED_GAIN_DB"),
+        ("EDGED_GAIN_DB=1\n", 0, "device3: took it"),
+        ("EDGED_GAIN_DB=loud\n", 1, "device3: REFUSED: EDGED_GAIN_DB"),
     ):
-        push = fleet.push(text, "box3", BROKER="", ROLLBACK="1")
+        push = fleet.push(text, "device3", BROKER="", ROLLBACK="1")
         said = push.communicate(timeout=120)[0]
         assert (push.returncode, expected in said) == (code, True), said
 
 
-def test_a_file_that_no_box_would_read_is_not_pushed(fleet: Fleet) -> None:
+def test_a_file_that_no_device_would_read_is_not_pushed(fleet: Fleet) -> None:
     file = fleet.root / "fleet.conf"
     file.write_text("EDGED_TEMP=0\n")
-    done = subprocess.run([FLEET / "push.sh", file, "box3"], capture_output=True, text=True)
+    done = subprocess.run([FLEET / "push.sh", file, "device3"], capture_output=True, text=True)
     assert done.returncode == 2
     assert "must end in .env" in done.stderr
 
@@ -186,7 +190,7 @@ def test_the_playbook_pushes_refuses_and_rolls_back_by_name(fleet: Fleet, tmp_pa
     bad.write_text("EDGED_TURN_SILENCE_MS=soon\n")
     hosts = [
         f"{name} edged_env_file={fleet.env_file(name)} settings={file}"
-        for name, file in (("box1", good), ("box2", good), ("box3", bad))
+        for name, file in (("device1", good), ("device2", good), ("device3", bad))
     ]
     owner, group = pwd.getpwuid(os.getuid()).pw_name, grp.getgrgid(os.getgid()).gr_name
     shared = [
@@ -198,7 +202,7 @@ def test_the_playbook_pushes_refuses_and_rolls_back_by_name(fleet: Fleet, tmp_pa
         f"edged_file_group={group}",
     ]
     inventory = tmp_path / "inventory.ini"
-    inventory.write_text("\n".join(["[boxes]", *hosts, "[boxes:vars]", *shared]) + "\n")
+    inventory.write_text("\n".join(["[devices]", *hosts, "[devices:vars]", *shared]) + "\n")
 
     def play(book: str, *more: str) -> subprocess.CompletedProcess[str]:
         program = Path(sys.executable).with_name("ansible-playbook")
@@ -213,16 +217,20 @@ def test_the_playbook_pushes_refuses_and_rolls_back_by_name(fleet: Fleet, tmp_pa
     assert done.returncode == 2, done.stdout + done.stderr
     assert "EDGED_TURN_SILENCE_MS" in done.stdout, done.stdout
     settings = retained(fleet, "state/settings")
-    found = {box: settings[box]["turn_silence_ms"] for box in ("box1", "box2", "box3")}
-    assert found == {"box1": 900, "box2": 900, "box3": 700}
+    found = {
+        device: settings[device]["turn_silence_ms"] for device in ("device1", "device2", "device3")
+    }
+    assert found == {"device1": 900, "device2": 900, "device3": 700}
 
     kept = subprocess.run(
-        [fleet.root / "edged", "config", "history", "--json", "--env-file", fleet.env_file("box1")],
+        [fleet.root / "edged", "config", "history", "--json",
+         "--env-file", fleet.env_file("device1")],
         env=fleet.environment(), capture_output=True, text=True, check=True,
     )  # fmt: skip
     names = [row["name"] for row in json.loads(kept.stdout)]
-    done = play("rollback.yml", "-e", f"to={names[1]}", "--limit", "box1")
+    done = play("rollback.yml", "-e", f"to={names[1]}", "--limit", "device1")
     assert done.returncode == 0, done.stdout + done.stderr
     until(
-        lambda: retained(fleet, "state/settings")["box1"]["turn_silence_ms"] == 700, "box1 is back"
+        lambda: retained(fleet, "state/settings")["device1"]["turn_silence_ms"] == 700,
+        "device1 is back",
     )

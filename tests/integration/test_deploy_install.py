@@ -1,8 +1,7 @@
-"""What install.sh says of a machine that will not do, before it touches anything.
+"""The checks of install.sh: what they say about a machine on which edged cannot run.
 
-The script is the real one; the programs that it asks about the machine are stand-ins, for no
-machine is a 32-bit one with too little memory and an old C library. A whole installation is tried
-on a booted Debian: `make test-installer`.
+The script is the real one; the programs that it asks about the machine are stand-ins. A whole
+installation is tested on a booted Debian: `make test-installer`.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ IPV6_ROUTE = f"{'0' * 32} 00 {'0' * 32} 00 fe80{'0' * 28} 00000400 1 0 00000003 
 
 
 class Machine:
-    """A fit one: change what it says of itself."""
+    """A machine on which edged can be installed: tests change what it says about itself."""
 
     def __init__(self, root: Path) -> None:
         self.programs = dict(FIT)
@@ -72,12 +71,12 @@ def machine(tmp_path: Path) -> Machine:
     return Machine(tmp_path)
 
 
-def test_a_fit_machine_is_told_so(machine: Machine) -> None:
+def test_the_checks_pass_on_a_suitable_machine(machine: Machine) -> None:
     assert machine.check() == (0, "edged: edged can be installed on this machine")
 
 
 @pytest.mark.parametrize(
-    ("program", "says", "sentence"),
+    ("program", "says", "message"),
     [
         ("id", "echo 1000", "this must run as root: sudo "),
         ("getconf", "echo 32", "this system is 32-bit, edged needs a 64-bit one"),
@@ -101,25 +100,25 @@ def test_a_fit_machine_is_told_so(machine: Machine) -> None:
         ("df", "printf 'F\\n/ 3000 2500 500 83%% /\\n'", "only 500 MB are free below /opt"),
     ],
 )
-def test_what_will_not_do_is_said_in_one_sentence(
-    machine: Machine, program: str, says: str, sentence: str
+def test_an_unsuitable_machine_gets_one_message(
+    machine: Machine, program: str, says: str, message: str
 ) -> None:
     machine.programs[program] = says
     code, said = machine.check()
     assert code == 1
-    assert sentence in said
+    assert message in said
     assert said.count("\n") == 0
 
 
 @pytest.mark.parametrize("status", ["config-files", "not-installed"])
-def test_a_package_that_was_removed_is_not_in_the_way(machine: Machine, status: str) -> None:
-    """`dpkg -s` succeeds for those too: who had removed the .deb was told to remove it first."""
+def test_a_removed_package_does_not_prevent_installation(machine: Machine, status: str) -> None:
+    """`dpkg -s` succeeds for those too: users who had removed the .deb were told to remove it."""
     machine.programs["dpkg-query"] = f"echo {status}"
     assert machine.check() == (0, "edged: edged can be installed on this machine")
 
 
 @pytest.mark.parametrize("program", ["systemctl", "apt-get"])
-def test_a_system_without_systemd_or_apt_is_told(machine: Machine, program: str) -> None:
+def test_a_system_without_systemd_or_apt_gets_a_message(machine: Machine, program: str) -> None:
     del machine.programs[program]
     code, said = machine.check()
     assert code == 1
@@ -136,7 +135,7 @@ def test_a_board_of_512_mb_is_enough_and_one_of_less_is_not(
     assert code == 0 or f"this machine has {total} MB of memory" in said
 
 
-def test_without_a_way_out_the_folders_are_named_that_need_none(machine: Machine) -> None:
+def test_without_a_network_the_message_names_the_options_for_it(machine: Machine) -> None:
     machine.routes(OWN_NETWORK)
     code, said = machine.check()
     assert code == 1
@@ -151,8 +150,8 @@ def test_without_a_way_out_the_folders_are_named_that_need_none(machine: Machine
 
 
 def test_edged_itself_is_never_taken_from_a_package_index(machine: Machine, tmp_path: Path) -> None:
-    """The script on its own, its wheel forgotten, had pip fetch whatever is called edged there,
-    and started it as root."""
+    """Without a checkout and a wheel the script had pip fetch whatever is called edged on the
+    index, and started it as root."""
     alone = tmp_path / "alone" / "install.sh"
     alone.parent.mkdir()
     alone.write_bytes(SCRIPT.read_bytes())

@@ -1,4 +1,4 @@
-"""The unit: shut in as tightly as promised, and nothing that systemd 252 does not know."""
+"""The unit: sandboxed as promised, and only settings that systemd 252 knows."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def values(key: str) -> list[str]:
 
 
 def verify(unit: Path, folder: Path) -> str:
-    """What `systemd-analyze verify` says of the unit, with programs that are here."""
+    """What `systemd-analyze verify` prints for the unit, with programs that exist here."""
     there = folder / unit.name
     text = unit.read_text().replace("/opt/edged/bin/edged", "/bin/true")
     there.write_text(text.replace("/usr/bin/cage", "/bin/true"))
@@ -40,38 +40,38 @@ def exposure(unit: Path, tenths: int) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
-def test_systemd_analyze_security_says_1_5_or_less() -> None:
+def test_the_exposure_is_1_5_or_less() -> None:
     done = exposure(UNIT, EXPOSURE)
     assert done.returncode == 0, done.stdout[-2000:]
 
 
 def test_the_limit_on_exposure_can_fail(tmp_path: Path) -> None:
-    loose = tmp_path / "edged.service"
-    loose.write_text(UNIT.read_text().replace("NoNewPrivileges=yes", "NoNewPrivileges=no"))
-    loose.write_text(loose.read_text().replace("ProtectSystem=strict", "ProtectSystem=no"))
-    assert exposure(loose, EXPOSURE).returncode != 0
+    exposed = tmp_path / "edged.service"
+    exposed.write_text(UNIT.read_text().replace("NoNewPrivileges=yes", "NoNewPrivileges=no"))
+    exposed.write_text(exposed.read_text().replace("ProtectSystem=strict", "ProtectSystem=no"))
+    assert exposure(exposed, EXPOSURE).returncode != 0
 
 
 @pytest.mark.parametrize("unit", [UNIT, KIOSK], ids=lambda unit: unit.name)
-def test_systemd_analyze_verify_prints_nothing(unit: Path, tmp_path: Path) -> None:
+def test_the_unit_is_valid(unit: Path, tmp_path: Path) -> None:
     assert verify(unit, tmp_path) == ""
 
 
-def test_verify_would_notice_a_setting_that_systemd_does_not_know(tmp_path: Path) -> None:
+def test_a_setting_unknown_to_systemd_is_noticed(tmp_path: Path) -> None:
     newer = tmp_path / "new" / "edged.service"
     newer.parent.mkdir()
     newer.write_text(UNIT.read_text().replace("Type=notify\n", "Type=notify-fancy\n"))
     assert "notify-fancy" in verify(newer, tmp_path)
 
 
-def test_it_waits_for_neither_broker_nor_network_nor_microphone() -> None:
-    """A box that boots before its router, or without its microphone, listens all the same."""
+def test_the_service_waits_for_neither_broker_nor_network_nor_microphone() -> None:
+    """A device may boot before its router, or without its microphone."""
     ordering = " ".join(values("After") + values("Wants") + values("Requires"))
     for awaited in ("network-online", "mosquitto", ".device", "time-sync"):
         assert awaited not in ordering
 
 
-def test_the_microphone_is_the_only_device_and_proc_is_whole() -> None:
+def test_the_microphone_is_the_only_device_and_proc_is_complete() -> None:
     assert values("DevicePolicy") == ["closed"]
     assert values("DeviceAllow") == ["char-alsa rw"]
     assert values("ProcSubset") == []  # onnxruntime reads /proc/cpuinfo
@@ -98,7 +98,7 @@ def test_a_killed_daemon_finds_its_unconfirmed_messages_again() -> None:
     assert values("RuntimeDirectoryPreserve") == ["restart"]
 
 
-def test_it_is_supervised_for_ever() -> None:
+def test_it_is_supervised_and_restarted_without_end() -> None:
     assert values("Type") == ["notify"]
     assert values("Restart") == ["on-failure"]
     assert values("StartLimitIntervalSec") == ["0"]

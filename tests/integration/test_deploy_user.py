@@ -1,4 +1,4 @@
-"""An installed edged in the hands of an ordinary user, to whom the service's files are closed."""
+"""The installed command, used by somebody who may not read the files of the service."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from edged.config.sources import SettingsError, load
 WRAPPER = Path(__file__).parents[2] / "deploy" / "edged"
 
 
-class Box:
+class InstalledCommand:
     """The wrapper script, with its settings file elsewhere and a stand-in for edged itself."""
 
     def __init__(self, root: Path) -> None:
@@ -48,24 +48,30 @@ class Box:
 
 
 @pytest.fixture
-def box() -> Iterator[Box]:
-    root = Path(tempfile.mkdtemp(prefix="edged-box-"))  # nobody may not enter pytest's folders
-    yield Box(root)
+def installed() -> Iterator[InstalledCommand]:
+    root = Path(
+        tempfile.mkdtemp(prefix="edged-installed-")
+    )  # nobody may not enter pytest's folders
+    yield InstalledCommand(root)
     shutil.rmtree(root)
 
 
-def test_defaults_are_not_shown_as_the_services_settings_without_a_word(box: Box) -> None:
+def test_a_message_says_that_the_defaults_are_not_the_settings_of_the_service(
+    installed: InstalledCommand,
+) -> None:
     """The file of settings is 0640: `edged config show` left it out silently, and showed the
     defaults as if they counted."""
     for words in (["config", "show"], ["config", "show", "--json"], ["listen"], ["run"]):
-        out, said = box.edged(*words)
+        out, said = installed.edged(*words)
         assert out == "none"
-        assert f"({box.env_file}) cannot be read by this user" in said
+        assert f"({installed.env_file}) cannot be read by this user" in said
         assert "`sudo edged ...` reads them" in said
         assert said.count("\n") == 1
 
 
-def test_what_needs_no_settings_of_the_service_says_nothing_of_them(box: Box) -> None:
+def test_commands_that_need_no_settings_of_the_service_say_nothing_about_them(
+    installed: InstalledCommand,
+) -> None:
     for words in (
         ["transcribe", "a.wav"],
         ["--version"],
@@ -73,19 +79,19 @@ def test_what_needs_no_settings_of_the_service_says_nothing_of_them(box: Box) ->
         ["config", "show", "--env-file", "x.env"],
         [],
     ):
-        assert box.edged(*words) == ("none", "")
-    box.env_file.chmod(0o644)
-    assert box.edged("config", "show") == (str(box.env_file), "")
-    box.env_file.unlink()
-    assert box.edged("config", "show") == ("none", "")
+        assert installed.edged(*words) == ("none", "")
+    installed.env_file.chmod(0o644)
+    assert installed.edged("config", "show") == (str(installed.env_file), "")
+    installed.env_file.unlink()
+    assert installed.edged("config", "show") == ("none", "")
 
 
-def test_a_settings_file_that_the_user_names_is_not_taken_away(box: Box) -> None:
-    assert box.edged("config", "show", EDGED_ENV_FILE="/my.env") == ("/my.env", "")
-    assert box.edged("config", "show", EDGED_ENV_FILE="") == ("none", "")
+def test_a_settings_file_that_the_user_names_is_kept(installed: InstalledCommand) -> None:
+    assert installed.edged("config", "show", EDGED_ENV_FILE="/my.env") == ("/my.env", "")
+    assert installed.edged("config", "show", EDGED_ENV_FILE="") == ("none", "")
 
 
-def test_an_env_file_in_a_closed_folder_is_one_sentence(tmp_path: Path, closed: Any) -> None:
+def test_an_env_file_in_a_closed_folder_gives_one_message(tmp_path: Path, closed: Any) -> None:
     """The look for the folder `edged.env.d` beside it was "a bug in edged"."""
     env_file = tmp_path / "etc/edged.env"
     (tmp_path / "etc/edged.env.d").mkdir(parents=True)

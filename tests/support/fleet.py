@@ -1,6 +1,6 @@
-"""Many real daemons, cheaply: Python and onnxruntime are loaded once, then one process each.
+"""Runs many real daemons: loads Python and onnxruntime once, then forks a process for each.
 
-python fleet_boxes.py ENV_FILE...      until its standard input is closed
+python fleet.py ENV_FILE...      until its standard input is closed
 """
 
 from __future__ import annotations

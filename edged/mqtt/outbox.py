@@ -38,9 +38,14 @@ _REMOVE_AT = 256
 _AGE_EVERY_S = 3600.0
 
 
-def open_store(settings: SpoolSettings, clock: Clock = SYSTEM_CLOCK) -> Spool:
+def open_store(
+    settings: SpoolSettings,
+    clock: Clock = SYSTEM_CLOCK,
+    on_progress: Callable[[], None] = lambda: None,
+) -> Spool:
     """Returns the spool on disk; it opens nothing yet."""
-    return Spool(settings.dir / "spool.db", durable=True, clock=clock)
+    path = settings.dir / "spool.db"
+    return Spool(path, durable=True, clock=clock, on_progress=on_progress)
 
 
 def open_journal(settings: SpoolSettings) -> Journal:
@@ -66,6 +71,7 @@ class Outbox:
         store: where messages wait; by default the spool that `settings` describe.
         retry: how often a failing disk is tried.
         memory_limit: most messages in memory when the disk cannot be written.
+        on_progress: called many times during long work on the disk, for a heartbeat.
     """
 
     def __init__(
@@ -76,11 +82,14 @@ class Outbox:
         retry: DiskRetry = DiskRetry(),  # noqa: B008  (frozen)
         clock: Clock = SYSTEM_CLOCK,
         memory_limit: int = _MEMORY_LIMIT,
+        on_progress: Callable[[], None] = lambda: None,
     ) -> None:
         self.dropped: Counter[str] = Counter()
         self._settings = settings
         self._now = clock.monotonic
-        self._store: Store = store if store is not None else open_store(settings, clock)
+        self._store: Store = (
+            store if store is not None else open_store(settings, clock, on_progress)
+        )
         self._journal = journal if journal is not None else open_journal(settings)
         self._health = DiskHealth(self._store.location, retry, clock)
         self._memory = MessageBuffer(memory_limit, _EXPENDABLE_LIMIT)

@@ -112,7 +112,7 @@ class Publisher:
         self._numbering = threading.Lock()
         self._answers = itertools.count(1)
         self._inbox = Inbox()
-        self._outbox = outbox if outbox is not None else Outbox(spool)
+        self._outbox = outbox if outbox is not None else Outbox(spool, on_progress=self._keep_alive)
         self._connection = Connection(
             broker,
             self._outbox,
@@ -266,9 +266,12 @@ class Publisher:
         Only a good round feeds the watchdog: a thread whose rounds all fail publishes nothing.
         """
         if self._exceptions.guard("a round", lambda: self._round(timeout_s)):
-            self._beat = time.monotonic()
+            self._keep_alive()
         else:
             time.sleep(_AFTER_FAILURE_S)
+
+    def _keep_alive(self) -> None:
+        self._beat = time.monotonic()
 
     def _round(self, timeout_s: float) -> None:
         has_room = self._outbox.waiting_answers < _MAX_WAITING_ANSWERS

@@ -27,6 +27,8 @@ _log = logging.getLogger(__name__)
 _KEPT_DAMAGED = 3  # files
 _CLOCK_JUMP_S = 120  # less is drift, which does not matter against an age of days
 _GRACE_S = 86400
+CHECKED_BYTES = 64_000_000  # 3 s of reading from a slow memory card
+_PROGRESS_OPS = 100_000  # SQLite instructions: some 20 ms
 _ROW_BYTES = 64  # what SQLite adds to each message, roughly
 _SIZE = f"length(payload) + length(CAST(name || key AS BLOB)) + {_ROW_BYTES}"
 _SCHEMA = """
@@ -67,9 +69,20 @@ class Spool:
         path: the database file; its folder is made when needed.
         durable: whether a commit is on the disk when it returns. Without it, only the kill of the
             process is survived, which is enough for a memory file system.
+        on_progress: called many times during long work on a large file, for a heartbeat.
+        checked_bytes: a larger file is not checked when it is opened; its damage is found when its
+            messages are read.
     """
 
-    def __init__(self, path: Path, *, durable: bool, clock: Clock = SYSTEM_CLOCK) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        durable: bool,
+        clock: Clock = SYSTEM_CLOCK,
+        on_progress: Callable[[], None] = lambda: None,
+        checked_bytes: int = CHECKED_BYTES,
+    ) -> None:
         self.path = path
         self.location = str(path)
         self.count = 0
@@ -77,6 +90,8 @@ class Spool:
         self.replaced = 0
         self._clock = clock
         self._durable = durable
+        self._on_progress = on_progress
+        self._checked_bytes = checked_bytes
         self._db: sqlite3.Connection | None = None
         self._made_here = False  # the file was made by this object
         self._opened_at = 0.0  # monotonic
@@ -264,13 +279,13 @@ class Spool:
         # Autocommit: each transaction is begun and ended by name.
         db = sqlite3.connect(self.path, timeout=1, isolation_level=None)
         try:
+            db.set_progress_handler(self._progress, _PROGRESS_OPS)
             os.chmod(self.path, 0o600)  # it holds what people said
             db.execute("PRAGMA journal_mode=WAL").fetchall()
             db.execute(f"PRAGMA synchronous={'FULL' if self._durable else 'OFF'}")
             db.execute(_SCHEMA)
-            for (answer,) in db.execute("PRAGMA quick_check(1)").fetchall():
-                if answer != "ok":
-                    raise sqlite3.DatabaseError(answer)
+            if self.path.stat().st_size <= self._checked_bytes:
+                _check(db)
             query = f"SELECT count(*), coalesce(sum({_SIZE}), 0), coalesce(max(id), 0)"
             (found,) = db.execute(f"{query} FROM messages").fetchall()
             self.count, self.bytes, self._last_earlier_row = found
@@ -278,6 +293,10 @@ class Spool:
             db.close()
             raise
         return db
+
+    def _progress(self) -> int:
+        self._on_progress()
+        return 0  # go on
 
     def _keep_damaged(self, reason: str) -> None:
         names = (".damaged", *(f".damaged.{n}" for n in range(1, _KEPT_DAMAGED)))
@@ -289,6 +308,13 @@ class Spool:
         self.replaced += 1
         message = f"the spool {self.path} is damaged ({reason}); it was moved to {newest}"
         log_event(_log, logging.WARNING, "spool-damaged", message)
+
+
+def _check(db: sqlite3.Connection) -> None:
+    """Raises DatabaseError for a damaged file. SQLite before 3.41 reports no progress here."""
+    for (answer,) in db.execute("PRAGMA quick_check(1)").fetchall():
+        if answer != "ok":
+            raise sqlite3.DatabaseError(answer)
 
 
 def _size(message: OutboundMessage) -> int:

@@ -33,8 +33,8 @@ SYSROOT=${SYSROOT:-} # tests of the checks read $SYSROOT/proc
 
 verb=install from="" wheels="" models="" start=yes
 
-say() { printf 'edged: %s\n' "$*" >&2; }
-die() { say "$*"; exit 1; }
+message() { printf 'edged: %s\n' "$*" >&2; }
+die() { message "$*"; exit 1; }
 usage() { sed -n '2,/^set /{s/^# \{0,1\}//;/^set /d;p}' "$SELF" >&2; exit 2; }
 
 parse_arguments() {
@@ -114,7 +114,7 @@ install_system_packages() {
         [ "$(dpkg-query -Wf '${db:Status-Status}' "$package" 2>/dev/null)" = installed ] || missing="$missing $package"
     done
     if [ -n "$missing" ]; then
-        say "installing from Debian:$missing"
+        message "installing from Debian:$missing"
         export DEBIAN_FRONTEND=noninteractive
         apt-get -qq update || die "apt-get update failed: check the network and the clock"
         # shellcheck disable=SC2086 # a list of words
@@ -168,8 +168,8 @@ build_release() { # sets `release`: its folder
     version=$(basename "$wheel" | cut -d- -f2)
     digest=$(sha256sum "$wheel" | cut -c1-8)
     release=$APP/releases/$version-$digest-py$(python3 -I -c 'import sys; print("%d.%d" % sys.version_info[:2])')
-    [ ! -e "$release/.complete" ] || { say "edged $version is installed already"; return; }
-    say "installing edged $version (this takes some minutes on a Pi)"
+    [ ! -e "$release/.complete" ] || { message "edged $version is installed already"; return; }
+    message "installing edged $version (this takes some minutes on a Pi)"
     rm -rf "$release"
     python3 -I -m venv "$release"
     # shellcheck disable=SC2046
@@ -182,7 +182,7 @@ build_release() { # sets `release`: its folder
 }
 
 fetch_models() {
-    say "fetching, verifying and building the models that are missing"
+    message "fetching, verifying and building the models that are missing"
     as_service "$release/bin/edged" models fetch --quiet --models-dir $DATA/models ${models:+--from "$models"} ||
         die "the models could not be fetched; edged $(basename "$(readlink $APP/current 2>/dev/null || echo 'is not installed')") was not changed"
 }
@@ -220,12 +220,12 @@ start_or_roll_back() {
     local previous
     previous=$(readlink $APP/current 2>/dev/null || true)
     if [ "$previous" = "$release" ] && systemctl -q is-active edged; then
-        say "the same version is running already"
+        message "the same version is running already"
         return
     fi
     activate "$release"
     systemctl -q enable edged
-    [ "$start" = yes ] || { say "edged starts at the next boot"; return; }
+    [ "$start" = yes ] || { message "edged starts at the next boot"; return; }
     if starts; then
         remove_old_releases "$previous"
         return
@@ -262,8 +262,8 @@ do_install() {
     build_release
     fetch_models
     start_or_roll_back
-    [ "$start" = no ] || $COMMAND doctor || say "doctor found the problems above; edged is running nevertheless"
-    say "settings: $ETC/edged.env (edit with sudoedit; a change is applied within 3 s)   log: journalctl -u edged"
+    [ "$start" = no ] || $COMMAND doctor || message "doctor found the problems above; edged is running nevertheless"
+    message "settings: $ETC/edged.env (edit with sudoedit; a change is applied within 3 s)   log: journalctl -u edged"
 }
 
 do_uninstall() {
@@ -273,13 +273,13 @@ do_uninstall() {
     rm -rf $APP
     systemctl daemon-reload 2>/dev/null || true
     if [ "$verb" = uninstall ]; then
-        say "edged was removed; settings ($ETC) and data ($DATA) are still there: $SELF purge removes them too"
+        message "edged was removed; settings ($ETC) and data ($DATA) are still there: $SELF purge removes them too"
         return
     fi
     rm -rf $ETC $DATA $UNITS/edged.service.d
     ! getent passwd edged >/dev/null || userdel edged
     ! getent group edged >/dev/null || groupdel edged
-    say "edged was removed, with settings and data"
+    message "edged was removed, with settings and data"
 }
 
 main() {
@@ -287,7 +287,7 @@ main() {
     cd / # what root runs must not depend on the folder of the caller (Python would import from it)
     unset PYTHONPATH PYTHONHOME
     case "$verb" in
-    check) check_machine; say "edged can be installed on this machine" ;;
+    check) check_machine; message "edged can be installed on this machine" ;;
     install) do_install ;;
     uninstall|purge) do_uninstall ;;
     esac

@@ -204,6 +204,8 @@ class Engine:
         waiting = self._ring.depth
         for done, item in enumerate(items, 1):
             self.heartbeat = started = time.monotonic()
+            if self._stopping.is_set() and started >= self._stop_by - END_S:
+                break  # the last words matter more than the audio that waits
             self._taken = len(items) - done
             due = self._steps + (item.samples // STEP_SAMPLES if isinstance(item, Gap) else 1)
             if started < self._retry_at:

@@ -363,6 +363,18 @@ def test_a_late_engine_stops_in_time_and_says_what_it_has_heard(
     assert [f.flush_id for f in running.of(Flushed)] == ["mine"]
 
 
+def test_an_engine_that_is_slower_than_the_audio_stops_in_time_too(
+    running: RunningEngine, script: Script
+) -> None:
+    """It finished two seconds of waiting audio before it saw that it was to stop, under load for
+    longer than there was time, and the last words of the sentence were lost."""
+    script.push_s = 0.15
+    running.write(300)
+    running.stepped(1)
+    assert running.engine.stop(2.0)
+    assert [t.text for t in running.of(Text)][-1] == "last"
+
+
 def test_events_are_moved_to_stream_time_whole() -> None:
     turn = Turn("a", 1.0, 2.0, (Word("a", 1.0, 2.0),))
     assert in_stream(turn, 100) == Turn("a", 9.0, 10.0, (Word("a", 9.0, 10.0),))

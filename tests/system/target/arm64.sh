@@ -1,11 +1,11 @@
 #!/bin/bash
-# The Debian package for ARM64 on an ARM64 Debian, whose programs this machine's qemu-user runs.
-# No guide to a Pi's speed: 20 to 40 times slower than this machine.
+# Tests the Debian package for ARM64 on an ARM64 Debian, with programs emulated by qemu-user.
+# It is 20 to 40 times slower than this machine and says nothing about the speed of a Pi.
 #
-#   arm64.sh make  DIR SUITE          that Debian, once: 10 minutes
-#   arm64.sh check DIR DEBS SUITE     installs both packages with dpkg, hears a clip (the text must
-#                                     be this machine's own), verifies the models, upgrades,
-#                                     removes and purges; DIR stays as it was
+#   arm64.sh make  DIR SUITE          create that Debian, once (10 minutes)
+#   arm64.sh check DIR DEBS SUITE     install both packages with dpkg, transcribe clips (the text must
+#                                     be the same as on this machine), verify the models, upgrade,
+#                                     remove and purge; DIR stays as it was
 #
 # QEMU_CPU: cortex-a76 (a Pi 5's, the default) or cortex-a72 (a Pi 4's, without dot products).
 # Needs root, mmdebstrap, qemu-user-static, binfmt-support, arch-test. MIRROR names a Debian mirror.
@@ -21,12 +21,12 @@ emulation() {
     [ -e /proc/sys/fs/binfmt_misc/qemu-aarch64 ] || update-binfmts --enable qemu-aarch64
 }
 
-# What getauxval(AT_HWCAP2) tells of an A72 or A76.
+# getauxval(AT_HWCAP2) is 0 on an A72 or A76.
 no_more_than_a_pi='import ctypes, sys; sys.exit(ctypes.CDLL(None).getauxval(26) and "this is not the processor that was asked for")'
 
-hear() { edged transcribe "$@" && edged transcribe --text-from words "$@"; }
+transcribe() { edged transcribe "$@" && edged transcribe --text-from words "$@"; }
 
-cpus() { # a Pi's: onnxruntime reads them, and this machine's own would mislead it
+cpus() { # /proc/cpuinfo of a Pi: onnxruntime reads it
     local part=0xd08 more="" n
     [[ $QEMU_CPU != *a76 ]] || { part=0xd0b more=" atomics fphp asimdhp cpuid asimdrdm lrcpc dcpop asimddp"; }
     for n in 0 1 2 3; do
@@ -34,7 +34,7 @@ cpus() { # a Pi's: onnxruntime reads them, and this machine's own would mislead 
     done
 }
 
-inside() { # inside SCRIPT: what it mounts and writes is gone with the namespace
+inside() { # inside SCRIPT: its mounts and changes end with the namespace
     export script=$1 dir debs
     cpus >"$dir.cpuinfo"
     unshare --mount --propagation private bash -euc '
@@ -46,8 +46,8 @@ inside() { # inside SCRIPT: what it mounts and writes is gone with the namespace
         for file in possible present online; do echo 0-3 >$root/sys/devices/system/cpu/$file; done
         cp "$dir.cpuinfo" $root/sys/cpuinfo && mount --bind $root/sys/cpuinfo $root/proc/cpuinfo
         mount --bind "$debs" $root/debs
-        # QEMU_CPU again: without it each program inside has every extension that qemu knows, SME too,
-        # with which (qemu 7.2, onnxruntime 1.32) other words are heard, or none.
+        # QEMU_CPU again: without it the programs inside have every extension of qemu, with SME too, and
+        # then (qemu 7.2, onnxruntime 1.32) the text is different or empty.
         exec chroot $root env -i QEMU_CPU=$QEMU_CPU PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8 wanted="${wanted:-}" sh -euc "$script"'
 }
 
@@ -69,29 +69,29 @@ check)
     release=$([ "${4:?suite}" = trixie ] && echo deb13 || echo deb12)
     package=$(cd "$debs" && ls edged_*+"$release"_arm64.deb) || die "there is no package for ${4} in $debs"
     emulation
-    # Not mister-hale.flac: "introducing" and "into using" are so nearly as likely there that two
-    # processors may disagree; edged models verify counts by how much.
+    # Not mister-hale.flac: "introducing" and "into using" are nearly equally probable there, so that two
+    # processors may disagree. `edged models verify` measures by how much.
     clips="peaceful-night.flac good-influence.flac"
-    wanted=$(cd "$(dirname "$0")/../../../models/samples" && hear $clips)
-    [ -n "$wanted" ] || die "nothing is heard in $clips here"
+    wanted=$(cd "$(dirname "$0")/../../../models/samples" && transcribe $clips)
+    [ -n "$wanted" ] || die "$clips give no text on this machine"
     export wanted
     # shellcheck disable=SC2016 # run inside
     inside "
-        say() { echo \"arm64: \$*\"; }
-        say \$(uname -m), $QEMU_CPU, \$(. /etc/os-release && echo \$PRETTY_NAME), \$(python3 -V)
+        message() { echo \"arm64: \$*\"; }
+        message \$(uname -m), $QEMU_CPU, \$(. /etc/os-release && echo \$PRETTY_NAME), \$(python3 -V)
         [ $(uname -m) = aarch64 ] || python3 -c '$no_more_than_a_pi'
         dpkg -i /debs/edged-models_*.deb /debs/$package
         [ -z \"\$(dpkg -V edged edged-models)\" ]
         edged --version
         cd /opt/edged/lib/python3*/site-packages/edged/models/data/samples
-        heard=\$(edged transcribe $clips && edged transcribe --text-from words $clips)
-        say \"heard: \$heard\"
-        [ \"\$heard\" = \"\$wanted\" ] || { say \"but on $(uname -m): \$wanted\"; exit 1; }
+        found=\$(edged transcribe $clips && edged transcribe --text-from words $clips)
+        message \"text: \$found\"
+        [ \"\$found\" = \"\$wanted\" ] || { message \"but on $(uname -m): \$wanted\"; exit 1; }
         edged models verify --models-dir /var/lib/edged/models
         dpkg -i /debs/$package
         dpkg -r edged && [ ! -e /opt/edged ] && ls /etc/edged/edged.env
         dpkg -P edged edged-models
         [ -z \"\$(find / -xdev -name '*edged*' -not -path '/debs*' -not -path '/var/log/*' -not -path '/proc/*' | tee /dev/stderr)\" ]
-        say passed" ;;
+        message passed" ;;
 *) sed -n '2,12s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
 esac

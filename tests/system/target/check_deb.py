@@ -40,7 +40,7 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
         control.write_text(re.sub(r"(?m)^Version: .*", f"Version: {version}", text))
         if version == "9.2":
             service.write_text(service.read_text() + "\nraise SystemExit('this one is broken')\n")
-        build = ["dpkg-deb", "--root-owner-group", "-Zgzip", "-z1", "-b", tree,
+        build: list[str | Path] = ["dpkg-deb", "--root-owner-group", "-Zgzip", "-z1", "-b", tree,
                  folder / f"edged_{version}.deb"]  # fmt: skip
         subprocess.run(build, check=True, stdout=subprocess.DEVNULL)
     return folder

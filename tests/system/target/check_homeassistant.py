@@ -1,8 +1,8 @@
-"""The kit for Home Assistant in Home Assistant itself: `make test-homeassistant HASS=.../bin/hass`.
+"""The blueprints and the dashboard in Home Assistant: `make test-homeassistant HASS=.../bin/hass`.
 
-Not part of `make test`: Home Assistant brings 500 MB and wants a Python of its own. An environment
-for it: `python3.13 -m venv ha && ha/bin/pip install homeassistant==2025.4.4`; it fetches the rest
-when it starts (`HASS="ha/bin/hass --skip-pip"` once it has).
+Not part of `make test`: Home Assistant needs 500 MB and its own Python environment, created by
+`python3.13 -m venv ha && ha/bin/pip install homeassistant==2025.4.4`. It downloads the rest when it
+starts for the first time (use `HASS="ha/bin/hass --skip-pip"` after that).
 """
 
 from __future__ import annotations
@@ -91,7 +91,16 @@ class Home:
 
     def __enter__(self) -> Home:
         hass = os.environ["HASS"].split()
-        user = [hass[0], "--script", "auth", "-c", self._folder, "add", "maria", "a password"]
+        user: list[str | Path] = [
+            hass[0],
+            "--script",
+            "auth",
+            "-c",
+            self._folder,
+            "add",
+            "maria",
+            "a password",
+        ]
         subprocess.run(user, check=True, capture_output=True)
         self._process = subprocess.Popen([*hass, "-c", self._folder])
         until(self._answers, "Home Assistant", 600)

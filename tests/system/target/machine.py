@@ -1,4 +1,4 @@
-"""A booted Debian to try a whole installation in: systemd-boot.sh, from Python."""
+"""A booted Debian for tests of a whole installation (systemd-boot.sh)."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ BOOT = Path(__file__).with_name("systemd-boot.sh")
 
 
 class Machine:
-    """Its commands run as root inside. It has no network but a loopback of its own."""
+    """Runs commands as root inside. The machine has no network except its own loopback."""
 
     def __init__(self, rootfs: Path) -> None:
         self.rootfs = rootfs
 
     def run(self, *command: str, check: bool = True, seconds: float = 900) -> str:
-        """Both outputs of a command inside."""
+        """Runs a command inside and returns both of its outputs."""
         done = subprocess.run(
             [BOOT, "exec", self.rootfs, *command],
             stdout=subprocess.PIPE,
@@ -49,7 +49,7 @@ class Machine:
         raise AssertionError(f"not within {seconds:g} s: {what}\n{self.log()[-3000:]}")
 
     def left_over(self) -> list[str]:
-        """What an uninstalled edged has left, outside the system's own logs."""
+        """Files and users that an uninstalled edged has left, apart from the system's logs."""
         find = "find / -xdev -path /mnt -prune -o -name '*edged*' -print; getent passwd edged"
         found = self.sh(find, check=False).splitlines()
         return [line for line in found if not line.startswith(("/var/log/", "/mnt"))]
@@ -57,8 +57,10 @@ class Machine:
 
 @contextlib.contextmanager
 def booted(rootfs: Path, mounts: Mapping[str, Path]) -> Iterator[Machine]:
-    """Boots the tree with each folder read-only at /mnt/<name>, and stops it again. What is written
-    is gone then: the tree stays as it was made."""
+    """Boots the tree with each folder mounted read-only at /mnt/<name>, and stops it at the end.
+
+    Changes are discarded: the tree stays as it was created.
+    """
     binds = [f"--bind-ro={path}:/mnt/{name}" for name, path in mounts.items()]
     subprocess.run([BOOT, "stop", rootfs], check=True)
     subprocess.run([BOOT, "start", rootfs, "--volatile=overlay", *binds], check=True)

@@ -1,12 +1,12 @@
 #!/bin/bash
-# A really booted Debian (systemd as pid 1, in systemd-nspawn) to try the installer and the unit in.
+# Boots a Debian (systemd as pid 1, in systemd-nspawn) for tests of the installer and the unit.
 #
 #   systemd-boot.sh make  DIR SUITE [PKG,PKG]   minimal Debian of this machine's architecture, once
-#   systemd-boot.sh start DIR [NSPAWN ARGS...]  boot it, wait until it is up
+#   systemd-boot.sh start DIR [NSPAWN ARGS...]  boot it and wait until it is running
 #   systemd-boot.sh exec  DIR CMD [ARGS...]     run CMD inside
-#   systemd-boot.sh stop  DIR                   shut that one down
+#   systemd-boot.sh stop  DIR                   shut it down
 #
-# Needs root. Its network is a loopback of its own: nothing inside can reach anything outside.
+# Needs root. Inside there is only a loopback network: nothing outside can be reached.
 # MIRROR names a Debian mirror (default: the one that apt of this machine uses).
 set -euo pipefail
 verb=${1:?make, start, exec or stop}
@@ -14,7 +14,7 @@ dir=$(realpath -m "${2:?folder}")
 shift 2
 pid_file=$dir.pid
 
-first_process() { # of the container, as this machine numbers it
+first_process() { # the pid of the container's first process on this machine
     local nspawn
     nspawn=$(cat "$pid_file" 2>/dev/null) || return 1
     tr ' ' '\n' <"/proc/$nspawn/task/$nspawn/children" 2>/dev/null | grep -m1 .
@@ -43,7 +43,7 @@ make)
     touch "$dir/.made" ;;
 start)
     first_process >/dev/null 2>&1 && exit 0
-    # Pure cgroup v2 inside, even where this machine's are hybrid: systemd 256 refuses v1.
+    # Only cgroup v2 inside, even if this machine uses both: systemd 256 refuses v1.
     SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1 setsid systemd-nspawn -q --register=no --keep-unit -b -D "$dir" \
         -M "edged-$$" --private-network --console=pipe --kill-signal=SIGRTMIN+3 "$@" \
         </dev/null >"$dir.log" 2>&1 &
@@ -52,7 +52,7 @@ start)
         up && exit 0
         sleep 0.2
     done
-    echo "it did not come up: see $dir.log" >&2
+    echo "the system did not start: see $dir.log" >&2
     exit 1 ;;
 exec) inside "$@" ;;
 stop)

@@ -1,11 +1,11 @@
-"""The installed service on a kernel of its own, in the VM of `tests/system/vm/run unit`.
+"""The installed service with its own kernel, in the virtual machine of `tests/system/vm/run unit`.
 
 The machine boots without a sound card. Each check prints one line; the exit status is the number of
-those that failed. They build on each other. Nothing here is timed tightly: the processor may be
-emulated. It is too slow then to keep up with speech, but what one sentence needs fits into the ring
-of 32 s and is heard late.
+checks that failed. They build on each other. No time limit is tight, because the processor may be
+emulated. It is then too slow to keep up with speech, but one sentence fits into the ring of 32 s
+and is transcribed late.
 
-The card is a loopback: what is played into its other end is what the microphone hears.
+The card is a loopback: the microphone records what is played into its other end.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ DRIVER = Path("/sys/bus/platform/drivers/snd_aloop")
 ENV = Path("/etc/edged/edged.env.d/10-vm.env")
 SLOW = Path("/etc/systemd/system/edged.service.d/emulated.conf")
 PULLS = 20
-PATIENCE_S = 600.0  # only a failure takes so long
+PATIENCE_S = 600.0  # only a failure takes this long
 SPOKEN = "good-influence"  # 4.5 s
 TONE_DBFS = -30.0
 
@@ -82,8 +82,8 @@ def open_again() -> bool:
 
 @contextlib.contextmanager
 def tone() -> Iterator[None]:
-    """440 Hz for the microphone, through every pull: no speech, but no dead silence either, which
-    would be told as `silent` after 30 s."""
+    """Plays 440 Hz to the microphone, even while the card is away. It is neither speech nor digital
+    silence, which edged reports as `silent` after 30 s."""
     play = "aplay -q -D plughw:Loopback,0,0 -t raw -f S16_LE -r 48000 -c 1 /tmp/tone.raw"
     player = subprocess.Popen(
         f"while :; do {play} 2>/dev/null || sleep .1; done", shell=True, start_new_session=True
@@ -113,7 +113,7 @@ def words_of(text: str) -> list[str]:
     return re.findall(r"[a-z']+", text.lower())
 
 
-def test_it_listens_for_a_card_on_a_machine_without_one() -> None:
+def test_without_a_card_the_service_is_ready_and_waits_for_one() -> None:
     print("    accelerator:", sh("systemd-detect-virt"), "|", sh("uname -r"))
     until(active, "ready without a card")
     assert not Path("/proc/asound/Loopback").exists()
@@ -121,27 +121,27 @@ def test_it_listens_for_a_card_on_a_machine_without_one() -> None:
     assert show("NRestarts") == "0"
 
 
-def test_a_card_that_comes_later_is_taken() -> None:
-    """The kernel's device class must be known before the unit starts, or DeviceAllow= finds
-    nothing to allow and the card stays forbidden until a restart."""
+def test_a_card_that_comes_later_is_used() -> None:
+    """The kernel must know the device class before the unit starts. Otherwise DeviceAllow= allows
+    nothing, and the card is inaccessible until a restart."""
     pid = show("MainPID")
     sh("modprobe snd-aloop pcm_substreams=1")
     took = until(lambda: mic("running"), "the microphone runs")
-    print(f"    hot-plugged card is heard after {took:.1f} s")
+    print(f"    hot-plugged card is open after {took:.1f} s")
     assert show("MainPID") == pid
 
 
-def test_a_tone_is_heard_at_its_level() -> None:
+def test_a_tone_is_measured_at_its_level() -> None:
     def level() -> float:
         found = (state("health") or {}).get("level_dbfs")
         return -200.0 if found is None else float(found)
 
     with tone():
         took = until(lambda: abs(level() - TONE_DBFS) < 1, f"{TONE_DBFS} dBFS")
-    print(f"    {TONE_DBFS} dBFS are heard as {level()} after {took:.0f} s")
+    print(f"    {TONE_DBFS} dBFS are measured as {level()} after {took:.0f} s")
 
 
-def test_speech_that_the_card_hears_becomes_text() -> None:
+def test_speech_from_the_card_becomes_text() -> None:
     catalogue = tomllib.loads((SAMPLES / "samples.toml").read_text())["sample"]
     (spoken,) = (words_of(s["text"]) for s in catalogue if SPOKEN in s["file"])
     ear = subprocess.Popen(
@@ -154,7 +154,7 @@ def test_speech_that_the_card_hears_becomes_text() -> None:
     start = time.monotonic()
     subprocess.run("aplay -q -D plughw:Loopback,0,0 /tmp/speech.wav", shell=True, timeout=120)
     said, _ = ear.communicate(timeout=PATIENCE_S + 30)
-    print("    heard:", json.loads(said)["text"] if said else "nothing")
+    print("    text:", json.loads(said)["text"] if said else "nothing")
     health = state("health")
     print(f"    {time.monotonic() - start:.0f} s after it began; {health['dropped_s']} s lost")
     heard = words_of(json.loads(said)["text"])
@@ -162,22 +162,22 @@ def test_speech_that_the_card_hears_becomes_text() -> None:
     assert show("NRestarts") == "0"
 
 
-def test_pulled_it_says_so_and_returned_it_hears_again() -> None:
+def test_a_removed_card_is_reported_and_used_again_after_its_return() -> None:
     pid = show("MainPID")
     name = next(DRIVER.glob("snd_aloop.*")).name
     with tone():
-        until(lambda: mic("running"), "it hears the tone")
+        until(lambda: mic("running"), "it records the tone")
         for _ in range(PULLS):
             (DRIVER / "unbind").write_text(name)
-            lost = until(lambda: mic("lost"), "the loss is said")
+            lost = until(lambda: mic("lost"), "the loss is reported")
             (DRIVER / "bind").write_text(name)
-            back = until(lambda: mic("running"), "it hears again")
-            print(f"    loss said after {lost:.1f} s, heard again after {back:.1f} s")
+            back = until(lambda: mic("running"), "it records again")
+            print(f"    loss reported after {lost:.1f} s, recording again after {back:.1f} s")
     assert show("MainPID") == pid
     assert show("NRestarts") == "0"
 
 
-def test_reload_is_taken_by_the_same_process() -> None:
+def test_a_reload_is_applied_by_the_same_process() -> None:
     pid = show("MainPID")
     ENV.write_text(ENV.read_text() + "EDGED_DELAY_IN_FRAMES=16\n")
     assert sh("systemctl reload edged") == ""
@@ -185,29 +185,29 @@ def test_reload_is_taken_by_the_same_process() -> None:
     assert show("MainPID") == pid
 
 
-def test_the_memory_limit_is_in_force_and_holds() -> None:
+def test_the_memory_limit_is_enforced() -> None:
     used = int(show("MemoryCurrent")) / 1e6
     peak, most = int(show("MemoryPeak")) / 1e6, int(show("MemoryMax")) / 1e6
     print(f"    {used:.0f} MB counted, peak {peak:.0f} MB, of {most:.0f} MB")
     assert used < 350
     before = int(show("NRestarts"))
     sh("systemctl set-property --runtime edged MemoryMax=60M MemorySwapMax=0")
-    until(lambda: int(show("NRestarts")) > before, "killed for want of memory, and started again")
+    until(lambda: int(show("NRestarts")) > before, "killed for lack of memory, and restarted")
     log = sh("journalctl -b -o cat --no-pager")
     assert re.search(r"oom-kill|Out of memory|Memory cgroup out of memory", log)
     sh("rm -rf /run/systemd/system.control/edged.service.d; systemctl daemon-reload")
     until(open_again, "it runs again with its own limit")
 
 
-def test_kill_9_is_answered_with_a_new_start() -> None:
+def test_systemd_restarts_it_after_kill_9() -> None:
     pid, before = show("MainPID"), int(show("NRestarts"))
     sh(f"kill -9 {pid}")
     until(lambda: int(show("NRestarts")) > before and active(), "the restart")
     assert show("MainPID") != pid
-    until(open_again, "it hears again")
+    until(open_again, "it records again")
 
 
-def test_frozen_it_is_ended_by_the_watchdog_and_starts_again() -> None:
+def test_the_watchdog_restarts_a_frozen_process() -> None:
     if SLOW.exists():
         SLOW.unlink()
         sh("systemctl daemon-reload; systemctl restart edged")
@@ -215,12 +215,12 @@ def test_frozen_it_is_ended_by_the_watchdog_and_starts_again() -> None:
     pid, before = show("MainPID"), int(show("NRestarts"))
     sh(f"kill -STOP {pid}")
     took = until(lambda: int(show("NRestarts")) > before, "the watchdog")
-    print(f"    ended and started again after {took:.0f} s (WatchdogSec={show('WatchdogUSec')})")
-    until(open_again, "it hears again")
+    print(f"    restarted after {took:.0f} s (WatchdogSec={show('WatchdogUSec')})")
+    until(open_again, "it records again")
     assert "Watchdog timeout" in sh("journalctl -b -u edged -o cat --no-pager")
 
 
-def test_stopped_the_kernel_says_the_card_is_closed() -> None:
+def test_after_a_stop_the_kernel_shows_the_card_as_closed() -> None:
     sh("systemctl stop edged")
     assert Path("/proc/asound/Loopback/pcm1c/sub0/status").read_text().strip() == "closed"
     assert show("Result") == "success"
@@ -233,8 +233,8 @@ def main() -> int:
     )
     make_sounds()
     if sh("systemd-detect-virt") == "qemu":
-        # A step with words in it takes such a processor tens of seconds, if others use it too: a
-        # recogniser that is slow must not be told from one that hangs by the unit's 30 s here.
+        # On a busy emulated processor one step with words takes tens of seconds. The unit's watchdog
+        # of 30 s would take a slow recogniser for a hanging one.
         SLOW.parent.mkdir(exist_ok=True)
         SLOW.write_text("[Service]\nWatchdogSec=3min\n")
         sh("systemctl daemon-reload")

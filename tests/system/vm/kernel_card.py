@@ -1,4 +1,4 @@
-"""Capture on a real kernel card (snd-aloop), inside the virtual machine of `tests/system/vm/run`.
+"""Capture from a kernel sound card (snd-aloop), in the virtual machine of `tests/system/vm/run`.
 
 Each check prints one line; the exit status is the number of those that failed.
 """
@@ -25,7 +25,7 @@ from edged.audio.ring import Gap, Ring
 PLUG = "plughw:CARD=Loopback,DEV=1"
 DRIVER = Path("/sys/bus/platform/drivers/snd_aloop")
 PULLS = 20
-SLOW = 2.0  # an emulated machine: twice the time that is promised on a board
+SLOW = 2.0  # an emulated machine may take twice the time that is promised on a board
 RATE = 24_000
 
 
@@ -43,7 +43,7 @@ class Rig:
             time.sleep(0.01)
         return time.monotonic() - start
 
-    def heard(self) -> np.ndarray:
+    def recorded(self) -> np.ndarray:
         items = self.ring.take(10**9)
         parts = [np.zeros(i.samples, np.int16) if isinstance(i, Gap) else i for i in items]
         return np.concatenate([np.zeros(0, np.int16), *parts])
@@ -57,38 +57,38 @@ class Rig:
         assert not self.capture.alive
 
 
-def hears_the_tone(device: str, shape: str) -> None:
+def check_the_tone(device: str, shape: str) -> None:
     with Rig(device) as rig:
         assert str(rig.capture.negotiated) == shape, rig.capture.negotiated
         time.sleep(1.5)
-        heard = rig.heard()[-19_200:].astype(float)
-        peak = np.abs(np.fft.rfft(heard * np.hanning(len(heard)))).argmax()
-        assert abs(peak * RATE / len(heard) - 440) < 4, peak
+        samples = rig.recorded()[-19_200:].astype(float)
+        peak = np.abs(np.fft.rfft(samples * np.hanning(len(samples)))).argmax()
+        assert abs(peak * RATE / len(samples) - 440) < 4, peak
 
 
 def test_plughw_converts_to_24_khz_mono() -> None:
-    hears_the_tone(PLUG, "24000 Hz, mono, S16_LE")
+    check_the_tone(PLUG, "24000 Hz, mono, S16_LE")
 
 
 def test_hw_gives_48_khz_stereo_and_edged_converts_it() -> None:
-    hears_the_tone("hw:CARD=Loopback,DEV=1", "48000 Hz, stereo, S16_LE")
+    check_the_tone("hw:CARD=Loopback,DEV=1", "48000 Hz, stereo, S16_LE")
 
 
 def test_a_real_overrun_is_a_gap_of_its_true_length() -> None:
     with Rig() as rig:
         time.sleep(1)
-        started, before = time.monotonic(), len(rig.heard())
+        started, before = time.monotonic(), len(rig.recorded())
         write = rig.ring.write
 
         def stall(samples: np.ndarray) -> None:
-            rig.ring.write = write
+            setattr(rig.ring, "write", write)  # noqa: B010  (mypy: a method)
             write(samples)
             time.sleep(2.0)  # three times the kernel's buffer
 
-        rig.ring.write = stall
+        setattr(rig.ring, "write", stall)  # noqa: B010
         time.sleep(4.0)
-        heard, elapsed = len(rig.heard()), time.monotonic() - started
-        print(f"    xruns {rig.capture.xruns}, {heard / RATE:.2f} s of stream in {elapsed:.2f} s")
+        samples, elapsed = len(rig.recorded()), time.monotonic() - started
+        print(f"    xruns {rig.capture.xruns}, {samples / RATE:.2f} s of stream in {elapsed:.2f} s")
         assert before
         assert rig.capture.xruns >= 1
         assert abs(heard / RATE - elapsed) < 0.3

@@ -233,7 +233,7 @@ def main() -> int:
     )
     make_sounds()
     if sh("systemd-detect-virt") == "qemu":
-        # On a busy emulated processor one step with words takes tens of seconds. The unit's watchdog
+        # On a busy emulated processor a step with words takes tens of seconds. The unit's watchdog
         # of 30 s would take a slow recogniser for a hanging one.
         SLOW.parent.mkdir(exist_ok=True)
         SLOW.write_text("[Service]\nWatchdogSec=3min\n")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 
+from edged.certificates import load_certificate
 from edged.errors import ConfigError
 from edged.mqtt.broker_settings import BrokerSettings
 
@@ -18,7 +19,7 @@ def tls_context(broker: BrokerSettings) -> ssl.SSLContext:
         context = ssl.create_default_context(cafile=broker.ca_file)
         if broker.cert_file is not None:
             files = f"{broker.cert_file} with {broker.key_file}"
-            context.load_cert_chain(broker.cert_file, broker.key_file)
+            load_certificate(context, broker.cert_file, broker.key_file)
     except (OSError, ValueError) as error:
         why = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
         raise ConfigError(f"the certificate {files} cannot be used: {why}") from None

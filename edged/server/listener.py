@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from edged.certificates import load_certificate
 from edged.errors import ConfigError
 from edged.logs import log_event
 from edged.server.connection_limits import Admission, ConnectionLimits
@@ -60,7 +61,7 @@ class ListenAddress:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         try:
-            context.load_cert_chain(self.cert_file, self.key_file)
+            load_certificate(context, self.cert_file, self.key_file)
         except (OSError, ssl.SSLError) as problem:
             reason = getattr(problem, "strerror", None) or problem
             raise ConfigError(

@@ -93,7 +93,7 @@ def download_with_pip(package: Package, folder: Path) -> Path:
 
 def pip_transport() -> Transport:
     """Returns pip's certificate, proxy and trusted-host options for our own download."""
-    asked = [sys.executable, "-m", "pip", "config", "list"]
+    asked = [sys.executable, "-P", "-m", "pip", "config", "list"]
     answer = subprocess.run(asked, capture_output=True, text=True, check=False)
     options: dict[str, str] = {}
     for section in (
@@ -164,7 +164,7 @@ def _pip(command: str, *words: str, package: Package) -> None:
     # PIP_USER and PIP_REQUIRE_VIRTUALENV would make pip refuse, although nothing is installed.
     environment = {**os.environ, "PIP_USER": "0", "PIP_REQUIRE_VIRTUALENV": "0"}
     quiet = ["--quiet", "--no-input", "--disable-pip-version-check", "--progress-bar", "off"]
-    asked = [sys.executable, "-m", "pip", command, *quiet, *words]
+    asked = [sys.executable, "-P", "-m", "pip", command, *quiet, *words]
     answer = subprocess.run(asked, capture_output=True, text=True, check=False, env=environment)
     if answer.returncode == 0:
         return

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from edged.models.wheels import pip_transport
 from tests.support.mock_system import DEPLOY, SERVICE_UID, MockSystem, mock_system
 
 HOSTILE = ("compileall", "edged", "ensurepip", "multiprocessing", "pip", "venv", "zipfile")
@@ -178,3 +179,13 @@ def test_a_release_is_installed_with_the_versions_that_its_constraints_name(
         system.path("/opt/edged/current").resolve().glob("lib/python3.*/site-packages/helper.py")
     )
     assert found.read_text() == "version = '1.5'\n"
+
+
+def test_edged_asks_pip_and_not_a_module_of_the_current_folder(
+    system: MockSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`edged models fetch` in a folder with a `pip` of its own ran that."""
+    folder, mark = system.hostile_folder("pip")
+    monkeypatch.chdir(folder)
+    pip_transport()
+    assert not mark.exists()

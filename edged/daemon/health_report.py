@@ -74,6 +74,7 @@ class HealthReport:
             "xruns": self._microphone.xruns,
             "dropped_s": round(ring.dropped / SAMPLE_RATE, 2),
             "engine_failures": self._engine.failures,
+            "turn_model_failures": self._engine.smart_turn_failures,
             "rejected": rejected.total(),
             "rejected_by_reason": dict(rejected),
             "outbox_depth": stats.depth,
@@ -89,7 +90,9 @@ class HealthReport:
 
     def metrics(self) -> dict[str, Any]:
         """The figures of /metrics: `health`, and what other topics and the Will say over MQTT."""
-        return self.health() | {
+        health = self.health()
+        return health | {
+            "disk_error": bool(health["disk_error"]),
             "broker_connected": self.connection.connected,
             "microphone_open": not self._microphone.status.problem,
         }

@@ -124,6 +124,7 @@ class Engine:
         self._dropped_reported = 0
         self._dropped_reported_at = -_DROPPED_REPORT_S
         self._rejected: Counter[str] = Counter()  # by sessions that are over
+        self._smart_turn_failures = 0  # likewise
         self.failures = 0
         self.heartbeat = time.monotonic()
 
@@ -171,6 +172,13 @@ class Engine:
         session = self._session
         # dict() copies in one go, while the engine thread goes on counting
         return self._rejected + Counter(dict(session.dropped) if session is not None else {})
+
+    @property
+    def smart_turn_failures(self) -> int:
+        """How often the turn model failed; the ends of those turns were found without it."""
+        session = self._session
+        now = session.smart_turn_failures if session is not None else 0
+        return self._smart_turn_failures + now
 
     @property
     def heard_s(self) -> float:
@@ -310,6 +318,7 @@ class Engine:
     def _forget_session(self) -> None:
         if self._session is not None:
             self._rejected = self._rejected + self._session.dropped
+            self._smart_turn_failures += self._session.smart_turn_failures
         self._session = None
         self._notify_speaking()
 

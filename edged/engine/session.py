@@ -93,6 +93,11 @@ class Session:
         return self._gate.is_open
 
     @property
+    def smart_turn_failures(self) -> int:
+        """How often Smart Turn failed."""
+        return self.turn_detector.smart_turn_failures
+
+    @property
     def dropped(self) -> Counter[str]:
         """How many words the recogniser's guards withheld, by reason."""
         return self._recogniser.dropped

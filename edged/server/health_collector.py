@@ -36,6 +36,9 @@ HEALTH_METRICS = {
     "engine_failures": HealthMetric(
         "engine_failures", "Failures of the recogniser.", is_counter=True
     ),
+    "turn_model_failures": HealthMetric(
+        "turn_model_failures", "Failures of the turn model.", is_counter=True
+    ),
     "rejected_by_reason": HealthMetric(
         "rejected_texts", "Texts withheld as improbable.", is_counter=True, label="reason"
     ),
@@ -43,6 +46,12 @@ HEALTH_METRICS = {
     "spooled": HealthMetric("spooled_messages", "How many of those are on disk."),
     "messages_dropped": HealthMetric(
         "dropped_messages", "Messages that were never published.", is_counter=True, label="reason"
+    ),
+    "disk_error": HealthMetric(
+        "spool_disk_error", "1 while messages cannot be stored on the disk."
+    ),
+    "damaged_spools": HealthMetric(
+        "damaged_spools", "Damaged files of stored messages that were put aside.", is_counter=True
     ),
     "heard_s": HealthMetric(
         "heard_audio_seconds", "Audio of the microphone that was processed.", is_counter=True

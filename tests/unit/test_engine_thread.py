@@ -55,6 +55,7 @@ class ScriptedSession:
         self.step_idx = 0
         self.speaking = False
         self.dropped: Counter[str] = Counter()
+        self.smart_turn_failures = 0
         self.script.made.append(self)
 
     def push(self, frame: np.ndarray, backlog: bool = False) -> list[Event]:
@@ -68,6 +69,7 @@ class ScriptedSession:
         script.backlog.append(backlog)
         self.speaking = script.loud
         self.dropped["noise"] += 1
+        self.smart_turn_failures += 1
         self.step_idx += 1
         at = (self.step_idx - 1) * 0.08
         return [Text(f"w{self.step_idx - 1}", at), EndText(at + 0.08), Step(self.step_idx - 1)]
@@ -282,6 +284,7 @@ def test_other_models_are_used_them_from_the_next_session(
     assert [s.models for s in script.made] == ["models", "other"]
     assert script.made[1].options.temp == 0.5
     assert running.engine.rejected["noise"] == 2
+    assert running.engine.smart_turn_failures == 2
 
 
 def test_speaking_is_told_on_a_change_only_and_ends_with_the_session(

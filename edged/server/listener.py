@@ -29,9 +29,11 @@ from edged.server.silent_sockets import SilentSockets
 HANDSHAKE_S = 5.0  # for a TLS handshake
 REQUEST_S = 10.0  # from accepting a connection, or its last answer, to the next request's headers
 HEALTH_CHECK_S = 2.0  # the same for a connection in reserve, its TLS handshake included
+RESERVE_HOLD_S = 0.25  # before a connection in reserve is replaced; bounds TLS objects per second
 QUIET_S = 60.0  # without a refused connection until the next one is logged again
 MAX_HEALTH_REQUEST = 8192  # bytes
 BACKLOG = 1024  # connections that the kernel completes before they are accepted
+ACCEPT_AT_ONCE = 32  # before other connections are served
 # The kernel buffers audio of clients that send files faster than they are transcribed, and pings of
 # these clients wait behind it. Most libraries close a connection without a pong after 20 s.
 RECEIVE_BYTES = 1 << 15
@@ -93,7 +95,7 @@ class Listener:
         self._tls = tls
         self._loop = asyncio.get_running_loop()
         self._sockets: list[socket.socket] = []
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._handshakes: set[asyncio.Task[None]] = set()
         self._open: set[_Connection] = set()
         self._reserved: deque[_Connection] = deque()
         self._silent = SilentSockets(self._admit)
@@ -108,16 +110,15 @@ class Listener:
         """Binds and begins to accept. Raises OSError, and may then be called again."""
         self._sockets = await self._bound()
         for bound in self._sockets:
-            task = self._loop.create_task(self._accept(bound))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._resume_accepting(bound)
 
     def close(self) -> None:
         """Accepts nothing more. Open connections stay open."""
-        for task in list(self._tasks):
-            task.cancel()
         for bound in self._sockets:
+            self._loop.remove_reader(bound)
             bound.close()
+        for task in list(self._handshakes):
+            task.cancel()
         self._silent.close()
 
     def drop_idle(self) -> None:
@@ -153,24 +154,32 @@ class Listener:
             raise
         return sockets
 
-    async def _accept(self, bound: socket.socket) -> None:
-        while True:
+    def _accept(self, bound: socket.socket) -> None:
+        """Accepts some of the connections that wait. The event loop calls it again for the rest,
+        after it has served others."""
+        for _ in range(ACCEPT_AT_ONCE):
             try:
-                accepted, peer = await self._loop.sock_accept(bound)
+                accepted, peer = bound.accept()
+            except BlockingIOError:
+                return
             except OSError as problem:
-                if problem.errno in _RESOURCE_ERRORS:
-                    self._log_refusal(f"no connection can be accepted: {problem.strerror}")
-                    await asyncio.sleep(_RETRY_ACCEPT_S)
-                await asyncio.sleep(0)
-                continue  # otherwise the client was gone before it was accepted
+                if problem.errno not in _RESOURCE_ERRORS:
+                    continue  # the client was gone before it was accepted
+                self._log_refusal(f"no connection can be accepted: {problem.strerror}")
+                self._loop.remove_reader(bound)
+                self._loop.call_later(_RETRY_ACCEPT_S, self._resume_accepting, bound)
+                return
             accepted.setblocking(False)
             self._silent.add(accepted, str(peer[0]))
-            await asyncio.sleep(0)  # lets other connections be served between two accepts
+
+    def _resume_accepting(self, bound: socket.socket) -> None:
+        if bound.fileno() != -1:  # otherwise it was closed in the meantime
+            self._loop.add_reader(bound, self._accept, bound)
 
     def _admit(self, accepted: socket.socket, address: str) -> None:
         has_health = self._health is not None
         admission = self._limits.admit(address, has_health)
-        if admission is Admission.REFUSED and self._reserved:
+        if admission is Admission.REFUSED and self._has_stale_reserve():
             self._reserved[0].abort()
             admission = self._limits.admit(address, has_health)
         if admission is not Admission.ADMITTED:
@@ -186,8 +195,13 @@ class Listener:
         if admission is Admission.HEALTH_ONLY:
             self._reserved.append(connection)
         task = self._loop.create_task(self._begin(connection))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._handshakes.add(task)
+        task.add_done_callback(self._handshakes.discard)
+
+    def _has_stale_reserve(self) -> bool:
+        """Whether the oldest connection in reserve had time to ask for `/healthz`."""
+        oldest = self._reserved[0] if self._reserved else None
+        return oldest is not None and self._loop.time() - oldest.active_at > RESERVE_HOLD_S
 
     async def _begin(self, connection: _Connection) -> None:
         """Performs the TLS handshake, if any, and hands the connection to its protocol."""
@@ -198,7 +212,12 @@ class Listener:
                 ssl=self._tls,
                 ssl_handshake_timeout=HANDSHAKE_S if self._tls else None,
             )
-        except (OSError, asyncio.CancelledError):  # ssl.SSLError and TimeoutError are OSErrors
+        except OSError as problem:  # ssl.SSLError and TimeoutError are OSErrors
+            connection.abort()
+            # The traceback and asyncio's waiter refer to each other, and so keep the TLS buffers
+            # until the next full garbage collection.
+            problem.__traceback__ = None
+        except asyncio.CancelledError:
             connection.abort()
         except Exception:
             connection.abort()

@@ -12,14 +12,17 @@ import statistics
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
+import psutil
 import pytest
 import requests
 from websockets.asyncio.client import connect as connect_async
 from websockets.sync.client import connect
 
 from tests.support.api_process import ServeProcess, serving
-from tests.support.mosquitto import certificates
+from tests.support.daemon_process import Box
+from tests.support.mosquitto import certificates, free_port
 
 # requests warns about each connection whose certificate is not checked.
 pytestmark = pytest.mark.filterwarnings("ignore:Unverified HTTPS request")
@@ -28,6 +31,7 @@ KEY = "correct horse"
 MAX_LOG_LINES = 20
 MAX_WAIT_S = 2.0  # on a machine that does other work besides; it was 10 s and more
 MAX_MB = 260
+REPLACED_PER_S = 500
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -39,14 +43,16 @@ def _many_descriptors() -> None:
 
 @contextlib.contextmanager
 def idle_connections(served: ServeProcess, count: int, data: bytes = b"") -> Iterator[None]:
-    """Keeps `count` connections from 127.0.0.1 open, and replaces those that the server closes."""
+    """Opens `count` connections from 127.0.0.1, and replaces those that the server closes, up to
+    REPLACED_PER_S. `data` is sent on each of them."""
     stop = threading.Event()
     opened = threading.Event()
 
     def keep() -> None:
         held: list[socket.socket] = []
         while not stop.is_set():
-            for _ in range(count - len(held)):
+            more = count - len(held)
+            for _ in range(min(more, REPLACED_PER_S // 20) if opened.is_set() else more):
                 sock = socket.socket()
                 sock.setblocking(False)
                 with contextlib.suppress(BlockingIOError):
@@ -122,6 +128,60 @@ def test_idle_connections_of_one_address_cost_others_nothing(count: int, tls: bo
                 assert json.loads(client.recv(10))["type"] == "ready"
         assert served.log.count("\n") - before < MAX_LOG_LINES, served.log[-2000:]
         assert all(statistics.median(seconds) < 1.0 for seconds in took.values()), took
+
+
+@pytest.mark.slow
+@pytest.mark.models
+@pytest.mark.parametrize("data", [b"", b"\x16"], ids=["silent", "handshakes"])
+def test_a_flood_does_not_disturb_the_daemon(data: bytes, tmp_path: Path) -> None:
+    """1500 connections stopped the watchdog's heartbeats, and no descriptor was left for the
+    microphone and the spool. Half of them here begin a TLS handshake and never complete it."""
+    folder = certificates()
+    served = ServeProcess("127.0.0.1", free_port(), "", None, tmp_path / "log")
+    trust = ssl.create_default_context(cafile=str(folder / "ca.crt"))
+    trust.check_hostname = False
+    daemon = Box(
+        tmp_path,
+        free_port(),  # no broker: messages are spooled
+        listen=f"{served.host}:{served.port}",
+        tls_cert_file=folder / "server.crt",
+        tls_key_file=folder / "server.key",
+    )
+    daemon.environment["WATCHDOG_USEC"] = "6000000"
+    with daemon:
+        assert daemon.process is not None
+        process = psutil.Process(daemon.process.pid)
+        events = socket.create_connection((served.host, served.port), 5, ("127.0.0.2", 0))
+        with connect(
+            f"wss://127.0.0.1:{served.port}/api/events", sock=events, ssl=trust
+        ) as subscriber:
+            steps: list[int] = []
+
+            def receive_steps(seconds: float) -> None:
+                end = time.monotonic() + seconds
+                while time.monotonic() < end:
+                    message = json.loads(subscriber.recv(5))
+                    if message["type"] == "step":
+                        steps.append(message["step_idx"])
+
+            receive_steps(1)
+            most_mb = 0.0
+            lines = daemon.log().count("\n")
+            heartbeats = len(daemon.systemd.lines("WATCHDOG=1"))
+            with idle_connections(served, 1500, data):
+                for _ in range(5):
+                    receive_steps(2)
+                    most_mb = max(most_mb, process.memory_info().rss / 1e6)
+                    assert most_mb < MAX_MB
+                    assert process.num_fds() < 700
+                    healthz_from(served, "127.0.0.2", tls=True)
+                    if not data:
+                        healthz_from(served, "127.0.0.1", tls=True)
+            assert steps == list(range(steps[0], steps[0] + len(steps)))
+            assert len(steps) > 11 / 0.08 * 0.8  # it is still in real time
+            assert len(daemon.systemd.lines("WATCHDOG=1")) > heartbeats
+            assert daemon.log().count("\n") - lines < MAX_LOG_LINES, daemon.log()[-2000:]
+        assert list((tmp_path / "state" / "spool").iterdir())
 
 
 @pytest.mark.models

@@ -27,7 +27,7 @@ class ServeProcess:
     host: str
     port: int
     url: str
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[bytes] | None
     log_file: Path
 
     @property

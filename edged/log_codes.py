@@ -1,8 +1,9 @@
 """The code of every log line (the journal's field EDGED_CODE), in alphabetical order.
 
 Codes are part of edged's interface: scripts and alerts search for them, so that a code keeps its
-meaning and the text beside it may change. `python -m edged.log_codes` prints the table of
-deploy/README.md; `tests/unit/test_log_codes.py` keeps both in step with the calls in the code.
+meaning and the text beside it may change. After a change here, run
+`python -m edged.log_codes > deploy/log-codes.md`; `tests/unit/test_log_codes.py` compares this
+table with the calls in the code and with that file.
 """
 
 from __future__ import annotations
@@ -180,15 +181,31 @@ CODES: dict[str, LogCode] = {
 # fmt: on
 
 
-def markdown_table() -> str:
-    """The table as it stands in deploy/README.md, ending with a line break."""
+_HEAD = """\
+# Log codes
+
+Every line that edged logs has a stable code, the field EDGED_CODE of its journal entry. The text
+of a line may change, its code does not.
+
+```sh
+journalctl -u edged EDGED_CODE=settings-refused       # all lines with one code
+journalctl -u edged -o json --output-fields=EDGED_CODE,MESSAGE
+```
+
+This file is written by `python -m edged.log_codes`.
+
+"""
+
+
+def document() -> str:
+    """The text of deploy/log-codes.md."""
     rows = ["| code | level | meaning | what to do |", "|---|---|---|---|"]
     rows += [
         f"| `{code}` | {entry.level.replace(' ', ', ')} | {entry.meaning} | {entry.action} |"
         for code, entry in CODES.items()
     ]
-    return "\n".join(rows) + "\n"
+    return _HEAD + "\n".join(rows) + "\n"
 
 
 if __name__ == "__main__":
-    print(markdown_table(), end="")
+    print(document(), end="")

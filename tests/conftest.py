@@ -12,7 +12,7 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # before anything imports onnxruntime
 
 import pytest
 
-SAMPLES = Path(__file__).parents[1] / "models" / "samples"
+SAMPLES = Path(__file__).parent / "support" / "speech"
 
 # What a test module imports says what its tests need. `serial` tests are run alone (Makefile): they
 # record in real time, look at single frames, or keep every core busy.

@@ -49,7 +49,7 @@ from tests.support.api_server import (
 )
 from tests.support.mosquitto import until
 
-SPEECH = Path(__file__).parents[2] / "models" / "samples" / "good-influence.flac"
+SPEECH = Path(__file__).parents[1] / "support" / "speech" / "good-influence.flac"
 KEY = "correct horse"
 LOOPBACK = ("127.0.0.1", "127.0.0.2")
 

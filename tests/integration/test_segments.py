@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from edged import SAMPLE_RATE, STEP_S, STEP_SAMPLES, resources
+from edged import SAMPLE_RATE, STEP_S, STEP_SAMPLES
 from edged.engine.session import Session
 from edged.events import EndText, Event, Text, Turn, Word
 from edged.models.loader import Models, load
@@ -22,6 +22,7 @@ from edged.stt.recogniser import Recogniser
 from edged.vad.gate import WINDOW_S
 from edged.vad.silero import Silero
 from models.turn.material import load_audio
+from tests.conftest import SAMPLES
 from tests.support.voice import ScaledVoice, ScriptedVoice
 
 Audio = NDArray[np.int16]
@@ -35,7 +36,7 @@ def models() -> Models:
 
 
 def clip(name: str) -> Audio:
-    return load_audio(resources.sample_speech() / f"{name}.flac")
+    return load_audio(SAMPLES / f"{name}.flac")
 
 
 def pieces(models: Models) -> PieceVocabulary:

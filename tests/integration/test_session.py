@@ -24,7 +24,7 @@ from edged.stt.moonshine.tuning import tuning_for
 from edged.vad.silero import Silero
 from tests.support.voice import ScaledVoice
 
-SAMPLES = Path(__file__).parents[2] / "models" / "samples"
+SAMPLES = Path(__file__).parents[1] / "support" / "speech"
 Audio = NDArray[np.int16]
 
 

@@ -13,7 +13,7 @@ import soundfile
 from edged.models.loader import load
 from edged.vad.smart_turn import SmartTurn
 
-SENTENCE = Path(__file__).parents[2] / "models" / "samples" / "mister-hale.flac"
+SENTENCE = Path(__file__).parents[1] / "support" / "speech" / "mister-hale.flac"
 
 pytestmark = pytest.mark.models
 

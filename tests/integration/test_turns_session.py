@@ -21,7 +21,7 @@ from edged.vad.endpoint import LONGEST_WAIT, UNSURE_WAIT, Endpoint
 from models.turn.evidence import close_turns, rescore, run_session
 from models.turn.material import LabelledStream
 
-SAMPLES = Path(__file__).parents[2] / "models" / "samples"
+SAMPLES = Path(__file__).parents[1] / "support" / "speech"
 Audio = NDArray[np.int16]
 
 

@@ -30,7 +30,7 @@ from edged.server.listener import ListenAddress
 from edged.server.stream_pool import SessionProvider
 
 STEP_BYTES = 3840
-SAMPLES = Path(__file__).parents[2] / "models" / "samples"
+SAMPLES = Path(__file__).parent / "speech"
 
 
 class ScriptedSession:

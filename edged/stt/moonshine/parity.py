@@ -14,11 +14,12 @@ import numpy as np
 from edged.ortsession import open_session
 from edged.stt.family import RATE, Floats, SpeechCheck
 from edged.stt.moonshine.build_version import EMBEDDING
-from edged.stt.moonshine.dimensions import BOS, EOS, TINY
+from edged.stt.moonshine.dimensions import BOS, EOS, FRAME_SAMPLES, TINY
 
 MAX_STATE_DIFFERENCE = 0.08  # relative RMS of encoder states
 MAX_LOG_P_DEFICIT = 1.0  # by how much upstream's token may be less likely than the likeliest
 TOKENS_PER_S = 6.5  # upstream's own limit against endless loops, for English
+MAX_FRAMES = 384  # upstream's decoder refuses longer encoder states (9.2 s)
 COMPARED_TOKENS = 1000  # the most probable tokens among which upstream's is looked for
 
 
@@ -44,8 +45,10 @@ def check(upstream: Path, built: Path, samples: Floats, threads: int) -> SpeechC
     """Whether upstream's tokens are as good as the likeliest to the built graphs, and the encoder
     states close.
 
-    upstream: folder of upstream's files. built: folder of the graphs. samples: float32[n], 16 kHz.
+    upstream: folder of upstream's files. built: folder of the graphs. samples: float32[n], 16 kHz;
+    at most the first 9.2 s are compared.
     """
+    samples = samples[: MAX_FRAMES * FRAME_SAMPLES]
     theirs = run_upstream(upstream, samples, threads)
     ours = run_built(built, samples, theirs.tokens, threads)
     difference, deficit = relative_rms(theirs.states, ours.states), float(ours.deficit.max())

@@ -9,7 +9,7 @@ from edged.audio import alsa
 from edged.audio.cards import Card, read_cards
 from edged.errors import DeviceError
 
-# Plugins that every installation defines and that hear nothing, or need arguments.
+# Plugins that every installation defines and that give no audio, or need arguments.
 _NOT_MICROPHONES = frozenset(
     ("null", "lavrate", "samplerate", "speexrate", "speex", "jack", "oss", "upmix", "vdownmix")
 )
@@ -18,11 +18,13 @@ _SERVERS = {"pulse": "PulseAudio or PipeWire", "pipewire": "PipeWire"}
 
 @dataclass(frozen=True, slots=True)
 class CaptureDevice:
-    """One thing that can be recorded from.
+    """A device that can be recorded from.
 
-    `name` is what EDGED_ALSA_DEVICE takes; `usb` another name, which fits any port;
-    `in_use` says by whom, None: free, or not known (sound servers share).
-    `default` tells that ALSA's `default` leads here.
+    Attributes:
+        name: the value for EDGED_ALSA_DEVICE.
+        default: whether ALSA's `default` leads here.
+        in_use: the process that has it open; None if it is free, or unknown (sound servers share).
+        usb: another name, which fits any USB port.
     """
 
     name: str
@@ -33,10 +35,10 @@ class CaptureDevice:
 
 
 def list_devices(proc: Path | None = None) -> list[CaptureDevice]:
-    """Cards first, in the kernel's order; then `default`; then what the ALSA configuration adds.
+    """Lists cards in the kernel's order, then `default`, then what the ALSA configuration adds.
 
-    Only `default` is opened, for a moment, to learn where it leads. Raises DeviceError if
-    pyalsaaudio is missing.
+    `default` and what the configuration adds are opened for a moment, to learn where they lead and
+    whether they work. Raises DeviceError if pyalsaaudio is missing.
     """
     names = alsa.capture_names()
     cards = read_cards(proc) or []
@@ -59,11 +61,11 @@ def list_devices(proc: Path | None = None) -> list[CaptureDevice]:
 
 
 def _default(cards: list[Card]) -> tuple[int | None, str]:
-    """The number of the card that `default` leads to, and what to say of it; "": it is none."""
+    """The number of the card that `default` leads to, and a description, "" if it is no device."""
     try:
         microphone = alsa.open_microphone("default")
-    except DeviceError as problem:
-        busy = "in use" in str(problem)
+    except DeviceError as error:
+        busy = "in use" in str(error)
         return None, "what ALSA chooses (in use now)" if busy else ""
     number = microphone.card_number
     microphone.close()
@@ -74,7 +76,7 @@ def _default(cards: list[Card]) -> tuple[int | None, str]:
 
 
 def _configured(names: list[str]) -> list[CaptureDevice]:
-    """PCMs by the ALSA configuration: sound servers, and what the owner defined."""
+    """Devices of the ALSA configuration: sound servers, and what the owner defined."""
     ours = {*_NOT_MICROPHONES, "default"}
     return [
         CaptureDevice(name, _SERVERS.get(name, "from the ALSA configuration"))
@@ -84,9 +86,9 @@ def _configured(names: list[str]) -> list[CaptureDevice]:
 
 
 def _opens(name: str) -> bool:
-    """Sound servers are listed whether they run or not: only what can be opened is shown."""
+    """Whether it can be opened: sound servers are listed whether they run or not."""
     try:
         alsa.open_microphone(name).close()
-    except DeviceError as problem:
-        return "in use" in str(problem)
+    except DeviceError as error:
+        return "in use" in str(error)
     return True

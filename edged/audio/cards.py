@@ -1,6 +1,6 @@
-"""The kernel's sound cards as /proc/asound tells them, and names that survive a reboot.
+"""The kernel's sound cards as /proc/asound lists them, and names that survive a reboot.
 
-Card numbers move when devices come up in another order, so edged takes card names only
+Card numbers change when devices start in another order, so edged takes card names only
 (`plughw:CARD=Device,DEV=0`), or a USB id (`usb:0d8c:0014`).
 """
 
@@ -22,7 +22,11 @@ _USB = re.compile(r"^usb:([0-9a-fA-F]{4}:[0-9a-fA-F]{4})$")
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """One capture device of a card. `owner` is who has it open: "name (pid 12)"; None: free."""
+    """One capture device of a card.
+
+    Attributes:
+        owner: the process that has it open, "name (pid 12)"; None if it is free.
+    """
 
     number: int
     name: str
@@ -31,7 +35,12 @@ class Input:
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """A sound card: `id` is its stable ALSA name, `usb` its "vendor:product" if it has one."""
+    """A sound card.
+
+    Attributes:
+        id: its stable ALSA name.
+        usb: its "vendor:product" if it has one.
+    """
 
     index: int
     id: str
@@ -40,13 +49,13 @@ class Card:
     inputs: tuple[Input, ...] = ()
 
     def device(self, number: int | None = None) -> str:
-        """The stable name of one of its inputs; the first by default."""
+        """The stable name of one of its inputs, the first one by default."""
         first = self.inputs[0].number if self.inputs else 0
         return f"plughw:CARD={self.id},DEV={first if number is None else number}"
 
 
 def read_cards(proc: Path | None = None) -> list[Card] | None:
-    """All cards in the kernel's order; None if the kernel does not show them (no sound core)."""
+    """All cards in the kernel's order; None if the kernel has no sound support."""
     proc = proc or PROC
     try:
         lines = (proc / "cards").read_text(errors="replace").splitlines()
@@ -64,10 +73,10 @@ def read_cards(proc: Path | None = None) -> list[Card] | None:
 
 
 def resolve(device: str, proc: Path | None = None) -> str:
-    """The ALSA name to open for what the setting says.
+    """The ALSA name to open for a value of EDGED_ALSA_DEVICE.
 
-    Raises DeviceError for a card number, for a malformed `usb:` name, and for a card that is
-    not plugged in (known without trying, so that nothing is opened in vain).
+    Raises DeviceError for a card number, for a malformed `usb:` name, and for a card that is not
+    plugged in, without opening anything.
     """
     if not device.strip():
         raise DeviceError("the microphone's name is empty: `edged devices` lists what there is")
@@ -79,14 +88,14 @@ def resolve(device: str, proc: Path | None = None) -> str:
         return device
     wanted = match[1]
     if wanted.isdigit():
-        raise DeviceError(_refuse_number(device, int(wanted), cards or []))
+        raise DeviceError(_number_message(device, int(wanted), cards or []))
     if cards is not None and all(card.id != wanted for card in cards):
         raise DeviceError(f"no sound card is called {wanted}: {_plugged_in(cards)}")
     return device
 
 
 def card_of(device: str, proc: Path | None = None) -> Card | None:
-    """The card that a device name names; None if it names none or it is not there."""
+    """The card of a device name; None if the name has no card or the card is not there."""
     cards = read_cards(proc) or []
     if usb := _USB.match(device):
         return next((card for card in cards if card.usb == usb[1].lower()), None)
@@ -94,8 +103,8 @@ def card_of(device: str, proc: Path | None = None) -> Card | None:
     return next((card for card in cards if match and card.id == match[1]), None)
 
 
-def names_card(device: str) -> bool:
-    """Whether the name belongs to a kernel card, whose return /dev/snd shows."""
+def is_card_name(device: str) -> bool:
+    """Whether the name is that of a kernel card, whose return shows in /dev/snd."""
     return bool(_NAME.match(device) or device.startswith("usb:"))
 
 
@@ -109,7 +118,7 @@ def _resolve_usb(device: str, cards: list[Card]) -> str:
     raise DeviceError(f"no microphone with the USB id {match[1]} is plugged in")
 
 
-def _refuse_number(device: str, number: int, cards: list[Card]) -> str:
+def _number_message(device: str, number: int, cards: list[Card]) -> str:
     now = next((card for card in cards if card.index == number), None)
     advice = f"use {now.device()}" if now else "`edged devices` lists the names"
     return f"{device} names a card by number, which can change at any boot: {advice}"
@@ -134,19 +143,19 @@ def _read_inputs(proc: Path) -> dict[int, list[Input]]:
 
 
 def _owner(folder: Path) -> str | None:
-    """Who has it open, if no substream of it is free."""
+    """The process that has the device open; None if a substream is free."""
     owner = None
     for status in sorted(folder.glob("sub*/status")):
         text = _read(status) or "closed"
         pid = re.search(r"owner_pid\s*:\s*(\d+)", text)
         if text == "closed" or not pid:
             return None
-        owner = _program(pid[1])
+        owner = _process_name(pid[1])
     return owner
 
 
-def _program(thread: str) -> str:
-    """ "name (pid 12)": the kernel notes the thread that opened the device, not its process."""
+def _process_name(thread: str) -> str:
+    """ "name (pid 12)" of the process of a thread: the kernel notes who opened the device."""
     status = _read(Path(f"/proc/{thread}/status")) or ""
     process = re.search(r"^Tgid:\s*(\d+)", status, re.MULTILINE)
     pid = process[1] if process else thread

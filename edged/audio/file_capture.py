@@ -1,7 +1,7 @@
-"""A microphone made of files: sample speech or a recording, played in real time, over and over.
+"""Files in place of a microphone: sample speech or a recording, in real time, over and over.
 
-`EDGED_ALSA_DEVICE=sample` or `file:PATH` asks for it: a machine without a microphone can then show
-all that edged does. It has the interface of `Capture` and feeds the same ring.
+`EDGED_ALSA_DEVICE=sample` or `file:PATH` selects it, so that a machine without a microphone shows
+what edged does. It has the interface of `Capture` and fills the same ring.
 """
 
 from __future__ import annotations
@@ -18,29 +18,31 @@ from numpy.typing import NDArray
 
 from edged import SAMPLE_RATE, STEP_S, STEP_SAMPLES
 from edged.audio.alsa import NegotiatedFormat
-from edged.audio.capture import MicrophoneState, MicrophoneStatus
 from edged.audio.files import open_audio
+from edged.audio.frame_maker import to_int16
 from edged.audio.level import Level, LevelMeter, from_db
+from edged.audio.microphone_status import MicrophoneState, MicrophoneStatus, log_status
 from edged.audio.ring import Ring
 from edged.errors import EdgedError, InputError
+from edged.logs import log_exception
 
 SAMPLE = "sample"
 FILE = "file:"
 PAUSE_S = 3.0  # of silence after each file: long enough for a turn to end
 _RETRY_S = 2.0
 _TICK_S = 1.0
-_SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3")
+_SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".m4a", ".aac", ".mp4", ".webm")
 
 _log = logging.getLogger(__name__)
 
 
 def is_file_device(device: str) -> bool:
-    """True if the device is a file rather than something of ALSA's."""
+    """Whether the device is a file and none of ALSA's."""
     return device == SAMPLE or device.startswith(FILE)
 
 
 def device_files(device: str, samples_dir: Path | None = None) -> list[Path]:
-    """What `sample` or `file:PATH` plays. Raises InputError if there is nothing."""
+    """The files that `sample` or `file:PATH` plays. Raises InputError if there are none."""
     path = samples_dir if device == SAMPLE else Path(device.removeprefix(FILE))
     if path is None:
         raise InputError("there is no sample speech here: set EDGED_ALSA_DEVICE=file:PATH")
@@ -55,27 +57,30 @@ def device_files(device: str, samples_dir: Path | None = None) -> list[Path]:
 
 
 class FileCapture:
-    """Owns the thread that plays. Every method may be called from any thread."""
+    """Owns the thread that plays. Every method may be called from any thread.
+
+    The attributes and methods are those of `Capture`.
+    """
 
     def __init__(
         self,
         ring: Ring,
         device: str,
         gain_db: float,
-        on_state: Callable[[MicrophoneStatus], None],
+        on_status: Callable[[MicrophoneStatus], None],
         samples_dir: Path | None = None,
     ) -> None:
-        """Nothing is opened before `start`. `on_state` is called on the playing thread."""
+        """Opens nothing before `start`. `on_status` is called on the playing thread."""
         self.xruns = 0
         self.heartbeat = time.monotonic()
-        self.state = MicrophoneStatus(
+        self.status = MicrophoneStatus(
             MicrophoneState.OPENING, device, f"opening {device}", time.time()
         )
         self._ring = ring
         self._device = device
         self._samples_dir = samples_dir
-        self._factor = from_db(gain_db)
-        self._on_state = on_state
+        self._gain = from_db(gain_db)
+        self._on_status = on_status
         self._meter = LevelMeter(SAMPLE_RATE)
         self._muted = False
         self._stopping = False
@@ -84,37 +89,42 @@ class FileCapture:
         self._thread = threading.Thread(target=self._run, name="capture", daemon=True)
 
     def start(self) -> None:
+        """Starts the thread."""
         self.heartbeat = time.monotonic()
         self._thread.start()
 
     def stop(self, timeout_s: float = 2.0) -> None:
+        """Ends the thread. May be called twice, or without `start`."""
         self._stopping = True
         self._wake.set()
         if self._thread.is_alive():
             self._thread.join(timeout_s)
 
     def mute(self, muted: bool) -> None:
-        """From the moment of the call no sample reaches the ring."""
+        """Stops or starts to play. No sample reaches the ring from the moment of the call."""
         self._muted = muted
         if muted:
             self._ring.seal(True)
         self._wake.set()
 
     def set_gain(self, gain_db: float) -> None:
-        self._factor = from_db(gain_db)
+        """Sets the digital gain from the next frame on. What becomes too loud is clipped."""
+        self._gain = from_db(gain_db)
 
     def reopen(self, device: str) -> None:
+        """Plays other files, or the same from their beginning."""
         self._device = device
         self._reopen = True
         self._wake.set()
 
     @property
     def negotiated(self) -> NegotiatedFormat | None:
-        return self.state.negotiated
+        return self.status.negotiated
 
     @property
     def level(self) -> Level | None:
-        return self._meter.level if self.state.state is MicrophoneState.RUNNING else None
+        """The level of the last second, before the gain; None while nothing is played."""
+        return self._meter.level if self.status.state is MicrophoneState.RUNNING else None
 
     @property
     def alive(self) -> bool:
@@ -132,15 +142,15 @@ class FileCapture:
                 continue
             try:
                 self._play(device_files(self._device, self._samples_dir))
-            except EdgedError as problem:
-                self._report(MicrophoneState.LOST, str(problem))
+            except EdgedError as error:
+                self._report(MicrophoneState.LOST, str(error))
                 self._wake.wait(_RETRY_S)
-            except Exception:  # a bug must not make the box deaf
-                _log.exception("playing %s stumbled and goes on", self._device)
+            except Exception:  # a bug must not end the capture
+                log_exception(_log, "microphone-failed", f"Playing {self._device} failed.")
                 self._wake.wait(_RETRY_S)
 
     def _play(self, files: list[Path]) -> None:
-        """All files once, in real time."""
+        """Plays all files once, in real time."""
         self._ring.seal(self._muted)
         for path in files:
             due = time.monotonic()
@@ -152,7 +162,7 @@ class FileCapture:
                 due += STEP_S
                 self._wait_until(due)
                 self.heartbeat = time.monotonic()
-                self._ring.write(self._loudened(frame))
+                self._ring.write(self._amplified(frame))
 
     @staticmethod
     def _frames(path: Path) -> Iterator[NDArray[np.int16]]:
@@ -167,24 +177,18 @@ class FileCapture:
             if self._wake.wait(left):
                 return
 
-    def _loudened(self, frame: NDArray[np.int16]) -> NDArray[np.int16]:
-        samples = frame.astype(np.float32)
-        self._meter.push(samples / np.float32(32768))
-        if self._factor == 1.0:
-            return frame
-        louder: NDArray[np.int16] = np.clip(np.rint(samples * self._factor), -32768, 32767).astype(
-            np.int16
-        )
-        return louder
+    def _amplified(self, frame: NDArray[np.int16]) -> NDArray[np.int16]:
+        samples = frame.astype(np.float32) / np.float32(2**15)
+        self._meter.push(samples)
+        return frame if self._gain == 1.0 else to_int16(samples * np.float32(self._gain))
 
     def _report(
         self, state: MicrophoneState, message: str, negotiated: NegotiatedFormat | None = None
     ) -> None:
-        old = self.state
+        old = self.status
         if (state, self._device, message) == (old.state, old.device, old.message):
             return
         since = old.since if state is old.state else time.time()
-        self.state = MicrophoneStatus(state, self._device, message, since, negotiated)
-        level = logging.WARNING if self.state.problem else logging.INFO
-        _log.log(level, "microphone: %s", message)
-        self._on_state(self.state)
+        self.status = MicrophoneStatus(state, self._device, message, since, negotiated)
+        log_status(_log, self.status, is_new_problem=self.status.problem and not old.problem)
+        self._on_status(self.status)

@@ -7,9 +7,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from edged.audio.capture import Capture, MicrophoneStatus
+from edged.audio.capture import Capture
 from edged.audio.file_capture import FileCapture, is_file_device
 from edged.audio.level import Level
+from edged.audio.microphone_status import MicrophoneStatus
 from edged.audio.ring import Ring
 
 
@@ -100,7 +101,7 @@ class MicrophoneManager:
     @property
     def status(self) -> MicrophoneStatus:
         """The last status."""
-        return self._capture.state
+        return self._capture.status
 
     @property
     def level(self) -> Level | None:

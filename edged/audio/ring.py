@@ -1,8 +1,8 @@
 """The ring between the capture thread and the engine thread.
 
 One producer writes samples and marks gaps, one consumer takes whole steps. Nothing is lost unless
-the ring would overflow: then the oldest samples go, are counted, and come out as a `Gap`, so that
-stream time (samples out, gaps included) always equals samples in, gaps included.
+the ring would overflow: then the oldest samples are dropped, counted, and come out as a `Gap`, so
+that stream time (samples out, gaps included) always equals samples in, gaps included.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from edged.audio.source import Frame
 
 CAPACITY_S = 32
 MAX_GAP_STEPS = 25  # of one item, so that the consumer never works for long without a heartbeat
-MAX_MARKS = 256  # gaps that one ring can hold apart; beyond, the oldest audio between two goes
+MAX_MARKS = 256  # separate gaps in the ring; beyond, the audio between the oldest two is dropped
 
 Samples: TypeAlias = NDArray[np.int16]
 
@@ -53,12 +53,12 @@ class Ring:
     # -- the producer's side
 
     def write(self, samples: Samples) -> None:
-        """Append int16[n], any n. Copies. Overwrites the oldest only when it must."""
+        """Appends a copy of int16[n], any n. Overwrites the oldest samples if there is no room."""
         with self._ready:
             if self._sealed:
                 return
             excess = len(samples) - len(self._buffer)
-            if excess > 0:  # more than the ring holds: its head cannot survive
+            if excess > 0:  # more than the ring holds: drop the beginning
                 self._drop(self._written - self._read)
                 self._mark(excess)
                 self._dropped += excess
@@ -70,7 +70,7 @@ class Ring:
             self._notify()
 
     def mark_gap(self, samples: int) -> None:
-        """`samples` (24 kHz) were lost here, after all that was written so far."""
+        """Notes that `samples` (24 kHz) were lost after everything written so far."""
         with self._ready:
             if self._sealed or samples <= 0:
                 return
@@ -81,10 +81,10 @@ class Ring:
     # -- the consumer's side
 
     def take(self, max_steps: int, timeout: float = 0.0) -> list[Frame | Gap]:
-        """Up to `max_steps` items in order: int16[1920] of its own, or a `Gap` of whole steps.
+        """Takes up to `max_steps` items in order: copies of int16[1920], or a `Gap` of whole steps.
 
-        A gap's odd samples (less than a step) come as zeros in the frames beside it. Waits up to
-        `timeout` seconds for the first whole step; [] if there is none, or after `wake()`.
+        The part of a gap that is less than a step becomes zeros in the frames beside it. Waits up
+        to `timeout` seconds for the first whole step; returns [] if none came, or after `wake()`.
         """
         with self._ready:
             if timeout > 0:
@@ -98,7 +98,7 @@ class Ring:
             return items
 
     def wake(self) -> None:
-        """End a `take` that waits: there is something else to do."""
+        """Ends a waiting `take`, for other work of the consumer."""
         with self._ready:
             self._woken = True
             self._ready.notify_all()
@@ -106,7 +106,7 @@ class Ring:
     # -- both
 
     def wipe(self) -> None:
-        """Forget all: no sample stays in memory, no gap is told."""
+        """Forgets everything: overwrites the samples with zeros and removes the gaps."""
         with self._ready:
             self._buffer[:] = 0
             self._read = self._written
@@ -114,7 +114,7 @@ class Ring:
             self._lost = 0
 
     def seal(self, sealed: bool) -> None:
-        """Sealed: wiped, and refuses whatever is still on its way (mute)."""
+        """Seals or opens the ring. A sealed ring is wiped and refuses samples and gaps (mute)."""
         with self._ready:
             self._sealed = sealed
             if sealed:
@@ -128,7 +128,7 @@ class Ring:
 
     @property
     def depth_s(self) -> float:
-        """How far the consumer is behind, seconds."""
+        """Seconds of audio that wait for the consumer, gaps included."""
         with self._ready:
             return self._pending() / SAMPLE_RATE
 
@@ -142,7 +142,7 @@ class Ring:
         """Samples that the producer marked as lost (overruns), since the start."""
         return self._gap_samples
 
-    # -- inside, with the lock held
+    # -- with the lock held
 
     def _pending(self) -> int:
         return self._written - self._read + self._lost
@@ -161,7 +161,7 @@ class Ring:
         self._lost += samples
 
     def _drop(self, samples: int) -> None:
-        """The oldest `samples` become part of a gap at the head; marks among them join it."""
+        """Makes the oldest `samples` part of a gap at the head, with the gaps among them."""
         if samples <= 0:
             return
         self._read += samples
@@ -179,7 +179,7 @@ class Ring:
         self._written += len(samples)
 
     def _take_one(self) -> Frame | Gap:
-        """One whole step, which the caller has seen to be there."""
+        """Takes one item. The caller has checked that a whole step waits."""
         if self._gap_here() >= STEP_SAMPLES:
             steps = min(self._gap_here() // STEP_SAMPLES, MAX_GAP_STEPS)
             return Gap(self._use_gap(steps * STEP_SAMPLES))

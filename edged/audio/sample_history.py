@@ -1,4 +1,4 @@
-"""The last seconds of a stream, addressed by their place in it."""
+"""The last seconds of a stream, addressed by their position in it."""
 
 from __future__ import annotations
 
@@ -9,21 +9,25 @@ Floats = NDArray[np.float32]
 
 
 class SampleHistory:
-    """Keeps at least the last `capacity` samples of everything that was appended."""
+    """Keeps at least the last `capacity` samples of everything that was appended.
+
+    Attributes:
+        end: samples so far, which is the position of the next one.
+    """
 
     def __init__(self, capacity: int) -> None:
-        self._buffer = np.zeros(2 * capacity, np.float32)  # moved down once each `capacity`
+        self._buffer = np.zeros(2 * capacity, np.float32)  # shifted once in `capacity` samples
         self._capacity = capacity
         self._filled = 0
-        self.end = 0  # samples so far: the place of the next one
+        self.end = 0
 
     @property
     def start(self) -> int:
-        """The oldest place that is still here."""
+        """The oldest position that is still kept."""
         return self.end - self._filled
 
     def append(self, samples: Floats) -> None:
-        """samples: float32[n], n <= capacity."""
+        """Appends float32[n], n <= capacity."""
         n = len(samples)
         if self._filled + n > len(self._buffer):
             keep = self._capacity
@@ -34,7 +38,7 @@ class SampleHistory:
         self.end += n
 
     def read(self, start: int, stop: int) -> Floats:
-        """Samples [start, stop), as far as they are still here: a view, copy it to keep it."""
+        """Returns samples [start, stop), as far as they are kept. A view: copy it to keep it."""
         offset = self._filled - self.end
         first = max(start, self.start) + offset
         last = min(stop, self.end) + offset

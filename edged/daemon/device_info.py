@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from edged import __version__
-from edged.audio.capture import MicrophoneStatus
+from edged.audio.microphone_status import MicrophoneStatus
 from edged.config.settings import Settings, mqtt_may_change
 from edged.config.settings_report import effective, shown
 from edged.config.sources import LoadedSettings, SettingsFile

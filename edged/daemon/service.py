@@ -15,8 +15,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from edged.audio.capture import MicrophoneState, MicrophoneStatus
 from edged.audio.microphone import MicrophoneManager
+from edged.audio.microphone_status import MicrophoneState, MicrophoneStatus
 from edged.config.settings import Settings
 from edged.config.settings_manager import SettingsManager
 from edged.daemon.command_queue import CommandQueue, Job

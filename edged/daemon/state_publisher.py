@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from edged.audio.capture import MicrophoneState, MicrophoneStatus
 from edged.audio.microphone import MicrophoneManager
+from edged.audio.microphone_status import MicrophoneState, MicrophoneStatus
 from edged.config.settings_manager import SettingsManager
 from edged.daemon import device_info
 from edged.daemon.watchdog import Watchdog

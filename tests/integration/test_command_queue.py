@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from edged.audio.capture import MicrophoneState
 from edged.audio.microphone import MicrophoneManager
+from edged.audio.microphone_status import MicrophoneState
 from edged.daemon.command_queue import MAX_JOBS, CommandQueue, Job
 from edged.mqtt.commands import Command
 from tests.conftest import SAMPLES

@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from edged.audio.capture import MicrophoneState
 from edged.audio.microphone import MicrophoneManager
+from edged.audio.microphone_status import MicrophoneState
 from edged.audio.ring import Gap
 from tests.conftest import SAMPLES
 from tests.support.mosquitto import until

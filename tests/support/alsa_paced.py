@@ -92,8 +92,13 @@ class PacedMicrophone:
         native = f"module-native-protocol-unix auth-anonymous=1 socket={socket}"
         command = ["pulseaudio", "-n", "--daemonize=no", "--exit-idle-time=120"]
         command += ["--use-pid-file=no", "--log-target=stderr", "-L", native]
-        quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
-        self._server = subprocess.Popen(command, env=self._env, stderr=subprocess.DEVNULL, **quiet)
+        self._server = subprocess.Popen(
+            command,
+            env=self._env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
         deadline = time.monotonic() + 10
         while self._run("pactl", "info").returncode:
             if time.monotonic() > deadline:

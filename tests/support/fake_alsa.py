@@ -9,9 +9,11 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from typing import Any
 
 import alsaaudio
 import numpy as np
+import pytest
 
 FORMATS = {
     getattr(alsaaudio, n): n.removeprefix("PCM_FORMAT_")
@@ -46,7 +48,7 @@ class FakeCard:
         self.read_most = 10**9  # frames a read gives at most
         self.opened: list[FakePcm] = []
 
-    def install(self, monkeypatch) -> FakeCard:
+    def install(self, monkeypatch: pytest.MonkeyPatch) -> FakeCard:
         monkeypatch.setattr(alsaaudio, "PCM", lambda **wish: FakePcm(self, wish))
         return self
 
@@ -56,7 +58,7 @@ class FakeCard:
 
 
 class FakePcm:
-    def __init__(self, card: FakeCard, wish: dict) -> None:
+    def __init__(self, card: FakeCard, wish: dict[str, Any]) -> None:
         self.card, self.device = card, wish["device"]
         self._check()
         assert wish["mode"] == alsaaudio.PCM_NONBLOCK
@@ -65,7 +67,7 @@ class FakePcm:
         self.channels = card.channels or wish["channels"]
         asked = FORMATS[wish["format"]]
         self.format = asked if asked in card.formats else card.formats[0]
-        self.period = wish["periodsize"]
+        self.period: int = wish["periodsize"]
         self.buffer = wish["periodsize"] * wish["periods"]
         self.started: float | None = None
         self.given = 0
@@ -73,7 +75,7 @@ class FakePcm:
         self._fd = os.eventfd(1)  # always ready, like the worst of plugins
         card.opened.append(self)
 
-    def info(self) -> dict:
+    def info(self) -> dict[str, Any]:
         assert self.is_open, "info() on a closed PCM aborts the process"
         return {
             "rate": self.rate,

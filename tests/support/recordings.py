@@ -27,21 +27,22 @@ def with_libsndfile(samples: Samples, rate: int, form: str, subtype: str, **opti
 
 def with_ffmpeg(samples: Samples, rate: int, form: str, codec: str, **options: str) -> bytes:
     """float[n] or [n, 2], encoded by FFmpeg: its names of containers and codecs."""
-    sample_format = av.Codec(codec, "w").audio_formats[0].name
+    formats = av.Codec(codec, "w").audio_formats
+    assert formats
     planes = np.atleast_2d(samples.T).astype(np.float32)
     layout = "mono" if len(planes) == 1 else "stereo"
     with (
         tempfile.NamedTemporaryFile() as file,  # some options read the file again
         av.open(file.name, "w", form, dict(options)) as container,
     ):
-        stream = container.add_stream(codec, rate=rate, layout=layout)
+        stream: Any = container.add_stream(codec, rate=rate, layout=layout)
         stream.bit_rate = 64_000
         frame = av.AudioFrame.from_ndarray(
             np.ascontiguousarray(planes), format="fltp", layout=layout
         )
         frame.sample_rate = rate
         resampler = av.AudioResampler(
-            format=sample_format, layout=layout, rate=rate, frame_size=stream.frame_size or 1024
+            format=formats[0].name, layout=layout, rate=rate, frame_size=stream.frame_size or 1024
         )
         position = 0
         for piece in (*resampler.resample(frame), *resampler.resample(None)):

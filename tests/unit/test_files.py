@@ -42,7 +42,7 @@ def read(path: Path | str, raw: RawFormat | None = None) -> Samples:
 
 def read_damaged(path: Path) -> tuple[Samples, str]:
     """What could be decoded, and the message that says what could not."""
-    frames = []
+    frames: list[NDArray[np.int16]] = []
     with closing(open_audio(str(path))) as source:
         stream = source.frames()
         with pytest.raises(InputError) as error:

@@ -59,7 +59,8 @@ def like(heard: np.ndarray, expected: np.ndarray) -> float:
     """How much of the energy of `heard` is what was expected, in dB below it."""
     n = min(len(heard), len(expected))
     wrong = heard[:n].astype(float) - expected[:n]
-    return 10 * np.log10(np.sum(expected[:n].astype(float) ** 2) / max(np.sum(wrong**2), 1e-9))
+    power = np.sum(expected[:n].astype(float) ** 2)
+    return float(10 * np.log10(power / max(np.sum(wrong**2), 1e-9)))
 
 
 @pytest.mark.parametrize("rate", stream_decoders.PCM_RATES)

@@ -27,7 +27,7 @@ run: models ## try it: the microphone, or recorded speech if there is none; capt
 	@$(EDGED) run --demo
 
 check: lint ## in a minute: lint, types and the tests that need no models, broker or browser
-	@$(PY) -m pytest $(PARALLEL) tests/unit $(ARGS)
+	@$(PY) -m pytest $(PARALLEL) -m "not slow" tests/unit $(ARGS)
 
 test: $(VENV)/dev models $(if $(CI),clients) ## all tests, after lint and types; what CI runs
 	@deploy/system-packages test

@@ -296,6 +296,7 @@ def test_long_clips_are_cut_where_they_are_quietest_for_the_ceiling() -> None:
     assert 14 <= len(parts[0]) / 16_000 <= 15
 
 
+@pytest.mark.slow
 # ---- a process of its own -----------------------------------------------------------------------
 def test_a_run_in_a_process_of_its_own_gives_figures_and_tells_how_far_it_is(speech: Path) -> None:
     """The command line's own libraries took 13 MB of what was called the recogniser's memory."""
@@ -307,6 +308,7 @@ def test_a_run_in_a_process_of_its_own_gives_figures_and_tells_how_far_it_is(spe
     assert 0 < sum(done) <= figures["audio_s"]
 
 
+@pytest.mark.slow
 def test_what_goes_wrong_in_that_process_is_raised_here(tmp_path: Path) -> None:
     missing = Clip("none", tmp_path / "none.wav", "", "read")
     with pytest.raises(InputError, match=r"none\.wav"):

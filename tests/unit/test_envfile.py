@@ -199,6 +199,7 @@ MARKS = "AB= \t\n\r#;'\"\\${}`né\u00a0"
 PIECES = st.sampled_from([*MARKS, "export ", "a b", "${A}", "A=", "B='", '"\n'])
 
 
+@pytest.mark.slow
 @settings(max_examples=1500, deadline=None)
 @given(st.lists(PIECES, max_size=24).map("".join))
 def test_whatever_is_accepted_whole_means_the_same_to_systemd_and_dotenv(text: str) -> None:
@@ -209,6 +210,7 @@ def test_whatever_is_accepted_whole_means_the_same_to_systemd_and_dotenv(text: s
     assert values(text) == dict(dotenv_values(stream=io.StringIO(text, newline="")))
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(st.text(max_size=200))
 def test_any_text_at_all_is_parsed_without_an_exception(text: str) -> None:

@@ -411,6 +411,7 @@ class Endless:
     def close(self) -> None: ...
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_length_of_the_audio() -> None:
     def peak(minutes: int) -> int:
         raw = RawFormat("pcm", 16_000, 2)

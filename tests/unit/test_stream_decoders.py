@@ -112,6 +112,7 @@ def test_a_wav_gives_the_very_frames_that_transcribe_reads_from_it(
     np.testing.assert_array_equal(frames("wav", cut(data, [1000] * 50)), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["wav", "opus"])
 @pytest.mark.parametrize("loud_from_s", [None, 0, 12, 40])
 def test_an_upload_that_is_far_too_quiet_is_raised_as_transcribe_does(
@@ -249,6 +250,7 @@ def test_a_flipped_bit_costs_its_page_and_is_reported_at_the_end() -> None:
     assert like(got[-24_000:], whole[-24_000:]) > 20  # the end is at its own time
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(st.randoms(use_true_random=False))
 def test_no_damage_to_an_opus_stream_is_more_than_a_sentence(rng: random.Random) -> None:

@@ -1,4 +1,4 @@
-"""The daemon's bar, measured: `make daemon-bench ARGS="idle muted"` (all of it without ARGS).
+"""Measures the daemon: `make daemon-bench ARGS="idle muted"` (all of it without ARGS).
 
 latency: end of a spoken word to its `text` at an MQTT subscriber, beside the delay itself.
 mic: the microphone pulled and returned 20 times.     stall: the engine stands still for 3 s.
@@ -8,7 +8,7 @@ fuzz: 10 000 wrong commands over the broker.           stop: SIGTERM in the midd
 idle: CPU while nobody speaks.                         muted: CPU, and what the sound server says.
 
 Each is a real `edged run` with real mosquitto, models, speech and, where it says microphone, real
-libasound and PulseAudio. What takes longer is in `tests/bench/daemon_soak.py`.
+libasound and PulseAudio. Longer measurements are in `tests/bench/daemon_soak.py`.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ from tests.support.mosquitto import Ear, Mosquitto, until
 
 PULLS, STOPS, FUZZED = 20, 10, 10_000
 
-# Keeps when each step was complete, as eight bytes of the monotonic clock; and for each word at
-# which step it was said and when, as eight bytes each.
+# Writes when each step was complete (eight bytes, monotonic clock), and for each word the step at
+# which it was emitted and when (eight bytes each).
 WITH_TIMES = """
 import time, struct
 from edged.audio.ring import Ring
@@ -127,7 +127,7 @@ def latency(folder: Path, speech: Path, minutes: float) -> None:
     for word, at, (step, handed) in zip(words, came, said, strict=True):
         due = word["stop_s"] + delay_s
         if due > len(complete) * STEP_S:
-            continue  # said early, because it was stopped
+            continue  # emitted early, because of the stop
         step_end = (step + 1) * STEP_S
         start = began(step)
         whole.append((at - start - due) * 1000)
@@ -147,7 +147,7 @@ def latency(folder: Path, speech: Path, minutes: float) -> None:
 
 
 def mic(folder: Path) -> None:
-    back, told = [], []
+    back, reported = [], []
     with Mosquitto(folder / "broker") as broker, Ear(broker.port, ("edged/#",)) as ear:
         with PacedMicrophone() as paced:
             daemon = DaemonProcess(folder, broker.port, alsa_device=DEVICE)
@@ -159,19 +159,20 @@ def mic(folder: Path) -> None:
                     ear.heard.clear()
                     pulled = time.monotonic()
                     paced.unplug()
-                    until(lambda: _mic(ear) == "lost", "told that it is lost")
-                    told.append(time.monotonic() - pulled)
+                    until(lambda: _mic(ear) == "lost", "the loss is reported")
+                    reported.append(time.monotonic() - pulled)
                     time.sleep(random.uniform(0.2, 6.0))
                     ear.heard.clear()
                     returned = time.monotonic()
                     paced.plug()
-                    until(lambda: _mic(ear) == "running" and ear.on("step"), "it hears")
+                    until(lambda: _mic(ear) == "running" and ear.on("step"), "it runs")
                     back.append(time.monotonic() - returned)
                 assert daemon.process is not None
                 assert daemon.process.poll() is None
                 daemon.stop()
     print(f"mic: pulled and returned {PULLS} times, one process")
-    print(f"  told after {statistics.median(told):.2f} s median, {max(told):.2f} s at most")
+    median = statistics.median(reported)
+    print(f"  reported after {median:.2f} s median, {max(reported):.2f} s at most")
     print(f"  heard again after {statistics.median(back):.2f} s median, {max(back):.2f} s at most")
 
 

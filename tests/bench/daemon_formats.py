@@ -1,6 +1,6 @@
-"""Does it matter what a card gives? Words of the same clips by way of several sample formats.
+"""Word errors of the same clips, captured in several sample formats.
 
-The control is the same 24 kHz mono, shifted by a sample: the recogniser hears that, too.
+The control is the same 24 kHz mono, shifted by a sample, which changes the result as well.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""The daemon's bar that takes long: `make daemon-soak ARGS="--minutes 60 --speech DIR memory"`.
+"""Measures the daemon over a long time: `make daemon-soak ARGS="--minutes 60 --speech DIR memory"`.
 
-memory: an hour of speech by the clock; resident memory and its slope, CPU per second of audio.
-outage: the broker is away for ten minutes of speech, and once more while the daemon is killed; what
-    was said is known from the door's own event stream, which needs no broker.
+memory: an hour of speech in real time; resident memory and its slope, CPU per second of audio.
+outage: the broker is away for ten minutes of speech, and once more while the daemon is killed. The
+    event stream of the API server, which needs no broker, gives what should have been published.
 
 `--speech` is a folder of audio files, played as the microphone in real time with 3 s of silence
 after each; the sample speech without it.
@@ -58,7 +58,7 @@ def memory(folder: Path, speech: Path, minutes: float) -> None:
     slope = statistics.linear_regression(*zip(*late, strict=True)).slope * 60
     middle = [mb for m, mb in late if m < minutes / 2] or [late[0][1]]
     last = [mb for m, mb in late if m >= minutes / 2]
-    print(f"memory: {minutes:g} min by the clock, {heard_s / 60:.1f} min heard, stop {took:.1f} s")
+    print(f"memory: {minutes:g} min of real time, {heard_s / 60:.1f} min heard, stop {took:.1f} s")
     print(f"  resident: peak {max(mb for _, mb in found):.0f} MB, end {found[-1][1]:.0f} MB")
     print(f"  median of the halves: {statistics.median(middle):.1f}, {statistics.median(last):.1f}")
     print(f"  slope after {SETTLE_S / 60:g} min: {slope:+.1f} MB/h")
@@ -66,10 +66,10 @@ def memory(folder: Path, speech: Path, minutes: float) -> None:
 
 
 class Witness:
-    """Follows the microphone's events at the door, so it knows what was said without a broker."""
+    """Receives the microphone's events from the API server, without a broker."""
 
     def __init__(self, port: int) -> None:
-        self.said: list[tuple[float, dict[str, Any]]] = []
+        self.messages: list[tuple[float, dict[str, Any]]] = []
         self._url = f"ws://127.0.0.1:{port}/api/events"
         threading.Thread(target=lambda: asyncio.run(self._follow()), daemon=True).start()
 
@@ -79,12 +79,12 @@ class Witness:
                 async for text in socket:
                     message = json.loads(text)
                     if message["type"] in ("text", "end_text", "turn"):
-                        self.said.append((time.monotonic(), message))
+                        self.messages.append((time.monotonic(), message))
         except ConnectionClosed:
             return  # the daemon was killed
 
     def until(self, moment: float) -> list[dict[str, Any]]:
-        return [message for at, message in list(self.said) if at <= moment]
+        return [message for at, message in list(self.messages) if at <= moment]
 
 
 def outage(folder: Path, speech: Path, minutes: float) -> None:
@@ -132,7 +132,7 @@ def outage(folder: Path, speech: Path, minutes: float) -> None:
 
 def _away(broker: Mosquitto, daemon: DaemonProcess, seconds: float) -> None:
     broker.stop()
-    until(lambda: "broker ok" not in daemon.systemd.status, "the device knows")
+    until(lambda: "broker ok" not in daemon.systemd.status, "the daemon notices")
     time.sleep(seconds)
 
 

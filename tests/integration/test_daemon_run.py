@@ -1,4 +1,4 @@
-"""A real `edged run`: real models, real mosquitto, real speech, signals, systemd's socket."""
+"""A real `edged run` with models, mosquitto, speech, signals and the socket of systemd."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def broker(tmp_path: Path) -> Iterator[Mosquitto]:
 
 
 def state(ear: Ear, name: str) -> Any:
-    """The newest `state/<name>`; None if there is none."""
+    """The last `state/<name>`; None if there is none."""
     found = ear.on(f"state/{name}")
     if not found:
         return None
@@ -81,8 +81,8 @@ def test_a_stop_while_the_models_load_ends_it(tmp_path: Path, broker: Mosquitto)
         assert [h.payload for h in ear.on("availability")][-1:] in ([], [b"offline"])
 
 
-def test_ready_is_said_without_a_broker_and_without_a_microphone(tmp_path: Path) -> None:
-    """A device that boots before its router must not be restarted for ever by systemd."""
+def test_ready_is_sent_without_a_broker_and_without_a_microphone(tmp_path: Path) -> None:
+    """systemd must not restart a device for ever that boots before its router."""
     with DaemonProcess(tmp_path, free_port(), alsa_device="hw:CARD=Nowhere") as daemon:
         assert "Nowhere" in daemon.systemd.status
         until(lambda: "no broker" in daemon.systemd.status, daemon.systemd.status)
@@ -129,7 +129,7 @@ def test_a_reload_changes_live_settings_without_a_lost_step(
         assert "READY" in said[reloading + 2 :]
 
 
-def test_an_invalid_file_changes_nothing_and_says_why_everywhere(
+def test_an_invalid_file_changes_nothing_and_is_reported_everywhere(
     tmp_path: Path, broker: Mosquitto
 ) -> None:
     with Ear(broker.port, ("edged/#",)) as ear, DaemonProcess(tmp_path, broker.port) as daemon:
@@ -194,11 +194,11 @@ def test_mute_closes_the_microphone_and_survives_kill_9(tmp_path: Path, broker: 
         until(lambda: (state(ear, "mic") or {}).get("state") == "muted", "still muted", 15)
         assert state(ear, "mute") == "on"
         assert ask(ear, "mute", "false")["ok"] is True
-        until(lambda: ear.on("step"), "it hears again")
+        until(lambda: ear.on("step"), "steps again")
         assert state(ear, "mute") == "off"
 
 
-def test_a_locked_mute_cannot_be_undone_over_mqtt_but_by_the_box_itself(
+def test_a_locked_mute_cannot_be_undone_over_mqtt_but_in_the_settings_file(
     tmp_path: Path, broker: Mosquitto
 ) -> None:
     with (
@@ -216,10 +216,10 @@ def test_a_locked_mute_cannot_be_undone_over_mqtt_but_by_the_box_itself(
         assert state(ear, "mute") == "on"
         daemon.write(mute="off")
         assert ask(ear, "reload", "")["changed"] == ["mute"]
-        until(lambda: ear.on("step"), "it hears")
+        until(lambda: ear.on("step"), "steps")
 
 
-def test_live_settings_are_taken_or_refused_as_a_whole_and_kept(
+def test_live_settings_are_applied_or_refused_as_a_whole_and_saved(
     tmp_path: Path, broker: Mosquitto
 ) -> None:
     daemon = DaemonProcess(tmp_path, broker.port)
@@ -269,9 +269,10 @@ Publisher.event = _noted
 
 
 def test_words_spoken_while_the_broker_is_away_survive_kill_9(tmp_path: Path) -> None:
-    """The broker is down, somebody speaks, the device loses power: every word comes, in order.
+    """The broker is down, somebody speaks, the process is killed: every word arrives, in order.
 
-    Up to the last: it once compared what came with itself, and a lost tail did not show.
+    The last ones too: the test once compared what arrived with itself, so that a lost end did not
+    show.
     """
     book = tmp_path / "said"
     daemon = DaemonProcess(tmp_path, 1)
@@ -282,7 +283,7 @@ def test_words_spoken_while_the_broker_is_away_survive_kill_9(tmp_path: Path) ->
             until(lambda: ear.on("text"), "a first word", 20)
             first = ear.events()[0]["session"]
             broker.stop()
-            until(lambda: "broker ok" not in daemon.systemd.status, "the device knows")
+            until(lambda: "broker ok" not in daemon.systemd.status, "the daemon notices")
             time.sleep(4)
             killed = time.monotonic()
             daemon.kill()
@@ -300,8 +301,8 @@ def test_words_spoken_while_the_broker_is_away_survive_kill_9(tmp_path: Path) ->
     assert len([e for e in events if e["type"] == "text"]) > 5
 
 
-def test_a_card_that_cannot_be_written_is_told_by_systemd_and_in_health(tmp_path: Path) -> None:
-    """Nobody was told until words were missing."""
+def test_a_disk_that_cannot_be_written_is_reported_to_systemd_and_in_health(tmp_path: Path) -> None:
+    """It was not reported anywhere until words were missing."""
     (tmp_path / "state").mkdir()
     (tmp_path / "state" / "spool").write_text("a file where the folder should be")
     with Mosquitto(tmp_path / "broker") as broker, Ear(broker.port, ("edged/#",)) as ear:
@@ -313,10 +314,10 @@ def test_a_card_that_cannot_be_written_is_told_by_systemd_and_in_health(tmp_path
             assert "cannot be used" in state(ear, "health")["disk_error"]
 
 
-def test_with_a_sound_server_that_hangs_it_still_answers_feeds_the_watchdog_and_stops(
+def test_with_a_hanging_sound_server_commands_watchdog_and_stop_work(
     tmp_path: Path, broker: Mosquitto
 ) -> None:
-    """Nothing did: pyalsaaudio closed the microphone with the interpreter locked, for ever."""
+    """Nothing worked: pyalsaaudio held the interpreter's lock while it closed the microphone."""
     with PacedMicrophone() as paced, Ear(broker.port, ("edged/#",)) as ear:
         daemon = DaemonProcess(tmp_path, broker.port, alsa_device=DEVICE)
         daemon.environment = paced.environment | {"WATCHDOG_USEC": "1500000"}
@@ -324,7 +325,7 @@ def test_with_a_sound_server_that_hangs_it_still_answers_feeds_the_watchdog_and_
             until(lambda: ear.on("step"), "steps", 20)
             paced.hang_server(True)
             try:
-                until(lambda: state(ear, "mic")["state"] == "lost", "told that it is lost")
+                until(lambda: state(ear, "mic")["state"] == "lost", "the loss is reported")
                 fed = len(daemon.systemd.lines("WATCHDOG=1"))
                 assert ask(ear, "flush", "1")["ok"] is True
                 until(
@@ -335,8 +336,10 @@ def test_with_a_sound_server_that_hangs_it_still_answers_feeds_the_watchdog_and_
                 paced.hang_server(False)
 
 
-def test_a_second_life_is_not_needed_for_wrong_settings(tmp_path: Path) -> None:
-    """Wrong settings end the start with exit code 5 and every reason; a missing model with 4."""
+def test_a_start_with_wrong_settings_ends_with_an_exit_code_and_every_reason(
+    tmp_path: Path,
+) -> None:
+    """Exit code 5 for settings, 4 for a missing model."""
     daemon = DaemonProcess(tmp_path, 1883, temp=7, delay_in_frames=9).start(ready=False)
     with contextlib.ExitStack() as after:
         after.push(daemon.__exit__)

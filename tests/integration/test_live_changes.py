@@ -1,4 +1,4 @@
-"""Live changes: they outlast a restart or it is said that they do not; useless ones are refused."""
+"""Changes while edged runs outlast a restart, or it is reported that they do not."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def startup_settings(env_file: Path) -> StartupSettings:
     return load_startup_settings(env_file, {}, lambda _: None)
 
 
-def test_a_mute_that_cannot_be_stored_says_so_and_is_stored_when_the_disk_takes_it(
+def test_a_mute_that_cannot_be_saved_is_reported_and_saved_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On a full disk the answer was a plain "ok", and the box listened again after a power cut."""
+    """On a full disk the answer was "ok", and after a power failure the device listened again."""
     made, manager, parts = control(tmp_path)
 
     def full(*_: Any) -> None:
@@ -52,11 +52,11 @@ def test_a_mute_that_cannot_be_stored_says_so_and_is_stored_when_the_disk_takes_
 
 
 @pytest.mark.parametrize("attempt", ["the change", "a later one"])
-def test_a_disk_that_takes_long_to_refuse_is_left_alone_for_minutes(
+def test_a_disk_that_takes_long_to_refuse_is_tried_again_after_minutes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, attempt: str
 ) -> None:
-    """Each ten seconds the main thread waited for an SD card in its error recovery. It feeds the
-    watchdog too: the restart undid the mute that was to be stored."""
+    """Every ten seconds the main thread, which feeds the watchdog, waited for the error recovery of
+    an SD card. The restart undid the mute that was to be saved."""
     made, manager, _ = control(tmp_path)
     clock = 1000.0
     attempts: list[float] = []
@@ -90,7 +90,7 @@ def test_a_disk_that_takes_long_to_refuse_is_left_alone_for_minutes(
 
 
 def test_a_reload_with_a_useless_certificate_changes_nothing(tmp_path: Path) -> None:
-    """Only whether it could be read was looked at: it was taken, and the box left its broker."""
+    """Only whether the file could be read was checked, and the device lost its broker."""
     text = "EDGED_MQTT_URL=mqtts://hub\n"
     made, manager, parts = control(tmp_path, text)
     (tmp_path / "ca.crt").write_text("garbage")
@@ -102,27 +102,27 @@ def test_a_reload_with_a_useless_certificate_changes_nothing(tmp_path: Path) -> 
     assert "reconfigure" not in [name for name, _ in parts.calls]
 
 
-def test_a_box_that_can_not_tell_whether_it_was_muted_is_muted(
+def test_with_a_damaged_state_file_the_device_is_muted(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A state file that an SD card had spoilt was taken for an empty one: a muted box listened."""
+    """A damaged state file counted as an empty one, and a muted device listened."""
     env_file = tmp_path / "edged.env"
     env_file.write_text(f"EDGED_STATE_DIR={tmp_path}\n")
     assert not startup_settings(env_file).loaded.settings.mute
     StateFile(tmp_path).path.write_text("\0" * 40)
-    begin = startup_settings(env_file)
-    assert begin.loaded.settings.mute
+    startup = startup_settings(env_file)
+    assert startup.loaded.settings.mute
     assert "muted until cmd/mute" in caplog.text
     env_file.write_text(env_file.read_text() + "EDGED_MUTE=off\n")
-    again = load(env_file, {}, begin.loaded.overrides)
+    again = load(env_file, {}, startup.loaded.overrides)
     assert not again.settings.mute  # as the message says
 
 
-def test_a_mute_in_doubt_ends_by_the_files_after_a_restart_too(
+def test_a_mute_in_doubt_can_be_ended_in_the_files_after_a_restart_too(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It was guessed anew at each start and bound to what the files said then: a box stayed muted
-    whatever was written there, and with EDGED_MUTE_LOCK nothing helped."""
+    """It was assumed anew at each start, and so counted as newer than the files: the device stayed
+    muted whatever they said, and with EDGED_MUTE_LOCK nothing helped."""
     env_file = tmp_path / "edged.env"
     env_file.write_text(f"EDGED_STATE_DIR={tmp_path}\nEDGED_MUTE_LOCK=on\n")
     StateFile(tmp_path).path.write_text("\0" * 40)
@@ -135,21 +135,21 @@ def test_a_mute_in_doubt_ends_by_the_files_after_a_restart_too(
     assert not startup_settings(env_file).loaded.settings.mute
 
 
-def test_files_that_are_not_taken_leave_the_damage_to_be_found(tmp_path: Path) -> None:
-    """The older files that stand in for them may say something else about mute, and would count as
-    a newer line than what was guessed for these."""
+def test_files_that_are_not_accepted_leave_the_damage_to_be_found(tmp_path: Path) -> None:
+    """The older files that replace them may say something else about mute, which would count as
+    newer than the mute that was assumed for these."""
     env_file = tmp_path / "edged.env"
     env_file.write_text(f"EDGED_STATE_DIR={tmp_path}\nEDGED_MUTE=off\n")
-    begin = startup_settings(env_file)
-    SettingsManager(begin, env_file, {}).record_files()
+    startup = startup_settings(env_file)
+    SettingsManager(startup, env_file, {}).record_files()
     StateFile(tmp_path).path.write_text("\0" * 40)
     env_file.write_text(f"EDGED_STATE_DIR={tmp_path}\nEDGED_MQTT_CA_FILE=/nowhere\n")
-    begin = startup_settings(env_file)
-    assert begin.rejected is not None
-    assert begin.loaded.settings.mute
+    startup = startup_settings(env_file)
+    assert startup.rejected is not None
+    assert startup.loaded.settings.mute
 
 
-def test_a_mute_in_doubt_that_cannot_be_stored_is_stored_later(
+def test_a_mute_in_doubt_that_cannot_be_saved_is_saved_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     env_file = tmp_path / "edged.env"
@@ -161,8 +161,8 @@ def test_a_mute_in_doubt_that_cannot_be_stored_is_stored_later(
 
     with monkeypatch.context() as disk:
         disk.setattr(os, "fsync", full)
-        begin = startup_settings(env_file)
-    manager = SettingsManager(begin, env_file, {})
+        startup = startup_settings(env_file)
+    manager = SettingsManager(startup, env_file, {})
     assert manager.save_error
     assert StateFile(tmp_path).path.read_text() == "\0" * 40
     manager.retry_save(time.monotonic())

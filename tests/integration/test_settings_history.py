@@ -1,4 +1,4 @@
-"""Settings that worked are kept by name; a box comes back with them, and root can restore them."""
+"""Accepted settings are stored: the daemon can start with them, and root can restore them."""
 
 from __future__ import annotations
 
@@ -53,9 +53,9 @@ class Etc:
         (self.folder / name).write_text(text)
 
     def take(self) -> SettingsHistory:
-        kept = SettingsHistory(self.state)
-        kept.record(self.env, load(self.env, use_environment=False).files)
-        return kept
+        stored = SettingsHistory(self.state)
+        stored.record(self.env, load(self.env, use_environment=False).files)
+        return stored
 
 
 @pytest.fixture
@@ -63,24 +63,24 @@ def etc(tmp_path: Path) -> Etc:
     return Etc(tmp_path)
 
 
-def said(work: Any, *args: Any) -> str:
+def printed(work: Any, *args: Any) -> str:
     out = StringIO()
     work(*args, Console(file=out, width=200))
     return out.getvalue()
 
 
-def test_every_set_of_files_that_worked_is_kept_once_and_the_oldest_go(etc: Etc) -> None:
+def test_accepted_files_are_kept_once_and_the_oldest_are_removed(etc: Etc) -> None:
     for number in range(MAX_SNAPSHOTS + 3):
         etc.write(turn_silence_ms=100 + number)
         etc.take()
         etc.take()
-    names = [kept.name for kept in SettingsHistory(etc.state).snapshots()]
+    names = [snapshot.name for snapshot in SettingsHistory(etc.state).snapshots()]
     assert len(names) == MAX_SNAPSHOTS
     assert names[0].startswith(f"{MAX_SNAPSHOTS + 3}-")
     assert names[-1].startswith("4-")
 
 
-def test_kept_files_are_readable_by_the_service_alone_for_they_may_hold_a_password(
+def test_snapshots_which_may_hold_a_password_are_readable_by_the_service_only(
     etc: Etc,
 ) -> None:
     folder = etc.take().folder
@@ -97,7 +97,7 @@ def test_a_rollback_restores_the_env_file_and_its_folder_with_their_modes(etc: E
     etc.drop_in("10-fleet.env", "EDGED_TEMP=0.2\n")
     etc.drop_in("20-more.env", "EDGED_GAIN_DB=3\n")
     etc.take()
-    text = said(rollback, name, etc.env)
+    text = printed(rollback, name, etc.env)
     settings = load(etc.env, use_environment=False).settings
     assert (settings.delay_in_frames, settings.temp, settings.gain_db) == (10, 0.1, 0)
     assert stat.S_IMODE(etc.env.stat().st_mode) == 0o640
@@ -105,81 +105,81 @@ def test_a_rollback_restores_the_env_file_and_its_folder_with_their_modes(etc: E
     assert text.count(name) == 3
 
 
-def test_a_rollback_without_a_name_goes_to_the_last_files_that_worked(etc: Etc) -> None:
+def test_a_rollback_without_a_name_restores_the_last_accepted_files(etc: Etc) -> None:
     good = etc.env.read_text()
     etc.take()
     etc.env.write_text("EDGED_TEMP=hot\n" + good)
-    said(rollback, None, etc.env)
+    printed(rollback, None, etc.env)
     assert etc.env.read_text() == good
     with pytest.raises(ConfigError, match="no other settings"):
         rollback(None, etc.env, Console(file=StringIO()))
 
 
-def test_a_name_may_be_shortened_and_an_unknown_one_is_told_what_there_is(etc: Etc) -> None:
-    kept = etc.take()
-    assert kept.get("1").name == kept.snapshots()[0].name
+def test_a_name_may_be_shortened_and_an_unknown_one_is_answered_with_all_names(etc: Etc) -> None:
+    stored = etc.take()
+    assert stored.get("1").name == stored.snapshots()[0].name
     with pytest.raises(ConfigError, match=r"'7-x'; the names are: 1-[0-9a-f]{8}"):
-        kept.get("7-x")
+        stored.get("7-x")
 
 
 def test_the_list_names_what_changed_but_no_value(etc: Etc) -> None:
     etc.take()
     etc.write(mqtt_username="kitchen", mqtt_password="secret", delay_in_frames=10)
     etc.take()
-    text = said(history, etc.env)
+    text = printed(history, etc.env)
     assert "EDGED_MQTT_PASSWORD, EDGED_MQTT_USERNAME" in text
     assert "secret" not in text
     assert text.count("as it is now") == 1
 
 
-def test_a_list_of_nothing_is_an_answer_too(etc: Etc) -> None:
-    """`edged config history` before the daemon first took settings was "a bug in edged", and the
-    playbook, which waits until a set is there, met a standard output that is no JSON."""
-    assert said(history, etc.env) == "edged has not accepted any settings yet\n"
+def test_an_empty_history_is_printed_as_such(etc: Etc) -> None:
+    """Before the daemon had accepted settings, `edged config history` ended as "a bug in edged", and
+    the playbook, which waits for a snapshot, got output that is not JSON."""
+    assert printed(history, etc.env) == "edged has not accepted any settings yet\n"
     out = StringIO()
     history(etc.env, Console(file=out), as_json=True)
     assert json.loads(out.getvalue()) == []
 
 
-def test_root_is_not_led_out_of_the_history_by_what_the_service_may_write(etc: Etc) -> None:
-    """The service owns the history, root restores from it: a symbolic link there would let a
-    broken-in service read any file of root's through the env file."""
-    kept = etc.take()
-    name = kept.snapshots()[0].name
-    path = kept.folder / f"{name}.json"
+def test_root_does_not_follow_links_that_the_service_can_make(etc: Etc) -> None:
+    """The service owns the history and root restores from it: through a symbolic link, a
+    compromised service could read any file of root in the env file."""
+    stored = etc.take()
+    name = stored.snapshots()[0].name
+    path = stored.folder / f"{name}.json"
     secret = etc.state / "shadow"
     path.rename(secret)
     path.symlink_to(secret)
     with pytest.raises(ConfigError, match="damaged"):
-        kept.get(name)
+        stored.get(name)
     path.unlink()
-    kept.folder.rename(etc.state / "elsewhere")
-    kept.folder.symlink_to(etc.state / "elsewhere")
+    stored.folder.rename(etc.state / "elsewhere")
+    stored.folder.symlink_to(etc.state / "elsewhere")
     secret.rename(path)
     with pytest.raises(ConfigError, match="damaged"):
-        kept.get(name)
+        stored.get(name)
     path.unlink()
     os.mkfifo(path)
     with pytest.raises(ConfigError):
-        kept.get(name)
+        stored.get(name)
 
 
 @given(st.dictionaries(st.text(max_size=12), st.text(max_size=40), max_size=4))
-def test_no_set_however_forged_writes_outside_the_folder(files: dict[str, str]) -> None:
+def test_a_forged_snapshot_cannot_write_outside_the_folder(files: dict[str, str]) -> None:
     import tempfile
 
     from edged.config.settings_history import _hash
 
     with tempfile.TemporaryDirectory() as root:
-        kept = SettingsHistory(Path(root) / "state")
-        kept.folder.mkdir(parents=True)
+        stored = SettingsHistory(Path(root) / "state")
+        stored.folder.mkdir(parents=True)
         name = f"1-{_hash(files)}"
         content = json.dumps({"taken": "now", "files": files})
-        (kept.folder / f"{name}.json").write_text(content, encoding="utf-8")
+        (stored.folder / f"{name}.json").write_text(content, encoding="utf-8")
         env = Path(root) / "etc" / "edged.env"
         env.parent.mkdir()
         try:
-            restore(kept.get(name), env)
+            restore(stored.get(name), env)
         except ConfigError:
             return
         found = {str(p.relative_to(root)) for p in Path(root).rglob("*") if p.is_file()}
@@ -187,23 +187,25 @@ def test_no_set_however_forged_writes_outside_the_folder(files: dict[str, str]) 
         assert not outside
 
 
-def test_a_damaged_or_foreign_file_in_the_history_is_left_out(etc: Etc) -> None:
-    kept = etc.take()
-    (kept.folder / "2-00000000.json").write_text("{")
-    (kept.folder / "3-00000000.json").write_text('{"taken": "", "files": {"": "EDGED_TEMP=1\\n"}}')
-    (kept.folder / "notes.txt").write_text("hello")
-    assert [k.name for k in kept.snapshots()] == [kept.snapshots()[0].name]
+def test_a_damaged_or_foreign_file_in_the_history_is_ignored(etc: Etc) -> None:
+    stored = etc.take()
+    (stored.folder / "2-00000000.json").write_text("{")
+    (stored.folder / "3-00000000.json").write_text(
+        '{"taken": "", "files": {"": "EDGED_TEMP=1\\n"}}'
+    )
+    (stored.folder / "notes.txt").write_text("hello")
+    assert [k.name for k in stored.snapshots()] == [stored.snapshots()[0].name]
 
 
-def test_a_disk_that_refuses_costs_the_history_alone(etc: Etc, caplog: Any) -> None:
+def test_a_disk_that_refuses_affects_the_history_only(etc: Etc, caplog: Any) -> None:
     etc.state.write_text("a file where the folder should be")
-    kept = etc.take()
-    kept.record(etc.env, load(etc.env, use_environment=False).files)
-    assert kept.snapshots() == []
+    stored = etc.take()
+    stored.record(etc.env, load(etc.env, use_environment=False).files)
+    assert stored.snapshots() == []
     assert caplog.text.count("cannot be written") == 1
 
 
-def test_a_box_that_loses_its_power_after_a_bad_push_comes_back_with_the_last_good_files(
+def test_after_a_bad_push_and_a_power_failure_the_last_accepted_files_are_used(
     etc: Etc,
 ) -> None:
     etc.write(delay_in_frames=16)
@@ -214,10 +216,10 @@ def test_a_box_that_loses_its_power_after_a_bad_push_comes_back_with_the_last_go
     assert "EDGED_DELAY_IN_FRAMES" in str(begin.rejected)
 
 
-def test_a_folder_that_may_no_longer_be_read_is_a_bad_push_like_any_other(
+def test_a_folder_that_can_no_longer_be_read_is_a_bad_push_like_any_other(
     etc: Etc, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`chmod 700` on edged.env.d ended the running daemon, and it failed at each start: nobody
+    """`chmod 700` on edged.env.d ended the running daemon and every later start, because no code
     expected the file system to refuse the folder."""
     etc.write(delay_in_frames=16)
     monkeypatch.setenv("EDGED_STATE_DIR", str(etc.state))
@@ -240,7 +242,7 @@ def test_a_folder_that_may_no_longer_be_read_is_a_bad_push_like_any_other(
     assert find_state_dir(etc.env) == etc.state
 
 
-def test_a_file_that_names_a_missing_certificate_counts_as_bad_too(etc: Etc) -> None:
+def test_a_file_that_names_a_missing_certificate_is_a_bad_push(etc: Etc) -> None:
     etc.take()
     etc.write(mqtt_url="mqtts://hub", mqtt_ca_file="/nowhere/ca.crt")
     begin = startup_settings(etc.env)
@@ -249,8 +251,8 @@ def test_a_file_that_names_a_missing_certificate_counts_as_bad_too(etc: Etc) -> 
 
 
 @pytest.mark.parametrize("what", ["ca", "key"])
-def test_a_certificate_that_is_none_counts_as_bad_too(etc: Etc, what: str) -> None:
-    """A reload with a CA file full of garbage was accepted, and the box was off its broker."""
+def test_a_file_that_names_garbage_as_certificate_is_a_bad_push(etc: Etc, what: str) -> None:
+    """A reload with such a CA file was accepted, and the device lost its broker."""
     etc.take()
     garbage = etc.env.with_name("garbage.pem")
     garbage.write_text("garbage")
@@ -263,7 +265,7 @@ def test_a_certificate_that_is_none_counts_as_bad_too(etc: Etc, what: str) -> No
     assert "cannot be used" in str(begin.rejected)
 
 
-def test_without_a_good_set_the_first_mistake_is_told(etc: Etc) -> None:
+def test_without_a_snapshot_the_mistakes_are_reported(etc: Etc) -> None:
     etc.write(temp="hot")
     with pytest.raises(SettingsError, match="EDGED_TEMP"):
         startup_settings(etc.env)
@@ -279,16 +281,16 @@ def test_the_state_directory_is_found_though_the_env_file_is_wrong(
     assert find_state_dir(etc.env) == Path("/run/there")
 
 
-def test_an_unpacked_set_loads_like_the_original(etc: Etc, tmp_path: Path) -> None:
+def test_an_unpacked_snapshot_loads_like_the_original(etc: Etc, tmp_path: Path) -> None:
     etc.drop_in("50-x.env", "EDGED_GAIN_DB=2\n")
-    kept = etc.take().snapshots()[0]
-    assert matches_files(kept, etc.env)
-    there = unpack(kept, tmp_path / "there")
+    snapshot = etc.take().snapshots()[0]
+    assert matches_files(snapshot, etc.env)
+    there = unpack(snapshot, tmp_path / "there")
     original, copy = (load(e, use_environment=False).settings for e in (etc.env, there))
     assert original == copy
 
 
-def test_the_watch_waits_until_a_push_has_come_to_rest(etc: Etc) -> None:
+def test_the_watch_waits_until_a_push_is_complete(etc: Etc) -> None:
     watch = FilesWatch(etc.env)
     assert not watch.changed(1)
     etc.write(delay_in_frames=12)
@@ -327,7 +329,7 @@ def test_the_watch_ignores_what_is_not_read_such_as_a_half_copied_file(etc: Etc)
 
 
 def test_a_history_that_this_user_may_not_read_is_not_shown_as_empty(etc: Etc, closed: Any) -> None:
-    """It is the service's alone: anybody else was told that nothing had been taken yet."""
+    """Everybody but the service was told that there were no settings yet."""
     etc.take()
     with closed(etc.state), pytest.raises(ConfigError, match="put `sudo` before"):
-        said(history, etc.env)
+        printed(history, etc.env)

@@ -1,4 +1,4 @@
-"""Settings: sources and their order, every problem at once, what is shown and what never is."""
+"""Settings: sources and their precedence, every mistake at once, what is shown and what is not."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_every_setting_is_documented_and_says_what_a_change_costs() -> None:
         ("spool_max_mb", ReloadScope.RESTART),
     ],
 )
-def test_a_change_costs_what_the_design_says(name: str, live: ReloadScope) -> None:
+def test_a_change_reloads_the_part_that_it_concerns(name: str, live: ReloadScope) -> None:
     assert reload_scope(name) is live
 
 
@@ -121,7 +121,7 @@ def test_mqtt_may_change_live_settings_but_never_the_lock() -> None:
 
 
 def test_the_device_name_is_made_from_the_host_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    for host, device in [("Pi.Kitchen.lan", "pi"), ("my_box--", "my-box"), ("!!!", "edged")]:
+    for host, device in [("Pi.Kitchen.lan", "pi"), ("my_pi--", "my-pi"), ("!!!", "edged")]:
         monkeypatch.setattr("socket.gethostname", lambda host=host: host)
         assert Settings().device == device
 
@@ -134,7 +134,7 @@ def test_settings_cannot_be_changed_in_place() -> None:
 # -- sources
 
 
-def test_the_environment_pins_then_the_folder_then_the_file_then_the_default(
+def test_the_environment_counts_before_the_folder_the_file_and_the_default(
     env_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = env_file.with_name("edged.env.d")
@@ -161,7 +161,7 @@ def test_a_flag_beats_the_environment_and_a_missing_flag_does_not(
     assert load(env_file, {"temp": 0.9}).settings.temp == 0.9
 
 
-def test_an_empty_value_asks_for_the_default_even_over_an_earlier_file(env_file: Path) -> None:
+def test_an_empty_value_means_the_default_even_if_an_earlier_file_has_one(env_file: Path) -> None:
     folder = env_file.with_name("edged.env.d")
     folder.mkdir()
     (folder / "1.env").write_text("EDGED_TEMP=\nEDGED_MQTT_PASSWORD=\n")
@@ -171,8 +171,8 @@ def test_an_empty_value_asks_for_the_default_even_over_an_earlier_file(env_file:
     assert loaded.settings.mqtt_password is None
 
 
-def test_a_half_written_copy_is_not_read_and_a_wrong_ending_is_said(env_file: Path) -> None:
-    """rsync writes `.10-a.env.Xy12`, then renames it: it must never count half-way."""
+def test_a_half_written_copy_is_not_read_and_a_wrong_ending_is_reported(env_file: Path) -> None:
+    """rsync writes `.10-a.env.Xy12`, then renames it: a half-written file must not count."""
     folder = env_file.with_name("edged.env.d")
     folder.mkdir()
     (folder / ".10-a.env.Xy12").write_text("nonsense")
@@ -204,7 +204,7 @@ def test_a_credential_is_read_and_beats_the_file_with_a_note(
     assert any("the environment counts" in note for note in loaded.notes)
 
 
-def test_what_the_hash_says_is_what_sha256sum_says_of_the_file(env_file: Path) -> None:
+def test_the_hash_of_a_file_is_that_of_sha256sum(env_file: Path) -> None:
     (only,) = load(env_file).files
     assert only.path == env_file
     assert only.sha256 == hashlib.sha256(env_file.read_bytes()).hexdigest()
@@ -215,7 +215,7 @@ def test_keys_of_other_programs_may_be_in_the_file(env_file: Path) -> None:
     assert load(env_file).settings.temp == 0.2
 
 
-def test_an_unknown_variable_of_ours_in_the_environment_is_said(
+def test_an_unknown_variable_with_the_prefix_is_reported(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("EDGED_DELAY_IN_FRAME", "12")
@@ -227,7 +227,7 @@ def test_an_unknown_variable_of_ours_in_the_environment_is_said(
 # -- every problem at once
 
 
-def test_every_problem_is_told_at_once_with_its_key_line_and_what_is_allowed(
+def test_every_mistake_is_reported_at_once_with_its_key_line_and_what_is_allowed(
     env_file: Path,
 ) -> None:
     env_file.write_text(
@@ -292,7 +292,7 @@ def test_a_wrong_value_is_refused_with_what_is_allowed(
         "EDGED_STEP_EVERY=0",
     ],
 )
-def test_what_is_allowed_is_taken(env_file: Path, lines: str) -> None:
+def test_an_allowed_value_is_accepted(env_file: Path, lines: str) -> None:
     env_file.write_text(lines)
     load(env_file)
 
@@ -320,24 +320,24 @@ TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
 
 @settings(max_examples=150, deadline=None)
 @given(st.lists(st.tuples(st.sampled_from([*Settings.model_fields, "x"]), TEXTS), max_size=6))
-def test_any_value_of_any_setting_is_taken_or_refused_in_words(
+def test_any_value_of_any_setting_is_accepted_or_refused_with_a_reason(
     tmp_path_factory: pytest.TempPathFactory, pairs: list[tuple[str, str]]
 ) -> None:
     path = tmp_path_factory.mktemp("env") / "edged.env"
     quoted = [f"{env_name(k)}='{v}'" for k, v in pairs if not set(v) & set("'\\\r\n\0")]
     path.write_text("\n".join(quoted), encoding="utf-8")
-    told = [""]
+    messages = [""]
     try:
         load(path)
     except SettingsError as error:
-        told = [str(p) for p in error.problems] or [""]
-    assert told == [""] or all(told)
+        messages = [str(p) for p in error.problems] or [""]
+    assert messages == [""] or all(messages)
 
 
 # -- live changes
 
 
-def test_a_live_change_is_remembered_with_what_the_file_said(env_file: Path) -> None:
+def test_an_override_keeps_the_value_of_the_file(env_file: Path) -> None:
     loaded = with_overrides(load(env_file), {"temp": "0.8", "gain_db": 3})
     assert (loaded.settings.temp, loaded.settings.gain_db) == (0.8, 3)
     assert loaded.overrides == {
@@ -349,36 +349,40 @@ def test_a_live_change_is_remembered_with_what_the_file_said(env_file: Path) -> 
     assert again.origins["temp"].kind == "mqtt"
 
 
-def test_a_pushed_file_that_changes_the_line_beats_an_older_live_change(env_file: Path) -> None:
-    kept = with_overrides(load(env_file), {"temp": 0.8, "gain_db": 3}).overrides
+def test_a_pushed_file_that_changes_the_line_counts_before_an_older_override(
+    env_file: Path,
+) -> None:
+    overrides = with_overrides(load(env_file), {"temp": 0.8, "gain_db": 3}).overrides
     env_file.write_text("EDGED_TEMP=0.4\n")
-    loaded = load(env_file, overrides=kept)
+    loaded = load(env_file, overrides=overrides)
     assert (loaded.settings.temp, loaded.settings.gain_db) == (0.4, 3)
     assert set(loaded.overrides) == {"gain_db"}
     assert any("EDGED_TEMP" in note for note in loaded.notes)
 
 
-def test_null_forgets_a_live_change(env_file: Path) -> None:
+def test_null_removes_an_override(env_file: Path) -> None:
     changed = with_overrides(load(env_file), {"temp": 0.8, "gain_db": 3})
     back = with_overrides(changed, {"temp": None, "gain_db": None})
     assert (back.settings.temp, back.settings.gain_db) == (0.3, 0)
     assert not back.overrides
 
 
-def test_what_an_older_version_remembered_wrongly_is_dropped_with_a_note(env_file: Path) -> None:
-    kept = {
+def test_an_override_that_this_version_does_not_accept_is_dropped_with_a_note(
+    env_file: Path,
+) -> None:
+    overrides = {
         "temp": RuntimeOverride(7, "0.3"),
         "gone": RuntimeOverride(1, None),
         "mute_lock": RuntimeOverride(False, None),
         "mute": RuntimeOverride(True, None),
     }
-    loaded = load(env_file, overrides=kept)
+    loaded = load(env_file, overrides=overrides)
     assert loaded.settings.temp == 0.3
     assert loaded.settings.mute is True
     assert len(loaded.notes) == 3
 
 
-def test_a_live_change_is_refused_as_a_whole(env_file: Path) -> None:
+def test_overrides_are_refused_as_a_whole(env_file: Path) -> None:
     loaded = load(env_file)
     with pytest.raises(SettingsError, match=r"EDGED_TEMP.*"):
         with_overrides(loaded, {"temp": 2, "gain_db": 3})
@@ -426,11 +430,11 @@ def test_check_names_every_problem_and_ignores_this_machines_environment(
 
 def test_the_example_file_is_what_the_code_says_and_is_valid(tmp_path: Path) -> None:
     """If this fails: `edged config example > deploy/edged.env.example`."""
-    kept = (ROOT / "deploy" / "edged.env.example").read_text(encoding="utf-8")
-    assert kept == example()
-    assert all(f"#{env_name(name)}=" in kept for name in Settings.model_fields)
+    written = (ROOT / "deploy" / "edged.env.example").read_text(encoding="utf-8")
+    assert written == example()
+    assert all(f"#{env_name(name)}=" in written for name in Settings.model_fields)
     path = tmp_path / "edged.env"
-    lines = [line[1:] if line.startswith("#EDGED_") else line for line in kept.splitlines()]
+    lines = [line[1:] if line.startswith("#EDGED_") else line for line in written.splitlines()]
     path.write_text("\n".join(lines))
     assert load(path).settings == Settings()
 

@@ -1,4 +1,4 @@
-"""The env-file parser against both readers it must agree with: real dotenv, systemd's machine."""
+"""The env-file parser agrees with dotenv itself and with systemd's state machine."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def values(text: str) -> dict[str, str]:
         ("A=1\r\n", "1"),
     ],
 )
-def test_a_line_both_readers_agree_on_is_accepted_with_their_value(line: str, value: str) -> None:
+def test_a_line_that_both_read_alike_is_accepted_with_their_value(line: str, value: str) -> None:
     parsed = envfile.parse(line)
     assert not parsed.problems
     assert values(line) == {"A": value}
@@ -156,14 +156,16 @@ def test_a_line_both_readers_agree_on_is_accepted_with_their_value(line: str, va
         ("A=#a #b", "' #'"),
     ],
 )
-def test_a_line_they_read_differently_is_named_with_its_reason(line: str, reason: str) -> None:
+def test_a_line_that_they_read_differently_is_reported_with_its_reason(
+    line: str, reason: str
+) -> None:
     first = envfile.parse("\n" + line).problems[0]
     assert first.line == 2
     assert reason in first.message
 
 
 def test_a_problem_never_quotes_a_value() -> None:
-    """A password with a bad character must not end up in the log that explains it."""
+    """A password with a bad character must not be in the log line that explains it."""
     text = 'EDGED_MQTT_PASSWORD=hunter2\\x\nEDGED_API_KEY="hunter2" x\n'
     parsed = envfile.parse(text)
     assert len(parsed.problems) == 2
@@ -182,7 +184,7 @@ def test_lines_are_counted_through_a_quoted_value_and_windows_line_ends() -> Non
     assert [(a.key, a.line) for a in parsed.assignments] == [("A", 1), ("B", 4), ("C", 6), ("D", 7)]
 
 
-def test_a_file_that_is_no_settings_file_is_refused_in_one_sentence(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_settings_file_is_refused_in_one_sentence(tmp_path: Path) -> None:
     path = tmp_path / "edged.env"
     with pytest.raises(ConfigError, match="No such file"):
         envfile.read(path)

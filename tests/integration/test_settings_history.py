@@ -133,8 +133,8 @@ def test_the_list_names_what_changed_but_no_value(etc: Etc) -> None:
 
 
 def test_an_empty_history_is_printed_as_such(etc: Etc) -> None:
-    """Before the daemon had accepted settings, `edged config history` ended as "a bug in edged", and
-    the playbook, which waits for a snapshot, got output that is not JSON."""
+    """Before the daemon had accepted settings, this command ended as "a bug in edged", and the
+    playbook, which waits for a snapshot, got output that is not JSON."""
     assert printed(history, etc.env) == "edged has not accepted any settings yet\n"
     out = StringIO()
     history(etc.env, Console(file=out), as_json=True)

@@ -52,6 +52,14 @@ class _End:
     pass
 
 
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    """The decoder gave up, or something before the end could not be decoded."""
+
+    message: str
+    code: int
+
+
 _Command: TypeAlias = _Audio | _Flush | _End
 
 
@@ -102,7 +110,9 @@ class Stream:
         self._whole_file = whole_file
         self._clock = clock
         self._frames: Iterator[Frame] = iter(())
-        self._decoded: deque[tuple[Frame | _Flush | _End, float]] = deque()  # a few steps
+        self._decoded: deque[tuple[Frame | _Flush | _End | _Failure, float]] = (
+            deque()
+        )  # a few steps
         self._arrived_at = 0.0  # of the audio that is being decoded
         self._working = False
 
@@ -175,8 +185,6 @@ class Stream:
         self._working = True
         try:
             return self._step()
-        except RequestError as problem:
-            self._fail(str(problem), problem.code)
         except Exception as problem:
             log_exception(_log, "api-stream-failed", "the recogniser failed in an API stream")
             self._fail(f"the recogniser failed ({type(problem).__name__})", SERVER_FAULT)
@@ -188,9 +196,12 @@ class Stream:
         self._decode()
         if not self._decoded:
             return False
+        item, arrived_at = self._decoded.popleft()
+        if isinstance(item, _Failure):
+            self._finish_and_fail(item)
+            return False
         if self._session is None:
             self._session = self._make_session(self._background)
-        item, arrived_at = self._decoded.popleft()
         match item:
             case _Flush(flush_id):
                 events = self._session.flush(flush_id)
@@ -213,6 +224,13 @@ class Stream:
 
     def _decode(self) -> None:
         """Keeps a few frames decoded, so that it is known whether more wait."""
+        try:
+            self._decode_some()
+        except RequestError as problem:
+            self._frames = iter(())
+            self._decoded.append((_Failure(str(problem), problem.code), self._arrived_at))
+
+    def _decode_some(self) -> None:
         while len(self._decoded) <= BACKLOG_STEPS:
             frame = next(self._frames, None)
             if frame is not None:
@@ -226,9 +244,8 @@ class Stream:
                 case _Audio(data):
                     self._frames = self._decoder.push(data)
                 case _End():
-                    self._decoded.extend(
-                        (last, self._arrived_at) for last in self._decoder.finish()
-                    )
+                    for last in self._decoder.finish():
+                        self._decoded.append((last, self._arrived_at))
                     self._decoded.append((command, self._arrived_at))
                 case _Flush():
                     self._decoded.append((command, self._arrived_at))
@@ -268,6 +285,15 @@ class Stream:
         if isinstance(events[-1], EndOfStream):
             self._close()
         self._client.on_events(events)
+
+    def _finish_and_fail(self, failure: _Failure) -> None:
+        """Delivers the text of what could be decoded, as edged.cli.transcribe does, and fails."""
+        if self._session is not None:
+            events: list[Event] = [
+                each for each in self._session.end() if not isinstance(each, EndOfStream)
+            ]
+            self._deliver(events)
+        self._fail(failure.message, failure.code)
 
     def _fail(self, message: str, code: int) -> None:
         if not self.done:

@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 
 from edged.audio.stream_decoders import decoder
 from edged.engine.session import Session
-from edged.events import EndOfStream, Event, Step
+from edged.events import EndOfStream, Error, Event, Step, Text
 from edged.server.metrics import Metrics
 from edged.server.realtime_detector import AHEAD_S, LIVE_RATE, RealtimeDetector
 from edged.server.stream import COMMAND_BYTES, MAX_WAITING, Stream
 from tests.support.api_server import silence
+from tests.support.recordings import with_libsndfile
 
 
 def test_audio_in_real_time_is_live_and_so_is_a_burst_after_a_stall() -> None:
@@ -113,7 +114,7 @@ class RecordingSession:
         return [Step(len(self.backlog) - 1)]
 
     def end(self) -> list[Event]:
-        return [EndOfStream()]
+        return [Text("last", 0.0), EndOfStream()]
 
 
 class NeverExecutor(Executor):
@@ -124,15 +125,15 @@ class NeverExecutor(Executor):
 
 
 class Rig:
-    """A stream of 24 kHz PCM with a clock that the test sets."""
+    """A stream with a clock that the test sets."""
 
-    def __init__(self) -> None:
+    def __init__(self, input_format: str = "pcm") -> None:
         self.now = 0.0
         self.sessions: list[RecordingSession] = []
         self.receiver = Receiver()
         self.stream = Stream(
             self._session,
-            decoder("pcm"),
+            decoder(input_format),
             self.receiver,
             lambda _: None,
             NeverExecutor(),
@@ -160,7 +161,7 @@ def test_a_whole_file_is_processed_as_transcribe_does_it(chunk: int) -> None:
         rig.stream.push(data[at : at + chunk])
     rig.stream.end()
     rig.work()
-    assert len(rig.receiver.events) == 101
+    assert len(rig.receiver.events) == 102
     assert rig.sessions[0].backlog == [True] * 100
     assert all(rig.sessions[0].inline)
 
@@ -187,3 +188,28 @@ def test_many_small_commands_fill_a_stream_as_much_audio_does(command: str) -> N
             stream.push(b"")
         count += 1
         assert count <= MAX_WAITING / COMMAND_BYTES + 1
+
+
+def test_what_was_heard_before_damage_becomes_text_before_the_error() -> None:
+    """The last words before the damage were thrown away with the session."""
+    rig = Rig("opus")
+    tone = 0.3 * np.sin(np.arange(48_000 * 4) / 20)
+    data = bytearray(with_libsndfile(tone, 48_000, "OGG", "OPUS"))
+    data[len(data) // 2] ^= 1
+    rig.stream.push(bytes(data))
+    rig.stream.end()
+    rig.work()
+    *steps, text, error = rig.receiver.events
+    assert len(steps) == 50
+    assert isinstance(text, Text)
+    assert isinstance(error, Error)
+    assert "is damaged" in error.message
+    assert rig.stream.done
+
+
+def test_what_is_no_audio_needs_no_session() -> None:
+    rig = Rig("wav")
+    rig.stream.push(b"<html>" * 10)
+    rig.work()
+    assert [type(event) for event in rig.receiver.events] == [Error]
+    assert rig.sessions == []

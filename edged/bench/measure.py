@@ -125,12 +125,12 @@ def measure(
     """
     result = RunResult(options, joined)
     early_rss: int | None = None
-    stream = _Stream(models, result, progress)
+    stream = _ClipFeed(models, result, progress)
     for number, clip in enumerate(clips):
         stream.push_clip(clip)
         if not joined or number == len(clips) - 1:
             stream.end()
-            stream = _Stream(models, result, progress)
+            stream = _ClipFeed(models, result, progress)
         if number == len(clips) // 4:
             early_rss = rss()
     result.peak_rss = peak_rss()
@@ -139,7 +139,7 @@ def measure(
     return result
 
 
-class _Stream:
+class _ClipFeed:
     """One session. Assigns each word to the clip that was playing at the word's time."""
 
     def __init__(self, models: Models, result: RunResult, progress: Progress) -> None:

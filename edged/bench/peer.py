@@ -24,7 +24,7 @@ from edged.bench.manifest import Clip
 from edged.bench.measure import frames, peak_rss
 from edged.errors import ConfigError, ModelError
 from edged.models.catalogue import shipped
-from edged.models.store import FileState, Store, default_models_dir, repair_hint
+from edged.models.store import FileState, ModelStore, default_models_dir, repair_hint
 
 UPDATE_S = 0.5  # how often the library decodes the current line again
 PEER_RATE = 16_000
@@ -43,7 +43,7 @@ class PeerResult:
 
 def upstream_dir(models_dir: Path | None, model: str) -> Path:
     """Returns the folder of upstream's own model files. Raises ModelError if one is missing."""
-    store, entry = Store(models_dir or default_models_dir()), shipped().recogniser(model)
+    store, entry = ModelStore(models_dir or default_models_dir()), shipped().recogniser(model)
     for file in entry.files:
         if store.quick_check(entry, file) is not FileState.READY:
             raise ModelError(f"{store.path(entry, file)} is missing", repair_hint(entry))

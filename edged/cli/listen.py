@@ -42,7 +42,7 @@ def listen(
     user name or password.
     """
     with _view(console, as_json) as view:
-        Listener(broker, device, view).run(stop or threading.Event())
+        ListenClient(broker, device, view).run(stop or threading.Event())
 
 
 def _view(console: Console, as_json: bool) -> ListenView:
@@ -51,7 +51,7 @@ def _view(console: Console, as_json: bool) -> ListenView:
     return LiveView(console) if console.is_terminal else PlainLines(console)
 
 
-class Listener:
+class ListenClient:
     """An MQTT 3.1.1 client that only subscribes and leaves no session at the broker."""
 
     def __init__(self, broker: BrokerSettings, device: str, view: ListenView) -> None:

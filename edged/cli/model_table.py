@@ -11,7 +11,7 @@ from rich.table import Table
 
 from edged.models import build
 from edged.models.catalogue import Catalogue, Entry, shipped
-from edged.models.store import FileState, Store, default_models_dir
+from edged.models.store import FileState, ModelStore, default_models_dir
 
 
 @dataclass(frozen=True)
@@ -34,11 +34,11 @@ class Row:
 def rows(models_dir: Path | None = None, catalogue: Catalogue | None = None) -> list[Row]:
     """Returns one row for each model. Checks sizes and stamps only; `verify` reads every byte."""
     catalogue = catalogue or shipped()
-    store = Store(models_dir or default_models_dir())
+    store = ModelStore(models_dir or default_models_dir())
     return [_row(store, catalogue, entry) for entry in catalogue.entries]
 
 
-def _row(store: Store, catalogue: Catalogue, entry: Entry) -> Row:
+def _row(store: ModelStore, catalogue: Catalogue, entry: Entry) -> Row:
     return Row(
         name=entry.name,
         kind=entry.kind,
@@ -54,7 +54,7 @@ def _row(store: Store, catalogue: Catalogue, entry: Entry) -> Row:
     )
 
 
-def _state(store: Store, catalogue: Catalogue, entry: Entry) -> str:
+def _state(store: ModelStore, catalogue: Catalogue, entry: Entry) -> str:
     states = [store.quick_check(entry, file) for file in entry.files]
     for state in (FileState.DAMAGED, FileState.MISSING):
         if state in states:

@@ -33,7 +33,7 @@ BAD_INPUT = 1008  # code of the `error` message for audio that cannot be read
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class TranscribeJob:
     """What to do with each file.
 
     output_dir: write one result file for each input file instead of standard output.
@@ -53,7 +53,7 @@ class Job:
     threads: int = 1
 
 
-def transcribe(files: Sequence[str], job: Job) -> int:
+def transcribe(files: Sequence[str], job: TranscribeJob) -> int:
     """Transcribes the files one after the other; one that cannot be read does not stop the rest.
 
     Returns the exit code: that of InputError if a file failed, else 0. Raises RequestError for
@@ -97,7 +97,7 @@ def raw_format(
 
 
 def _transcribe_one(
-    file: str, target: Path | None, models: Models, job: Job, ready: Ready, titled: bool
+    file: str, target: Path | None, models: Models, job: TranscribeJob, ready: Ready, titled: bool
 ) -> None:
     try:
         source = open_audio(file, job.raw)
@@ -180,12 +180,12 @@ def _deliver(events: Sequence[Event], sinks: Sequence[Writer | TranscriptView]) 
             sink.event(event)
 
 
-def _shows_text(job: Job, target: Path | None) -> bool:
+def _shows_text(job: TranscribeJob, target: Path | None) -> bool:
     """Whether the text goes to the terminal itself."""
     return job.form == "text" and target is None and sys.stdout.isatty()
 
 
-def _view(source: Source, target: Path | None, job: Job) -> TranscriptView:
+def _view(source: Source, target: Path | None, job: TranscribeJob) -> TranscriptView:
     long = source.duration_s is not None and source.duration_s >= LONG_S
     bar = ProgressBar(source.name, source.duration_s) if long and source.duration_s else None
     if _shows_text(job, target):
@@ -196,7 +196,7 @@ def _view(source: Source, target: Path | None, job: Job) -> TranscriptView:
     return LiveTranscript(Console(stderr=True), bar, None)
 
 
-def _targets(files: Sequence[str], job: Job) -> list[Path | None]:
+def _targets(files: Sequence[str], job: TranscribeJob) -> list[Path | None]:
     """Returns where each file's result goes; None is standard output."""
     if files.count(STDIN) > 1:
         raise RequestError("`-` (standard input) can be given only once")

@@ -97,7 +97,7 @@ def transcribe(
 
     arecord -q -t raw -f S16_LE -r 24000 -c 1 | edged transcribe -
     """
-    from edged.cli.transcribe import Job, raw_format
+    from edged.cli.transcribe import TranscribeJob, raw_format
     from edged.cli.transcribe import transcribe as transcribe_files
 
     asked = {
@@ -106,7 +106,7 @@ def transcribe(
         "temp": temp,
         "padding_bonus": padding_bonus,
     }
-    job = Job(
+    job = TranscribeJob(
         options=from_json_config(asked, Options(seed=seed)),
         form=form,
         text_from=text_from,

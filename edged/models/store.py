@@ -63,7 +63,7 @@ def default_models_dir() -> Path:
 
 
 @dataclass(frozen=True)
-class Store:
+class ModelStore:
     """A models directory. Creating the object does not touch the disk."""
 
     root: Path

@@ -15,7 +15,7 @@ from edged.errors import ModelError
 from edged.models import build
 from edged.models.catalogue import Catalogue, Entry, shipped
 from edged.models.samples import samples
-from edged.models.store import FileState, Store, default_models_dir, repair_hint, sha256
+from edged.models.store import FileState, ModelStore, default_models_dir, repair_hint, sha256
 from edged.stt.families import family_of
 
 
@@ -41,7 +41,7 @@ def verify(
     names: models to check; none means the default set and every model in `models_dir`.
     """
     catalogue = catalogue or shipped()
-    store = Store(models_dir or default_models_dir())
+    store = ModelStore(models_dir or default_models_dir())
     for entry in _selected(store, catalogue, names or []):
         files_right = True
         for file in entry.files:
@@ -58,7 +58,7 @@ def verify(
             yield from _recogniser(store, catalogue, entry, files_right, threads)
 
 
-def _selected(store: Store, catalogue: Catalogue, names: list[str]) -> list[Entry]:
+def _selected(store: ModelStore, catalogue: Catalogue, names: list[str]) -> list[Entry]:
     if names:
         return catalogue.choose(names)
     # Not Path.is_dir, which raises where this user may not look.
@@ -68,7 +68,7 @@ def _selected(store: Store, catalogue: Catalogue, names: list[str]) -> list[Entr
 
 
 def _recogniser(
-    store: Store, catalogue: Catalogue, entry: Entry, files_right: bool, threads: int
+    store: ModelStore, catalogue: Catalogue, entry: Entry, files_right: bool, threads: int
 ) -> Iterator[Check]:
     problem = build.check(store, catalogue, entry)
     message = f"{problem}. {repair_hint(entry)}" if problem else "stamp and every SHA-256 are right"
@@ -82,7 +82,7 @@ def _recogniser(
     yield from _speech(store, entry, threads)
 
 
-def _speech(store: Store, entry: Entry, threads: int) -> Iterator[Check]:
+def _speech(store: ModelStore, entry: Entry, threads: int) -> Iterator[Check]:
     """Compares the built graphs with upstream's own model on each clip of the sample speech."""
     family = family_of(entry.architecture)
     for sample in samples():

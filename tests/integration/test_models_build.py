@@ -19,7 +19,7 @@ from edged.export import moonshine
 from edged.models import build as built
 from edged.models.catalogue import Catalogue
 from edged.models.fetch import fetch
-from edged.models.store import Store
+from edged.models.store import ModelStore
 from edged.stt.moonshine.build_version import GRAPH_FILES
 from edged.stt.moonshine.registration import FAMILY
 from tests.support.model_sources import Web, catalogue, entry, file_lines, web
@@ -71,7 +71,7 @@ def builder(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 
 
 def problem(folder: Path, toys: Catalogue) -> str | None:
-    return built.quick_check(Store(folder), toys, toys.get("talk"))
+    return built.quick_check(ModelStore(folder), toys, toys.get("talk"))
 
 
 def test_graphs_are_built_once_and_again_when_weights_or_builder_change(
@@ -123,7 +123,7 @@ def test_a_graph_with_a_flipped_bit_is_found_by_its_hash(tmp_path: Path) -> None
     path = tmp_path / "m/talk/graphs/cross.onnx"
     path.write_bytes(bytes(path.stat().st_size))
     assert problem(tmp_path / "m", toys) is None
-    said = built.check(Store(tmp_path / "m"), toys, toys.get("talk"))
+    said = built.check(ModelStore(tmp_path / "m"), toys, toys.get("talk"))
     assert "cross.onnx is damaged" in str(said)
 
 

@@ -20,7 +20,7 @@ from edged.models import wheels
 from edged.models.catalogue import Catalogue
 from edged.models.fetch import _from_dir, fetch
 from edged.models.reporter import Reporter
-from edged.models.store import FileState, Store
+from edged.models.store import FileState, ModelStore
 from tests.support.model_sources import QUICK, Web, catalogue, entry, file_lines, sha, web, wheel
 
 VOICE = os.urandom(700_000)
@@ -247,7 +247,7 @@ def test_the_next_run_resumes_where_this_one_stopped(site: Web, tmp_path: Path) 
     with pytest.raises(ModelError, match="Run the same command again"):
         fetch(["toy"], tmp_path / "m", catalogue=toys, transport=QUICK)
     assert (
-        Store(tmp_path / "m").quick_check(toys.get("toy"), toys.get("toy").files[0])
+        ModelStore(tmp_path / "m").quick_check(toys.get("toy"), toys.get("toy").files[0])
         is FileState.MISSING
     )
     fetch(["toy"], tmp_path / "m", catalogue=toys, transport=QUICK)
@@ -271,7 +271,7 @@ def test_a_file_without_a_sha256_is_not_fetched_unasked(site: Web, tmp_path: Pat
 def test_a_file_without_a_sha256_is_held_to_the_one_it_first_had(site: Web, tmp_path: Path) -> None:
     toys = unverifiable(tmp_path, site.give("/a", VOICE))
     fetch(["toy"], tmp_path / "m", catalogue=toys, allow_unverified=True)
-    store, model = Store(tmp_path / "m"), toys.get("toy")
+    store, model = ModelStore(tmp_path / "m"), toys.get("toy")
     assert store.check(model, model.files[0]) is FileState.READY
     assert json.loads((tmp_path / "m/toy/fetched.json").read_text()) == {"a.bin": sha(VOICE)}
     (tmp_path / "m/toy/a.bin").write_bytes(VOICE[:-1] + b"x")
@@ -367,7 +367,7 @@ def test_a_directory_that_is_closed_to_the_one_who_fetches_is_said(
     closed: "a bug in edged"."""
     (tmp_path / "home/stick").mkdir(parents=True)
     toys = toy(tmp_path)
-    store = Store(tmp_path / "m")
+    store = ModelStore(tmp_path / "m")
     with (
         closed(tmp_path / "home"),
         pytest.raises(ModelError, match=r"home/stick cannot be read \(Permission denied\)"),

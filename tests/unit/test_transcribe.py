@@ -16,7 +16,7 @@ import soundfile
 
 from edged.audio.files import open_audio
 from edged.cli import transcribe as work
-from edged.cli.transcribe import Job, raw_format, transcribe
+from edged.cli.transcribe import TranscribeJob, raw_format, transcribe
 from edged.errors import ConfigError, InputError, RequestError
 from edged.events import EndOfStream, EndText, Event, Step, Text, Turn, Word
 
@@ -68,21 +68,21 @@ def messages(out: str) -> list[dict[str, Any]]:
 
 
 def test_text_is_one_line_per_turn(clip: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert transcribe([clip], Job()) == 0
+    assert transcribe([clip], TranscribeJob()) == 0
     assert capsys.readouterr() == ("She had.\n", "")
 
 
 def test_text_from_words_is_what_was_committed(
     clip: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    transcribe([clip], Job(text_from="words"))
+    transcribe([clip], TranscribeJob(text_from="words"))
     assert capsys.readouterr().out == "she had\ntail\n"
 
 
 def test_events_are_the_wire_messages_with_the_file(
     clip: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    transcribe([clip], Job(form="events"))
+    transcribe([clip], TranscribeJob(form="events"))
     told = messages(capsys.readouterr().out)
     assert {message["file"] for message in told} == {clip}
     kinds = [message["type"] for message in told]
@@ -95,14 +95,14 @@ def test_events_are_the_wire_messages_with_the_file(
 def test_several_files_of_text_are_told_apart_as_head_does(
     clip: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    transcribe([clip, clip], Job())
+    transcribe([clip, clip], TranscribeJob())
     assert capsys.readouterr().out == f"==> {clip} <==\nShe had.\n\n==> {clip} <==\nShe had.\n"
 
 
 def test_a_file_that_cannot_be_read_does_not_stop_the_others(
     clip: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert transcribe([str(tmp_path / "gone.wav"), clip], Job()) == InputError.exit_code
+    assert transcribe([str(tmp_path / "gone.wav"), clip], TranscribeJob()) == InputError.exit_code
     out, err = capsys.readouterr()
     assert out.endswith("She had.\n")
     assert err.count("\n") == 1
@@ -113,7 +113,7 @@ def test_a_file_that_cannot_be_read_is_an_error_event(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     gone = str(tmp_path / "gone.wav")
-    transcribe([gone], Job(form="events"))
+    transcribe([gone], TranscribeJob(form="events"))
     (told,) = messages(capsys.readouterr().out)
     assert (told["type"], told["code"], told["file"]) == ("error", 1008, gone)
 
@@ -125,7 +125,7 @@ def test_what_stands_before_damage_is_transcribed_and_then_the_error_is_told(
     data[len(data) // 2 : len(data) // 2 + 200] = bytes(200)
     path = tmp_path / "damaged.flac"
     path.write_bytes(data)
-    assert transcribe([str(path)], Job(form="events")) == InputError.exit_code
+    assert transcribe([str(path)], TranscribeJob(form="events")) == InputError.exit_code
     told = messages(capsys.readouterr().out)
     assert [message["type"] for message in told][-3:] == ["text", "end_text", "error"]
     assert "is damaged" in told[-1]["message"]
@@ -136,7 +136,7 @@ def test_an_empty_file_is_no_error_but_is_remarked_upon(
 ) -> None:
     path = tmp_path / "empty.wav"
     soundfile.write(path, np.empty(0), 24_000)
-    assert transcribe([str(path)], Job()) == 0
+    assert transcribe([str(path)], TranscribeJob()) == 0
     out, err = capsys.readouterr()
     assert out == ""
     assert "contains no audio" in err
@@ -149,7 +149,7 @@ def test_with_an_output_folder_each_file_gets_its_own(
     other = tmp_path / "other.wav"
     other.write_bytes(Path(clip).read_bytes())
     folder = tmp_path / "new" / "results"
-    transcribe([clip, str(other)], Job(form=form, output_dir=folder))
+    transcribe([clip, str(other)], TranscribeJob(form=form, output_dir=folder))
     assert sorted(path.name for path in folder.iterdir()) == ["clip" + suffix, "other" + suffix]
     assert "She had." in (folder / ("clip" + suffix)).read_text()
     assert capsys.readouterr().out == ""
@@ -158,14 +158,14 @@ def test_with_an_output_folder_each_file_gets_its_own(
 def test_subtitles_number_their_cues_and_end_with_what_was_said_last(
     clip: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    transcribe([clip], Job(form="srt", text_from="words"))
+    transcribe([clip], TranscribeJob(form="srt", text_from="words"))
     cues = capsys.readouterr().out.strip().split("\n\n")
     assert [cue.splitlines()[0] for cue in cues] == ["1", "2"]
     assert [cue.splitlines()[2] for cue in cues] == ["she had", "tail"]
 
 
 def test_vtt_starts_with_its_header(clip: str, capsys: pytest.CaptureFixture[str]) -> None:
-    transcribe([clip], Job(form="vtt"))
+    transcribe([clip], TranscribeJob(form="vtt"))
     assert capsys.readouterr().out == "WEBVTT\n\n00:00:00.010 --> 00:00:01.010\nShe had.\n\n"
 
 
@@ -177,7 +177,7 @@ def test_no_result_file_is_left_when_the_run_is_interrupted(
 
     monkeypatch.setattr(Scripted, "push", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        transcribe([clip], Job(output_dir=tmp_path / "results"))
+        transcribe([clip], TranscribeJob(output_dir=tmp_path / "results"))
     assert list((tmp_path / "results").iterdir()) == []
 
 
@@ -189,7 +189,7 @@ def test_a_result_file_on_a_full_disk_is_said_and_not_left(clip: str, tmp_path: 
     resource.setrlimit(resource.RLIMIT_FSIZE, (1, before[1]))
     try:
         with pytest.raises(ConfigError, match="cannot be written: File too large"):
-            transcribe([clip], Job(output_dir=tmp_path / "out"))
+            transcribe([clip], TranscribeJob(output_dir=tmp_path / "out"))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert not list((tmp_path / "out").iterdir())
@@ -201,7 +201,7 @@ def test_a_result_that_would_be_a_directory_is_said_before_the_work(
     """It was met when all had been heard, as "a bug in edged", and the half-written file stayed."""
     (tmp_path / "out/clip.txt").mkdir(parents=True)
     with pytest.raises(ConfigError, match=r"clip\.txt cannot be written: it is a directory"):
-        transcribe([clip], Job(output_dir=tmp_path / "out"))
+        transcribe([clip], TranscribeJob(output_dir=tmp_path / "out"))
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["clip.txt"]
 
 
@@ -211,26 +211,26 @@ def test_a_name_that_is_taken_meanwhile_leaves_no_half_written_file(
     monkeypatch.setattr("edged.cli.transcribe.os.path.isdir", lambda _: False)
     (tmp_path / "out/clip.txt").mkdir(parents=True)
     with pytest.raises(ConfigError, match=r"clip\.txt cannot be written: Is a directory"):
-        transcribe([clip], Job(output_dir=tmp_path / "out"))
+        transcribe([clip], TranscribeJob(output_dir=tmp_path / "out"))
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["clip.txt"]
 
 
 def test_a_folder_that_cannot_be_made_is_said(clip: str, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match="cannot be written"):
-        transcribe([clip], Job(output_dir=tmp_path / "file" / "below"))
+        transcribe([clip], TranscribeJob(output_dir=tmp_path / "file" / "below"))
 
 
 @pytest.mark.parametrize(
     ("files", "job", "says"),
     [
-        (["a.wav", "b.wav"], Job(form="srt"), "--output-dir"),
-        (["x/a.wav", "y/a.mp3"], Job(output_dir=Path("o")), "both be written"),
-        (["-", "-"], Job(), "only once"),
+        (["a.wav", "b.wav"], TranscribeJob(form="srt"), "--output-dir"),
+        (["x/a.wav", "y/a.mp3"], TranscribeJob(output_dir=Path("o")), "both be written"),
+        (["-", "-"], TranscribeJob(), "only once"),
     ],
 )
 def test_what_can_be_refused_is_refused_before_any_work(
-    files: list[str], job: Job, says: str
+    files: list[str], job: TranscribeJob, says: str
 ) -> None:
     with pytest.raises(RequestError, match=says):
         transcribe(files, job)
@@ -247,7 +247,7 @@ def test_a_rate_without_a_raw_format_is_refused_where_files_have_headers() -> No
 
 def test_realtime_gives_no_frame_before_a_microphone_would(clip: str) -> None:
     started = time.monotonic()
-    transcribe([clip], Job(realtime=True))
+    transcribe([clip], TranscribeJob(realtime=True))
     assert time.monotonic() - started >= 1.0
 
 
@@ -262,7 +262,7 @@ def test_realtime_tells_the_session_when_it_is_behind(
         return push(self, frame, backlog)
 
     monkeypatch.setattr(Scripted, "push", slow_once)
-    transcribe([clip], Job(realtime=True))
+    transcribe([clip], TranscribeJob(realtime=True))
     assert Scripted.backlog[1]
     assert not Scripted.backlog[0]
 
@@ -270,7 +270,7 @@ def test_realtime_tells_the_session_when_it_is_behind(
 def test_stats_are_on_stderr_and_name_the_cost(
     clip: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    transcribe([clip], Job(stats=True))
+    transcribe([clip], TranscribeJob(stats=True))
     out, err = capsys.readouterr()
     assert out == "She had.\n"
     assert "13 steps, 1.0 s of audio" in err
@@ -289,6 +289,6 @@ def test_the_source_is_closed_when_a_writer_fails(
     monkeypatch.setattr(work, "open_audio", remember)
     monkeypatch.setattr(work, "_deliver", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        transcribe([clip], Job())
+        transcribe([clip], TranscribeJob())
     with pytest.raises(ValueError, match="closed file"):
         list(opened[0].frames())

@@ -16,7 +16,7 @@ export ORT_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run check test test-python install uninstall deb bench lint format constraints models \
+.PHONY: bench-turns bench-rooms help run check test test-python install uninstall deb bench lint format constraints models \
         setup clients test-vm test-vm-unit test-installer test-deb test-arm64 test-homeassistant \
         api-bench daemon-bench daemon-soak clean distclean
 
@@ -70,6 +70,14 @@ models: $(VENV)/run ## fetch, verify and build the models
 	@$(EDGED) models fetch
 
 setup: $(VENV)/run ## the Python environment alone
+
+bench-turns: models ## measure the turn model: make bench-turns ARGS="--manifest FILE"
+	@$(PY) -m models.turn.bench_turns $(ARGS)
+
+bench-rooms: models ## measure in simulated rooms: make bench-rooms MANIFEST=FILE (clips for edged bench)
+	@$(PY) -c 'import pyroomacoustics' 2>/dev/null || $(PIP) --editable '.[rooms]'
+	@$(PY) -m tests.bench.rooms "$(or $(MANIFEST),$(error MANIFEST= must name a list of clips))" build/rooms
+	@$(EDGED) bench --manifest build/rooms/manifest.jsonl $(ARGS)
 
 clients: $(CLIENTS)/done ## LiveKit and Pipecat, clients of the API server, for its tests (750 MB)
 

@@ -59,6 +59,8 @@ def figures(measured: RunResult) -> Figures:
         "turn_condition_wer": condition_error_rates(clips, [h.turn_text for h in heard]),
         "slots": slots(clips, [h.text for h in heard]),
         "turn_slots": slots(clips, [h.turn_text for h in heard]),
+        "condition_slots": condition_slots(clips, [h.text for h in heard]),
+        "turn_condition_slots": condition_slots(clips, [h.turn_text for h in heard]),
         "invented_texts": {
             kind: sum(h.text_events for h in heard if h.clip.kind == kind)
             for kind in NO_SPEECH
@@ -105,6 +107,7 @@ def other(
         "wer": error_rates(clips, texts),
         "condition_wer": condition_error_rates(clips, texts),
         "slots": slots(clips, texts),
+        "condition_slots": condition_slots(clips, texts),
     }
 
 
@@ -179,6 +182,18 @@ def slots(clips: Sequence[Clip], texts: Sequence[str]) -> float | None:
         wanted += len(slot_words)
         found += sum(word in got for word in slot_words)
     return _rounded(found / wanted, 4) if wanted else None
+
+
+def condition_slots(clips: Sequence[Clip], texts: Sequence[str]) -> dict[str, float]:
+    """Returns the share of required words that were recognised, for each condition with any."""
+    pairs = list(zip(clips, texts, strict=True))
+    shares = {}
+    for condition in dict.fromkeys(c for clip in clips for c in clip.conditions):
+        of_condition = [(clip, text) for clip, text in pairs if condition in clip.conditions]
+        share = slots([clip for clip, _ in of_condition], [text for _, text in of_condition])
+        if share is not None:
+            shares[condition] = share
+    return shares
 
 
 def _percentiles(values: Sequence[float], digits: int = 2) -> Figures:

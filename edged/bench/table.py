@@ -69,6 +69,10 @@ def _accuracy(columns: Sequence[Figures]) -> Iterable[Row]:
     for name, title in (("slots", "required words in text, %"), ("turn_slots", "  in turns, %")):
         if any(c.get(name) is not None for c in columns):
             yield title, [_scaled(c.get(name), 100, 1) for c in columns]
+        key = f"{name.removesuffix('slots')}condition_slots"
+        for condition in _keys(columns, key):
+            cells = [_scaled(c.get(key, {}).get(condition), 100, 1) for c in columns]
+            yield f"    {condition}", cells
     for kind in _keys(columns, "invented_texts"):
         counts = [c.get("invented_texts", {}).get(kind) for c in columns]
         yield f"texts on {kind}", [_scaled(count, 1, 0) for count in counts]

@@ -27,9 +27,7 @@ RAW = "Raw audio (without a header)"
 def transcribe(
     files: Annotated[
         list[str],
-        typer.Argument(
-            metavar="FILE...", help="Audio files, or - for raw audio on standard input."
-        ),
+        typer.Argument(metavar="FILE...", help="Audio files, or - for standard input."),
     ],
     form: Annotated[
         Format,
@@ -88,8 +86,9 @@ def transcribe(
 ) -> None:
     """Transcribe audio files to text, subtitles or JSON events.
 
-    Reads WAV, FLAC, Ogg, Opus, MP3, AIFF, AU and more, at any sample rate and channel count.
-    Standard input (-) is raw 16-bit mono at 24 kHz unless options say otherwise.
+    Reads WAV, FLAC, MP3, Ogg, Opus, M4A, MP4, WebM, WMA and more, at any rate and channel count.
+    Standard input (-) is a file with a header, or raw 16-bit mono at 24 kHz unless options say
+    otherwise.
 
     edged transcribe talk.mp3
 

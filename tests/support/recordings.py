@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import io
+import random
 import struct
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import av
 import numpy as np
 import soundfile
+import soxr
 from numpy.typing import NDArray
 
 from edged.audio.ogg import HEADER, page_checksum
@@ -117,3 +120,69 @@ def with_serial(data: bytes, serial: int) -> bytes:
         out[at + 14 : at + 18] = struct.pack("<I", serial)
         at += 4
     return with_checksums(bytes(out))
+
+
+RECORDINGS: dict[str, Callable[[Samples, int], bytes]] = {
+    "wav": lambda x, rate: with_libsndfile(x, rate, "WAV", "PCM_16"),
+    "wav-24": lambda x, rate: with_libsndfile(x, rate, "WAVEX", "PCM_24"),
+    "wav-gsm": lambda x, rate: with_libsndfile(soxr.resample(x, rate, 8000), 8000, "WAV", "GSM610"),
+    "wav-adpcm": lambda x, rate: with_libsndfile(x, rate, "WAV", "IMA_ADPCM"),
+    "wav-mp3": lambda x, rate: wav_chunks(
+        (b"fmt ", wav_format(0x55, 1, rate, 1, 0)), (b"data", mp3_without_length(x, rate))
+    ),
+    "rf64": lambda x, rate: with_libsndfile(x, rate, "RF64", "PCM_16"),
+    "w64": lambda x, rate: with_libsndfile(x, rate, "W64", "PCM_16"),
+    "aiff": lambda x, rate: with_libsndfile(x, rate, "AIFF", "PCM_16"),
+    "au": lambda x, rate: with_libsndfile(x, rate, "AU", "ULAW"),
+    "caf": lambda x, rate: with_libsndfile(x, rate, "CAF", "PCM_16"),
+    "flac": lambda x, rate: with_libsndfile(x, rate, "FLAC", "PCM_16"),
+    "vorbis": lambda x, rate: with_libsndfile(x, rate, "OGG", "VORBIS"),
+    "opus": lambda x, rate: with_libsndfile(x, rate, "OGG", "OPUS"),
+    "opus-chain": lambda x, rate: b"".join(
+        with_serial(with_libsndfile(x, rate, "OGG", "OPUS"), serial) for serial in (1, 2)
+    ),
+    "ogg-flac": lambda x, rate: with_ffmpeg(x, rate, "ogg", "flac"),
+    "mp3": lambda x, rate: with_ffmpeg(x, rate, "mp3", "libmp3lame"),
+    "mp3-vbr": mp3_without_length,
+    "aac": lambda x, rate: with_ffmpeg(x, rate, "adts", "aac"),
+    "m4a": lambda x, rate: with_ffmpeg(x, rate, "ipod", "aac"),
+    "webm": lambda x, rate: with_ffmpeg(soxr.resample(x, rate, 48_000), 48_000, "webm", "libopus"),
+    "matroska": lambda x, rate: with_ffmpeg(x, rate, "matroska", "flac"),
+    "wma": lambda x, rate: with_ffmpeg(x, rate, "asf", "wmav2"),
+    "ac3": lambda x, rate: with_ffmpeg(soxr.resample(x, rate, 48_000), 48_000, "ac3", "ac3"),
+    "avi": lambda x, rate: with_ffmpeg(x, rate, "avi", "libmp3lame"),
+    "wavpack": lambda x, rate: with_ffmpeg(x, rate, "wv", "wavpack"),
+    "tta": lambda x, rate: with_ffmpeg(x, rate, "tta", "tta"),
+    "mpegts": lambda x, rate: with_ffmpeg(x, rate, "mpegts", "aac"),
+    "amr": lambda x, rate: with_ffmpeg(
+        soxr.resample(x, rate, 8000), 8000, "amr", "libopencore_amrnb"
+    ),
+}
+"""Every format that edged reads: samples and their rate -> a file."""
+
+
+def recordings_of_every_format(samples: Samples, rate: int) -> dict[str, bytes]:
+    """These samples as files, by the keys of RECORDINGS."""
+    return {name: make(samples, rate) for name, make in RECORDINGS.items()}
+
+
+def with_random_damage(data: bytes, rng: random.Random) -> bytes:
+    """The file with bytes changed, a part doubled, removed or zeroed, or its end cut off.
+
+    Checksums of Ogg pages are corrected in half of the cases, so that the damage reaches the codec.
+    """
+    out = bytearray(data)
+    for _ in range(rng.randrange(1, 12)):
+        out[rng.randrange(min(len(out), rng.choice((64, 1024, len(out)))))] = rng.randrange(256)
+    at, size = rng.randrange(len(out)), rng.randrange(1, 2000)
+    match rng.randrange(5):
+        case 0:
+            del out[at : at + size]
+        case 1:
+            out[at:at] = out[at : at + size]
+        case 2:
+            out[at : at + size] = bytes(len(out[at : at + size]))
+        case 3:
+            del out[at:]
+    damaged = bytes(out)
+    return with_checksums(damaged) if damaged[:4] == b"OggS" and rng.getrandbits(1) else damaged

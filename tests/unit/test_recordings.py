@@ -25,6 +25,7 @@ from edged.audio.files import AudioFile, open_audio
 from edged.audio.stream_decoders import decoder
 from edged.errors import InputError, RequestError
 from tests.support.recordings import (
+    RECORDINGS,
     Samples,
     flac_of_unknown_length,
     mp3_without_length,
@@ -32,6 +33,7 @@ from tests.support.recordings import (
     wav_format,
     with_ffmpeg,
     with_libsndfile,
+    with_random_damage,
     with_serial,
 )
 
@@ -426,53 +428,19 @@ def test_random_bytes_are_no_audio_whatever_they_begin_with(
     assert capfd.readouterr().err == ""
 
 
-SOURCES = {
-    "wav": lambda x: with_libsndfile(x, RATE, "WAV", "PCM_16"),
-    "gsm": lambda x: with_libsndfile(soxr.resample(x, RATE, 8000), 8000, "WAV", "GSM610"),
-    "flac": lambda x: with_libsndfile(x, RATE, "FLAC", "PCM_16"),
-    "mp3": lambda x: with_ffmpeg(x, RATE, "mp3", "libmp3lame"),
-    "vorbis": lambda x: with_libsndfile(x, RATE, "OGG", "VORBIS"),
-    "opus": lambda x: with_libsndfile(x, RATE, "OGG", "OPUS"),
-    "m4a": lambda x: with_ffmpeg(x, RATE, "ipod", "aac"),
-    "webm": lambda x: with_ffmpeg(soxr.resample(x, RATE, 48_000), 48_000, "webm", "libopus"),
-    "wma": lambda x: with_ffmpeg(x, RATE, "asf", "wmav2"),
-    "wv": lambda x: with_ffmpeg(x, RATE, "wv", "wavpack"),
-    "aiff": lambda x: with_libsndfile(x, RATE, "AIFF", "PCM_16"),
-    "aac": lambda x: with_ffmpeg(x, RATE, "adts", "aac"),
-}
-
-
-@pytest.mark.parametrize("kind", SOURCES)
+@pytest.mark.parametrize("kind", RECORDINGS)
 def test_damage_is_never_more_than_an_input_error_and_ends_soon(
     voice: Samples,
     read: Callable[[bytes], Samples],
     kind: str,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    good = SOURCES[kind](voice[:RATE])
+    good = RECORDINGS[kind](voice[:RATE], RATE)
     rng = random.Random(kind)
     for _ in range(15):
-        data = mutated(good, rng)
+        data = with_random_damage(good, rng)
         started = time.process_time()
         with suppress(InputError):
             assert len(read(data)) < 120 * RATE
         assert time.process_time() - started < 5
     assert capfd.readouterr().err == ""
-
-
-def mutated(data: bytes, rng: random.Random) -> bytes:
-    """Some bytes changed, a part doubled, removed or zeroed, or the end cut off."""
-    out = bytearray(data)
-    for _ in range(rng.randrange(1, 12)):
-        out[rng.randrange(min(len(out), rng.choice((64, 1024, len(out)))))] = rng.randrange(256)
-    at, size = rng.randrange(len(out)), rng.randrange(1, 2000)
-    match rng.randrange(5):
-        case 0:
-            del out[at : at + size]
-        case 1:
-            out[at:at] = out[at : at + size]
-        case 2:
-            out[at : at + size] = bytes(len(out[at : at + size]))
-        case 3:
-            del out[at:]
-    return bytes(out)

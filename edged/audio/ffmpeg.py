@@ -74,10 +74,10 @@ class PacketDecoder:
         options = {"request_sample_fmt": "flt"}  # no rounding to 16 bits in between
         if coded_bits:
             options["bits_per_coded_sample"] = str(coded_bits)
-        self._context.options = options
-        self._context.sample_rate = rate
-        self._context.layout = {1: "mono", 2: "stereo"}.get(channels, f"{channels}c")
         try:
+            self._context.options = options
+            self._context.sample_rate = rate
+            self._context.layout = {1: "mono", 2: "stereo"}.get(channels, f"{channels}c")
             self._context.open()
         except (self._av.error.FFmpegError, ValueError) as error:
             raise AudioFormatError(f"{codec} with {channels} channels is not supported") from error
@@ -247,7 +247,8 @@ class ContainerReader:
         while True:
             try:
                 packet = next(packets, None)
-            except (self._av.error.FFmpegError, ValueError):
+            except (self._av.error.FFmpegError, ValueError, LookupError):
+                # LookupError: the file announces another stream in its middle.
                 start = self._input.find(_OGG_STREAM, position + 1) if self._is_ogg else None
                 if start is None:
                     self._note_damage()

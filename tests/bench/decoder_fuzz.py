@@ -2,7 +2,7 @@
 
     python -m tests.bench.decoder_fuzz [--count 4000] [--seed 1] [--also FOLDER]
 
-Each file goes through the decoder of files; WAV and Ogg Opus also through the API's, in pieces. Only
+Each file goes through the decoder of files, WAV and Ogg Opus also through the API's. Only
 InputError and RequestError may come out, within 10 s of processor time, with no more memory than
 300 MiB in all and without a word on standard error (which is the caller's to look at). The exit
 code is the number of files that broke this, at most 100; they are kept in the current folder.

@@ -46,7 +46,7 @@ automation:
       path: edged/act_on_a_phrase.yaml
       input:
         speech: event.edged_kitchen
-        phrases: "mr hale"
+        phrases: "brown sugar"
         act: [{{action: input_boolean.turn_on, target: {{entity_id: input_boolean.lamp}}}}]
   - alias: a conversation
     use_blueprint:

@@ -30,14 +30,16 @@ INPUT_FORMATS = ("wav", "opus", *sorted(RAW))
 class StreamDecoder:
     """Decodes one stream. Both methods decode lazily and raise RequestError."""
 
-    def __init__(self, input_format: str, whole: bool = False) -> None:
-        """`input_format` is one of INPUT_FORMATS.
+    def __init__(
+        self, input_format: str, whole: bool = False, reader: BlockReader | None = None
+    ) -> None:
+        """`input_format` is one of INPUT_FORMATS, or any name if there is a `reader`.
 
         `whole`: nobody waits for the first step before all audio has come, so that a recording
         which is far too quiet can be raised, as `edged transcribe` does.
         """
         self._format = input_format
-        self._reader = _reader(input_format)
+        self._reader = reader or _reader(input_format)
         self._maker = FrameMaker(raise_quiet=whole)
         self._received = 0  # bytes
         self._decoded_s = 0.0

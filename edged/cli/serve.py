@@ -21,7 +21,7 @@ def serve(env_file: Path | None = None, flags: Mapping[str, Any] | None = None) 
     """Runs until SIGTERM or SIGINT and returns the exit code. Raises an EdgedError if the server
     cannot be started."""
     settings = load(env_file, dict(flags or {})).settings
-    if not settings.listen:
+    if not settings.listen and not settings.wyoming:
         settings = settings.model_copy(update={"listen": DEFAULT_LISTEN})
     logs.setup(settings.log_level)
     stop = threading.Event()

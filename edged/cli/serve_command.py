@@ -18,6 +18,13 @@ def serve(
             help="Address to listen on. Default: EDGED_LISTEN, else 127.0.0.1:8765.",
         ),
     ] = None,
+    wyoming: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT",
+            help="Address for Wyoming, the protocol of Home Assistant's voice assistants.",
+        ),
+    ] = None,
     max_streams: Annotated[
         int | None,
         typer.Option(
@@ -32,5 +39,10 @@ def serve(
     """
     from edged.cli.serve import serve as run_server
 
-    flags = {"listen": listen, "max_streams": max_streams, "log_level": log_level}
+    flags = {
+        "listen": listen,
+        "wyoming": wyoming,
+        "max_streams": max_streams,
+        "log_level": log_level,
+    }
     raise typer.Exit(run_server(env_file, flags))

@@ -256,6 +256,17 @@ class Settings(BaseSettings):
     tls_key_file: Path | None = _setting(
         None, "Private key of that certificate, not encrypted.", ReloadScope.RESTART
     )
+    wyoming: Annotated[str, LISTEN] = _setting(
+        "",
+        "host:port of the Wyoming server, for voice assistants of Home Assistant; empty is off. "
+        "The protocol has neither a key nor encryption.",
+        ReloadScope.RESTART,
+    )
+    wyoming_zeroconf: bool = _setting(
+        True,
+        "Announce the Wyoming server in the local network, unless it listens on loopback only.",
+        ReloadScope.RESTART,
+    )
     max_streams: int = _setting(
         2, "Streams that the API server accepts at the same time.", ReloadScope.RESTART, ge=1, le=64
     )

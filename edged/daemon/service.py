@@ -191,7 +191,7 @@ class Daemon:
             self._control,
             self._watchdog,
         )
-        if settings.listen:
+        if settings.listen or settings.wyoming:
             self._start_api_server(settings)
 
     def _start_api_server(self, settings: Settings) -> None:

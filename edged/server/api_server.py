@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import ssl
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
+from edged.config.rules import is_loopback
 from edged.errors import EdgedError, PeerError
 from edged.events import Event
 from edged.logs import log_event, log_exception
@@ -30,6 +33,10 @@ from edged.server.routes import Routes
 from edged.server.stream_pool import SessionProvider, StreamPool
 from edged.server.subscribers import state_message
 
+if TYPE_CHECKING:
+    from edged.server.wyoming_server import WyomingServer
+    from edged.server.zeroconf_announcement import ZeroconfAnnouncement
+
 STOP_S = 1.0  # for answers that are being sent when the server stops
 LAST_WORDS_S = 0.1  # for sending the last messages to WebSockets
 RETRY_S = (1.0, 2.0, 5.0, 10.0, 30.0)  # between attempts to open a port that is in use
@@ -38,12 +45,37 @@ _TICK_S = 1.0
 _log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class WyomingAddress:
+    """Where to serve Wyoming, and the name under which zeroconf announces it; None: it does not."""
+
+    address: ListenAddress
+    announced_name: str | None = None
+
+
+@dataclass
+class _Endpoint:
+    """One port: `setting` names it in messages, `scheme` is that of its URL."""
+
+    setting: str
+    scheme: str
+    address: ListenAddress
+    listener: Listener
+    url: str = ""
+    error: PeerError | None = None
+    tried: bool = False
+
+    def label(self) -> str:
+        host = f"[{self.address.host}]" if ":" in self.address.host else self.address.host
+        return f"{host}:{self.listener.port}"
+
+
 class ApiServer:
     """`start`, `stop` and the `publish_` methods may be called from any thread."""
 
     def __init__(
         self,
-        address: ListenAddress,
+        address: ListenAddress | None,
         access: AccessControl,
         sessions: SessionProvider,
         max_streams: int,
@@ -51,21 +83,28 @@ class ApiServer:
         problems: Callable[[], list[str]] = list,
         microphone: bool = False,
         set_mute: Callable[[bool], None] | None = None,
+        wyoming: WyomingAddress | None = None,
     ) -> None:
         """Opens nothing yet.
 
+        address: where to serve HTTP; None: not at all.
         health: the daemon's health, for `/metrics`.
         problems: what `/healthz` should report, as sentences.
         microphone: whether `publish_events` will be called with the microphone's events.
         set_mute: called on the server's thread when a client wants to mute or unmute.
+        wyoming: where to serve Wyoming; None: not at all.
         """
         self.heartbeat = time.monotonic()
-        self.url = ""  # once it is open
+        self.url = ""  # of HTTP, once it is open
+        self.wyoming_url = ""  # likewise
         self.metrics = Metrics()
         self.streams = StreamPool(sessions, max_streams, self.metrics)
         self.access = access
         self.gradium: GradiumApi | None = None  # once it is open
         self._address = address
+        self._wyoming_address = wyoming
+        self._wyoming: WyomingServer | None = None
+        self._announcement: ZeroconfAnnouncement | None = None
         self._problems = problems
         self._health = health
         self._microphone = microphone
@@ -83,16 +122,16 @@ class ApiServer:
     def start(self) -> None:
         """Starts the thread and returns at once: a port that is in use now may be free later.
         Raises ConfigError if the certificate cannot be used."""
-        self._tls = self._address.tls()
+        self._tls = self._address.tls() if self._address is not None else None
         self._thread.start()
 
     def wait_open(self, timeout_s: float = 10.0) -> str:
         """Waits until the server is open and returns its URL. Raises PeerError if the first
-        attempt to open the port failed."""
+        attempt to open a port failed."""
         self._opened.wait(timeout_s)
-        if self._error is not None or not self.url:
+        if self._error is not None or not (self.url or self.wyoming_url):
             raise self._error or PeerError("the API server could not be opened in time")
-        return self.url
+        return self.url or self.wyoming_url
 
     def stop(self, timeout_s: float = 3.0) -> None:
         """Sends every client an error, closes, and waits for that up to `timeout_s`."""
@@ -167,71 +206,97 @@ class ApiServer:
         )
         await runner.setup()
         self.streams.start()
+        endpoints = self._endpoints(runner, routes, context)
+        opening = [asyncio.create_task(self._open(e, endpoints)) for e in endpoints]
+        self._routes, self.gradium = routes, gradium
         try:
-            listener = await self._open(runner, routes)
-            if listener is not None:
-                self._routes, self.gradium = routes, gradium
-                await self._serve(listener)
-                listener.close()
-                routes.stop()
-                await asyncio.sleep(LAST_WORDS_S)
+            await self._serve(endpoints)
+            for endpoint in endpoints:
+                endpoint.listener.close()
+            routes.stop()
+            if self._wyoming is not None:
+                self._wyoming.stop()
+            await asyncio.sleep(LAST_WORDS_S)
         finally:
+            for task in opening:
+                task.cancel()
             self.streams.stop()
+            if self._announcement is not None:
+                await self._announcement.close()
             await runner.cleanup()
 
-    async def _serve(self, listener: Listener) -> None:
+    def _endpoints(
+        self, runner: web.AppRunner, routes: Routes, context: HttpContext
+    ) -> list[_Endpoint]:
+        limits = ConnectionLimits()
+        endpoints: list[_Endpoint] = []
+        if self._address is not None:
+            assert runner.server is not None
+            listener = Listener(
+                self._address, runner.server, limits, self.metrics, self._tls, routes.health
+            )
+            scheme = "https" if self._tls else "http"
+            endpoints.append(_Endpoint("EDGED_LISTEN", scheme, self._address, listener))
+        if self._wyoming_address is not None:
+            from edged.server.wyoming_server import WyomingServer
+
+            self._wyoming = WyomingServer(context)
+            address = self._wyoming_address.address
+            listener = Listener(address, self._wyoming.make_protocol, limits, self.metrics)
+            endpoints.append(_Endpoint("EDGED_WYOMING", "tcp", address, listener))
+        return endpoints
+
+    async def _serve(self, endpoints: Sequence[_Endpoint]) -> None:
         """Runs until the server is stopped."""
         assert self._stopping is not None
         while not self._stopping.is_set() and not self._stop_requested:
             self.heartbeat = time.monotonic()
-            listener.drop_idle()
+            for endpoint in endpoints:
+                endpoint.listener.drop_idle()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), _TICK_S)
 
-    async def _open(self, runner: web.AppRunner, routes: Routes) -> Listener | None:
-        """Tries to open the port until that succeeds; None if the server is stopped first."""
-        assert self._stopping is not None
-        assert runner.server is not None
-        listener = Listener(
-            self._address,
-            runner.server,
-            ConnectionLimits(),
-            self.metrics,
-            self._tls,
-            routes.health,
-        )
-        attempt = 0
-        while not self._stop_requested:
+    async def _open(self, endpoint: _Endpoint, endpoints: Sequence[_Endpoint]) -> None:
+        """Tries to open a port until that succeeds."""
+        for attempt in itertools.count():
             try:
-                await listener.bind()
+                await endpoint.listener.bind()
             except OSError as problem:
-                self._open_failed(problem, first=attempt == 0)
-                wait_s = RETRY_S[min(attempt, len(RETRY_S) - 1)]
-                until = time.monotonic() + wait_s
-                while time.monotonic() < until and not self._stop_requested:
-                    self.heartbeat = time.monotonic()
-                    with contextlib.suppress(TimeoutError):
-                        await asyncio.wait_for(self._stopping.wait(), min(_TICK_S, wait_s))
-                attempt += 1
-                continue
-            self._open_succeeded(listener)
-            return listener
-        return None
+                self._open_failed(endpoint, problem, first=attempt == 0)
+            else:
+                await self._open_succeeded(endpoint)
+            endpoint.tried = True
+            if all(other.tried for other in endpoints):
+                self._error = next((e.error for e in endpoints if e.error is not None), None)
+                self._opened.set()
+            if endpoint.error is None:
+                return
+            await asyncio.sleep(RETRY_S[min(attempt, len(RETRY_S) - 1)])
 
-    def _open_succeeded(self, listener: Listener) -> None:
-        host = f"[{self._address.host}]" if ":" in self._address.host else self._address.host
-        self.url = f"{'https' if self._tls else 'http'}://{host}:{listener.port}"
-        self._error = None
-        log_event(_log, logging.INFO, "api-open", f"the API server listens at {self.url}/api/")
-        self._opened.set()
+    async def _open_succeeded(self, endpoint: _Endpoint) -> None:
+        endpoint.error = None
+        url = f"{endpoint.scheme}://{endpoint.label()}"
+        if endpoint.setting == "EDGED_LISTEN":
+            self.url = url
+            log_event(_log, logging.INFO, "api-open", f"the API server listens at {url}/api/")
+            return
+        self.wyoming_url = url
+        log_event(_log, logging.INFO, "api-open", f"the Wyoming server listens at {url}")
+        assert self._wyoming_address is not None
+        name, host = self._wyoming_address.announced_name, endpoint.address.host
+        if name is not None and not is_loopback(host):
+            from edged.server.zeroconf_announcement import ZeroconfAnnouncement
 
-    def _open_failed(self, problem: OSError, first: bool) -> None:
-        address = f"{self._address.host}:{self._address.port}"
+            self._announcement = ZeroconfAnnouncement(name, host, endpoint.listener.port)
+            await self._announcement.open()
+
+    def _open_failed(self, endpoint: _Endpoint, problem: OSError, first: bool) -> None:
+        address = f"{endpoint.address.host}:{endpoint.address.port}"
         reason = problem.strerror or problem
-        self._error = PeerError(f"EDGED_LISTEN {address} cannot be opened: {reason}")
+        endpoint.error = PeerError(f"{endpoint.setting} {address} cannot be opened: {reason}")
         if first:
-            log_event(_log, logging.WARNING, "api-closed", f"{self._error}; it will be tried again")
-        self._opened.set()
+            message = f"{endpoint.error}; it will be tried again"
+            log_event(_log, logging.WARNING, "api-closed", message)
 
 
 class _LoopErrors:

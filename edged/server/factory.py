@@ -43,27 +43,39 @@ def api_server(
     package is missing."""
     _check_packages()
     from edged.server.access import AccessControl, Origins, own_names
-    from edged.server.api_server import ApiServer
+    from edged.server.api_server import ApiServer, WyomingAddress
     from edged.server.listener import ListenAddress
 
-    host, port = split_host_port(settings.listen)
+    address, names = None, own_names()
+    if settings.listen:
+        host, port = split_host_port(settings.listen)
+        address = ListenAddress(host, port, settings.tls_cert_file, settings.tls_key_file)
+        names |= {host.lower()}
+    wyoming = None
+    if settings.wyoming:
+        _check_packages("EDGED_WYOMING", ("wyoming", "zeroconf"))
+        name = f"edged {settings.device}" if settings.wyoming_zeroconf else None
+        wyoming = WyomingAddress(ListenAddress(*split_host_port(settings.wyoming)), name)
     listed = (origin.strip().rstrip("/") for origin in settings.listen_origins.split(","))
     key = settings.api_key.get_secret_value() if settings.api_key else None
     return ApiServer(
-        ListenAddress(host, port, settings.tls_cert_file, settings.tls_key_file),
-        AccessControl(key, Origins(frozenset(filter(None, listed)), own_names() | {host.lower()})),
+        address,
+        AccessControl(key, Origins(frozenset(filter(None, listed)), names)),
         sessions,
         settings.max_streams,
         health,
         problems,
         microphone,
         set_mute,
+        wyoming,
     )
 
 
-def _check_packages() -> None:
-    for package in ("aiohttp", "av", "prometheus_client"):
+def _check_packages(
+    setting: str = "EDGED_LISTEN", packages: tuple[str, ...] = ("aiohttp", "prometheus_client")
+) -> None:
+    for package in packages:
         if find_spec(package) is None:
             raise ConfigError(
-                f"EDGED_LISTEN needs the Python package {package}, from edged's extra `api`"
+                f"{setting} needs the Python package {package}, from edged's extra `api`"
             )

@@ -9,6 +9,7 @@ from functools import partial
 
 from aiohttp import web
 
+from edged.audio.stream_decoders import decoder
 from edged.errors import RequestError
 from edged.events import EndOfStream, EndText, Error, Event, Text, Turn, to_json
 from edged.server.gradium_messages import SetupMessage, session_options
@@ -60,9 +61,8 @@ class GradiumUpload:
         try:
             setup = self._setup()
             options = session_options(setup, self._streams.model_name, self._streams.options())
-            stream = self._streams.open(
-                options, setup.input_format, self, PROTOCOL, whole_file=True
-            )
+            audio = decoder(setup.input_format, whole=True)
+            stream = self._streams.open(options, audio, self, PROTOCOL, whole_file=True)
         except RequestError as problem:
             if isinstance(problem, BusyError):
                 self._metrics.refused.labels("streams").inc()

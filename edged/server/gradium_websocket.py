@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 from aiohttp import WSMsgType
 
+from edged.audio.stream_decoders import decoder
 from edged.errors import RequestError
 from edged.events import EndOfStream, Error, Event, Ready, to_json
 from edged.options import Options
@@ -248,7 +249,8 @@ class GradiumConnection:
     def _open(self, setup: SetupMessage, request: GradiumRequest) -> tuple[Stream, Options]:
         """Raises RequestError for a wrong setup, BusyError if all streams are in use."""
         options = session_options(setup, self._streams.model_name, self._streams.options())
-        return self._streams.open(options, setup.input_format, request, PROTOCOL), options
+        audio = decoder(setup.input_format)
+        return self._streams.open(options, audio, request, PROTOCOL), options
 
     def _add(self, request: GradiumRequest) -> None:
         if request.client_req_id in self._failed:

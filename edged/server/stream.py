@@ -18,7 +18,6 @@ from typing import Protocol, TypeAlias
 
 from edged import STEP_S
 from edged.audio.source import Frame
-from edged.audio.stream_decoders import StreamDecoder
 from edged.engine.background_worker import ConditionalExecutor
 from edged.engine.session import Session
 from edged.errors import RequestError
@@ -63,6 +62,20 @@ class _Failure:
 _Command: TypeAlias = _Audio | _Flush | _End
 
 
+class AudioDecoder(Protocol):
+    """Decodes the bytes of one client. Both methods decode lazily, and raise RequestError."""
+
+    @property
+    def seconds_per_byte(self) -> float:
+        """Seconds of audio in one byte, as far as it is known; 0 before that."""
+
+    def push(self, data: bytes) -> Iterator[Frame]:
+        """Decodes what `data` completes."""
+
+    def finish(self) -> Iterator[Frame]:
+        """Decodes what is left."""
+
+
 class StreamClient(Protocol):
     """The other end of a stream. Called on the worker threads; must not block."""
 
@@ -82,17 +95,20 @@ class Stream:
     def __init__(
         self,
         make_session: Callable[[Executor], Session],
-        decoder: StreamDecoder,
+        decoder: AudioDecoder,
         client: StreamClient,
         wake: Callable[[Stream], None],
         background: Executor,
         metrics: Metrics,
         whole_file: bool = False,
+        on_speaking: Callable[[bool, float], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`make_session` is called at the first step, with an executor for long work. `wake` tells
         the worker pool that there is something to do. `whole_file`: the audio is a file, however
-        it arrives, and its long work is done at once, so that its text is always the same."""
+        it arrives, and its long work is done at once, so that its text is always the same.
+        `on_speaking` is called on a worker thread, with the stream time in seconds, when somebody
+        begins or stops to speak."""
         self.done = False
         self._make_session = make_session
         self._decoder = decoder
@@ -108,6 +124,9 @@ class Stream:
         self._was_full = False
         self._realtime = RealtimeDetector()
         self._whole_file = whole_file
+        self._on_speaking = on_speaking
+        self._speaking = False
+        self._ending = False
         self._clock = clock
         self._frames: Iterator[Frame] = iter(())
         self._decoded: deque[tuple[Frame | _Flush | _End | _Failure, float]] = (
@@ -143,7 +162,14 @@ class Stream:
     def is_busy(self) -> bool:
         """Whether something is still to be processed or, once `done`, to be sent. The stages are
         checked in the order in which a command passes through them, so that none is missed."""
-        return bool(self._waiting) or self._working or bool(self._decoded) or self.done
+        return (
+            bool(self._waiting) or self._working or bool(self._decoded) or self._ending or self.done
+        )
+
+    @property
+    def is_file(self) -> bool:
+        """Whether the audio is a file, and not spoken live."""
+        return self._is_file()
 
     @property
     def queued(self) -> int:
@@ -219,15 +245,23 @@ class Stream:
                 self._metrics.step_seconds.observe(now - started)
                 if not is_file:
                     self._metrics.answer_seconds.observe(now - arrived_at)
+                self._report_speaking()
                 self._deliver(events)
         return not self.done
+
+    def _report_speaking(self) -> None:
+        if self._on_speaking is None or self._session is None:
+            return
+        if self._session.speaking is not self._speaking:
+            self._speaking = self._session.speaking
+            self._on_speaking(self._speaking, self._session.step_idx * STEP_S)
 
     def _decode(self) -> None:
         """Keeps a few frames decoded, so that it is known whether more wait."""
         try:
             self._decode_some()
         except RequestError as problem:
-            self._frames = iter(())
+            self._frames, self._ending = iter(()), False
             self._decoded.append((_Failure(str(problem), problem.code), self._arrived_at))
 
     def _decode_some(self) -> None:
@@ -236,6 +270,9 @@ class Stream:
             if frame is not None:
                 self._decoded.append((frame, self._arrived_at))
                 continue
+            if self._ending:
+                self._ending = False
+                self._decoded.append((_End(), self._arrived_at))
             taken = self._take()
             if taken is None:
                 return
@@ -244,9 +281,8 @@ class Stream:
                 case _Audio(data):
                     self._frames = self._decoder.push(data)
                 case _End():
-                    for last in self._decoder.finish():
-                        self._decoded.append((last, self._arrived_at))
-                    self._decoded.append((command, self._arrived_at))
+                    self._frames = self._decoder.finish()
+                    self._ending = True
                 case _Flush():
                     self._decoded.append((command, self._arrived_at))
 

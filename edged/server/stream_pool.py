@@ -8,14 +8,13 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from functools import partial
 
-from edged.audio.stream_decoders import decoder
 from edged.engine.background_worker import MAX_WAITING, BackgroundWorker
 from edged.engine.session import Session
 from edged.errors import RequestError
 from edged.models.loader import Models
 from edged.options import Options
 from edged.server.metrics import Metrics
-from edged.server.stream import SERVER_FAULT, Stream, StreamClient
+from edged.server.stream import SERVER_FAULT, AudioDecoder, Stream, StreamClient
 from edged.server.worker_pool import WorkerPool, lower_priority
 
 STUCK_S = 10.0  # no step takes so long on any board that is supported
@@ -98,25 +97,32 @@ class StreamPool:
     def open(
         self,
         options: Options,
-        input_format: str,
+        audio: AudioDecoder,
         client: StreamClient,
         protocol: str,
         whole_file: bool = False,
+        on_speaking: Callable[[bool, float], None] | None = None,
     ) -> Stream:
         """Opens a stream, to be given back with `release`.
 
         `protocol` is its label in the metrics. `whole_file`: nobody waits for the first answer
-        before the last byte was sent. Raises RequestError for an unknown format, BusyError if all
-        streams are in use.
+        before the last byte was sent. `on_speaking`: see Stream. Raises BusyError if all streams
+        are in use.
         """
-        audio = decoder(input_format, whole_file)
         if len(self._open) >= self.max_streams:
             raise BusyError(
                 f"all {self.max_streams} streams of this device are in use (EDGED_MAX_STREAMS)"
             )
         make = partial(self._sessions.make_session, self._sessions.models(), options)
         stream = Stream(
-            make, audio, client, self._workers.wake, self._background, self._metrics, whole_file
+            make,
+            audio,
+            client,
+            self._workers.wake,
+            self._background,
+            self._metrics,
+            whole_file,
+            on_speaking,
         )
         self._open.add(stream)
         self._metrics.sessions.labels(protocol).inc()

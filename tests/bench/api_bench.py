@@ -7,6 +7,7 @@ fuzz: 50 000 hostile messages and 2000 sockets with broken frames, beside a stre
 same: is the text of a file the one of `edged transcribe`?
 opus: word errors of Opus at 24 kbit/s against WAV.
 memory: what a stream costs.
+wyoming: from the end of speech to the final transcript, in real time.
 
 The server is `edged serve` in a process of its own; figures go to standard output. CPU seconds are
 the server's own, so they hold on a machine that does other work. Lateness does not, except with
@@ -42,16 +43,23 @@ import psutil
 import soundfile
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
+from wyoming.asr import Transcript
+from wyoming.audio import AudioChunk, AudioStart, AudioStop
+from wyoming.client import AsyncTcpClient
 
 from edged.bench import wer
 from edged.bench.manifest import read_manifest
+from edged.engine.session import Session
+from edged.events import Turn
+from edged.models.loader import load
 from edged.models.samples import samples
+from edged.options import Options
 from tests.support.api_fuzz import hostile_message
 from tests.support.daemon_process import DaemonProcess
 from tests.support.mosquitto import Mosquitto, free_port
 from tests.support.sample_audio import opus, pcm
 
-MEASUREMENTS = ("live", "first", "long", "fuzz", "same", "opus", "memory")
+MEASUREMENTS = ("live", "first", "long", "fuzz", "same", "opus", "memory", "wyoming")
 STEP_S = 0.08
 STREAMS = 8
 APART_S = 0.37
@@ -65,9 +73,10 @@ SETUP = json.dumps({"type": "setup", "input_format": "pcm"})
 
 
 @contextlib.contextmanager
-def server(streams: int) -> Iterator[tuple[str, psutil.Process]]:
-    address = f"127.0.0.1:{free_port()}"
+def server(streams: int) -> Iterator[tuple[str, str, psutil.Process]]:
+    address, wyoming_address = (f"127.0.0.1:{free_port()}" for _ in range(2))
     command = [sys.executable, "-c", EDGED, "serve", "--listen", address]
+    command += ["--wyoming", wyoming_address]
     process = subprocess.Popen(
         [*command, "--max-streams", str(streams)],
         env=os.environ | {"EDGED_LOG_LEVEL": "warning"},
@@ -75,7 +84,7 @@ def server(streams: int) -> Iterator[tuple[str, psutil.Process]]:
     try:
         while not _is_open(f"http://{address}"):
             time.sleep(0.1)
-        yield address, psutil.Process(process.pid)
+        yield address, wyoming_address, psutil.Process(process.pid)
     finally:
         process.terminate()
         process.wait(10)
@@ -442,6 +451,62 @@ async def _send_all(socket: Any, messages: list[str]) -> None:
             await socket.send(message)
 
 
+async def wyoming(url: str, manifest: Path | None) -> None:
+    """Each clip in real time: once until the turn ends by itself, once with `audio-stop` 0.3 s
+    after the last word, which is when the end of speech is detected by others at the earliest."""
+    host, _, port = url.rpartition(":")
+    models = load()
+    waits: dict[str, list[float]] = {"turn end": [], "audio-stop": []}
+    for clip in clips(manifest):
+        if not _is_mono(clip.path):
+            continue
+        audio = pcm(clip.path)
+        session = Session(models, Options())
+        frames = audio[: len(audio) // 1920 * 1920].reshape(-1, 1920)
+        events = [e for frame in frames for e in session.push(frame, True)] + session.end()
+        turns = [e for e in events if isinstance(e, Turn) and e.words]
+        if len(turns) != 1:
+            continue
+        end_s = turns[0].words[-1].stop_s
+        for name, silence_s in (("turn end", 3.0), ("audio-stop", 0.3)):
+            spoken = audio[: round((end_s + silence_s) * 24_000)].tobytes()
+            missing = round((end_s + silence_s) * 48_000) // 2 * 2 - len(spoken)
+            async with AsyncTcpClient(host, int(port)) as client:
+                receiver = asyncio.create_task(_transcript_at(client))
+                started = time.monotonic()
+                await _send_paced(client, spoken + bytes(max(0, missing)), receiver)
+                stopped = time.monotonic()
+                if not receiver.done():
+                    await client.write_event(AudioStop().event())
+                arrived = await receiver
+            since = started + end_s if name == "turn end" else stopped
+            waits[name].append((arrived - since) * 1000)
+    for name, values in waits.items():
+        flat = sorted(values)
+        print(
+            f"wyoming, {name}: {len(flat)} clips, final transcript after "
+            f"{statistics.median(flat):.0f} ms in median, p90 {_at(flat, 0.9):.0f} ms"
+        )
+
+
+async def _send_paced(client: AsyncTcpClient, audio: bytes, until: asyncio.Task[float]) -> None:
+    start, step = time.monotonic(), 3840
+    await client.write_event(AudioStart(24_000, 2, 1).event())
+    for n, at in enumerate(range(0, len(audio), step), 1):
+        if until.done():
+            return
+        await asyncio.sleep(max(0.0, start + n * STEP_S - time.monotonic()))
+        await client.write_event(AudioChunk(24_000, 2, 1, audio[at : at + step]).event())
+
+
+async def _transcript_at(client: AsyncTcpClient) -> float:
+    while (event := await client.read_event()) is not None:
+        assert event.type != "error", event.data
+        if Transcript.is_type(event.type):
+            return time.monotonic()
+    raise ConnectionError("closed without a transcript")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -456,7 +521,7 @@ def main() -> None:
     for what in arguments.what:
         if what not in MEASUREMENTS:
             sys.exit(f"api-bench has {', '.join(MEASUREMENTS)}, not {what}")
-        with server(max(STREAMS, arguments.streams)) as (address, process):
+        with server(max(STREAMS, arguments.streams)) as (address, wyoming_url, process):
             url = f"ws://{address}/api/speech/asr"
             match what:
                 case "live":
@@ -471,6 +536,8 @@ def main() -> None:
                     same(url, arguments.manifest)
                 case "opus":
                     opus_errors(url, arguments.manifest, arguments.save)
+                case "wyoming":
+                    asyncio.run(wyoming(wyoming_url, arguments.manifest))
                 case "memory":
                     asyncio.run(memory(url, process))
 

@@ -24,13 +24,15 @@ import soxr
 from edged.audio.files import open_audio
 from edged.bench import wer
 from edged.engine.session import Session
-from edged.events import Text
+from edged.events import Text, Turn
 from edged.models.loader import Models, load
 from edged.models.samples import samples
 from edged.options import Options
 from edged.server import access
-from edged.server.api_server import ApiServer
+from edged.server.api_server import ApiServer, WyomingAddress
+from edged.server.listener import ListenAddress
 from edged.server.stream_pool import SessionProvider
+from tests.support import wyoming_client
 from tests.support.api_server import as_wav, client, open_api_server
 from tests.support.sample_audio import opus, pcm
 
@@ -51,7 +53,8 @@ def models() -> Models:
 @pytest.fixture(scope="module")
 def api_server(models: Models) -> Iterator[ApiServer]:
     access.BURST, before = 1000, access.BURST
-    with open_api_server(SessionProvider(lambda: models, Options)) as opened:
+    wyoming = WyomingAddress(ListenAddress("127.0.0.1", 0))
+    with open_api_server(SessionProvider(lambda: models, Options), wyoming=wyoming) as opened:
         yield opened
     access.BURST = before
 
@@ -247,6 +250,25 @@ def test_a_far_too_quiet_upload_gives_the_text_of_transcribe(
     words = " ".join(m["text"] for m in messages if m["type"] == "text")
     assert words == transcribed(models, path)
     assert wer.errors(CLIPS[0].text, words).rate < 0.3
+
+
+def turns_transcribed(models: Models, path: Path) -> str:
+    """The text that `edged transcribe` gives."""
+    session, source = Session(models, Options()), open_audio(str(path))
+    events = [event for frame in source.frames() for event in session.push(frame, backlog=True)]
+    events += session.end()
+    return " ".join(event.text for event in events if isinstance(event, Turn))
+
+
+def test_wyomings_client_gets_the_text_of_transcribe(
+    api_server: ApiServer, models: Models, tmp_path: Path
+) -> None:
+    for clip in CLIPS:
+        audio, rate = soundfile.read(clip.path, dtype="int16")
+        path = tmp_path / "clip.wav"
+        soundfile.write(path, audio, rate, "PCM_16")
+        text = asyncio.run(wyoming_client.transcribe(api_server.wyoming_url, audio.tobytes(), rate))
+        assert text == turns_transcribed(models, path)
 
 
 def test_a_websockets_client_gets_turns_if_it_asks_for_them(api_server: ApiServer) -> None:

@@ -37,6 +37,7 @@ class ScriptedSession:
     """Stands in for a Session: one word per frame, named by its step, and a turn at the end."""
 
     fail_at = -1
+    speaking = False
     word = "w"
 
     def __init__(self, models: object, options: Options, background: object = None) -> None:

@@ -39,7 +39,7 @@ class Run:
     threads: int = 1
 
 
-def run_isolated(run: Run, progress: measure.Progress) -> dict[str, Any]:
+def run_isolated(run: Run, progress: measure.ReportAudio) -> dict[str, Any]:
     """Runs the measurement and returns the figures of `edged.bench.report`.
 
     progress: called with the seconds of audio done since the last call.
@@ -71,7 +71,7 @@ def run_isolated(run: Run, progress: measure.Progress) -> dict[str, Any]:
         child.stdout.close()
 
 
-def perform(run: Run, progress: measure.Progress) -> dict[str, Any]:
+def perform(run: Run, progress: measure.ReportAudio) -> dict[str, Any]:
     """Runs the measurement in this process. Raises InputError, ModelError."""
     models = load(run.models_dir, run.model, run.threads)
     measure.warm_up(models, run.clips[0], run.options)
@@ -80,7 +80,7 @@ def perform(run: Run, progress: measure.Progress) -> dict[str, Any]:
     return report.figures(result)
 
 
-def _throttled(send: Callable[[float], None]) -> measure.Progress:
+def _throttled(send: Callable[[float], None]) -> measure.ReportAudio:
     waiting = 0.0
 
     def progress(seconds: float) -> None:

@@ -29,7 +29,7 @@ T = TypeVar("T")
 WARM_UP_S = 3.0  # seconds of audio
 MIN_FLUSH_S = 0.8  # least audio before a flush, seconds
 
-Progress = Callable[[float], None]
+ReportAudio = Callable[[float], None]
 """Called with the seconds of audio processed since the last call."""
 
 
@@ -116,7 +116,7 @@ def measure(
     models: Models,
     clips: Sequence[Clip],
     options: Options,
-    progress: Progress,
+    progress: ReportAudio,
     joined: bool = False,
 ) -> RunResult:
     """Pushes each clip through a session of its own and ends the session.
@@ -142,7 +142,7 @@ def measure(
 class _ClipFeed:
     """One session. Assigns each word to the clip that was playing at the word's time."""
 
-    def __init__(self, models: Models, result: RunResult, progress: Progress) -> None:
+    def __init__(self, models: Models, result: RunResult, progress: ReportAudio) -> None:
         self._result, self._progress = result, progress
         self._background = TimedInlineExecutor()
         self._session = Session(models, result.options, self._background)

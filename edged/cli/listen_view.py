@@ -144,7 +144,7 @@ class LiveView(ListenView):
         self._notice = ""
         self._live = Live(
             console=console,
-            get_renderable=self._picture,
+            get_renderable=self.__rich__,
             refresh_per_second=REFRESH_PER_S,
             transient=True,
         )
@@ -172,7 +172,8 @@ class LiveView(ListenView):
     def notice(self, text: str) -> None:
         self._notice = "" if text == "connected" else clean(text)
 
-    def _picture(self) -> RenderableType:
+    def __rich__(self) -> RenderableType:
+        """The live part: words and bars of every device that is online."""
         online = [device for device in list(self._devices.all.values()) if device.online]
         rows: list[RenderableType] = [_draw(device, self._console) for device in online]
         if self._notice:

@@ -15,7 +15,7 @@ from edged.models.store import FileState, ModelStore, default_models_dir
 
 
 @dataclass(frozen=True)
-class Row:
+class ModelRow:
     """One model of the catalogue and its state on this machine."""
 
     name: str
@@ -31,15 +31,15 @@ class Row:
     tried: bool
 
 
-def rows(models_dir: Path | None = None, catalogue: Catalogue | None = None) -> list[Row]:
+def rows(models_dir: Path | None = None, catalogue: Catalogue | None = None) -> list[ModelRow]:
     """Returns one row for each model. Checks sizes and stamps only; `verify` reads every byte."""
     catalogue = catalogue or shipped()
     store = ModelStore(models_dir or default_models_dir())
     return [_row(store, catalogue, entry) for entry in catalogue.entries]
 
 
-def _row(store: ModelStore, catalogue: Catalogue, entry: Entry) -> Row:
-    return Row(
+def _row(store: ModelStore, catalogue: Catalogue, entry: Entry) -> ModelRow:
+    return ModelRow(
         name=entry.name,
         kind=entry.kind,
         title=entry.title,
@@ -73,7 +73,7 @@ def show_list(models_dir: Path | None = None, as_json: bool = False) -> None:
         Console().print(table(listed))
 
 
-def table(listed: list[Row]) -> Table:
+def table(listed: list[ModelRow]) -> Table:
     """Returns the list as a table for a terminal."""
     shown = Table(box=None, pad_edge=False, header_style="bold")
     shown.add_column("model", no_wrap=True)
@@ -96,7 +96,7 @@ def table(listed: list[Row]) -> Table:
     return shown
 
 
-def _licence(row: Row) -> str:
+def _licence(row: ModelRow) -> str:
     name = row.licence
     if name.startswith("LicenseRef-"):  # SPDX's form for licences that are not in its list
         name = name.removeprefix("LicenseRef-").replace("-", " ")

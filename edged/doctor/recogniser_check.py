@@ -20,7 +20,7 @@ from edged.events import Text
 from edged.models.loader import Models, load
 from edged.options import Options
 
-Run: TypeAlias = Callable[[Models, Options, list[Frame]], tuple[int, float]]
+Recognise: TypeAlias = Callable[[Models, Options, list[Frame]], tuple[int, float]]
 
 CLIP_S = 5.0  # seconds of speech
 GOOD_RTF = 0.5  # above this, other work on the machine delays the recognition
@@ -32,17 +32,17 @@ def check_models(settings: Settings) -> tuple[Models | None, list[Finding]]:
     try:
         models = load(settings.models_dir, settings.model, settings.threads)
     except ModelError as problem:
-        remedy = problem.remedy or "Run `edged models list` to see what is installed."
+        remedy = problem.remedy or "Recognise `edged models list` to see what is installed."
         return None, [Finding("fail", "models", problem.message, remedy)]
     findings = [Finding("ok", "models", f"{models.name} ({models.hash}) is complete")]
     if models.missing:
         text = f"{', '.join(models.missing)} is missing, so that turns end by silence alone"
-        findings.append(Finding("warn", "models", text, "Run `edged models fetch`."))
+        findings.append(Finding("warn", "models", text, "Recognise `edged models fetch`."))
     return models, findings
 
 
 def check_speed(
-    models: Models, options: Options, clip: Path | None = None, run: Run | None = None
+    models: Models, options: Options, clip: Path | None = None, run: Recognise | None = None
 ) -> list[Finding]:
     """Measures the real-time factor (seconds of work per second of audio) on 5 s of speech.
 
@@ -58,7 +58,7 @@ def check_speed(
     words, rtf = (run or recognise)(models, options, frames)
     text = f"real-time factor {rtf:.2f} ({CLIP_S:g} s of speech in {rtf * CLIP_S:.1f} s)"
     if words == 0:
-        remedy = "Run `edged models verify`."
+        remedy = "Recognise `edged models verify`."
         return [Finding("fail", "speed", f"{text}, but no word was recognised", remedy)]
     if rtf > WORST_RTF:
         remedy = "Stop other programs, set EDGED_THREADS=2, or use a faster board."

@@ -14,7 +14,7 @@ import requests
 
 from edged import __version__
 from edged.errors import ModelError
-from edged.models.reporter import Progress
+from edged.models.reporter import ReportDownload
 from edged.models.store import disk_error
 
 _CHUNK = 1 << 14  # at most this much is lost when a connection breaks
@@ -31,7 +31,7 @@ class Transport:
     proxies: proxy URL for each URL scheme.
     trusted_hosts: hosts whose certificate is not checked.
     connect_s, read_s: time-outs in seconds.
-    attempts: failed attempts in a row, without progress, after which a download ends.
+    attempts: failed attempts in a row, without report, after which a download ends.
     backoff_s: wait before the second attempt; doubles each time.
     """
 
@@ -62,11 +62,11 @@ class _BrokenError(Exception):
 
 
 def download(
-    url: str, part: Path, transport: Transport, progress: Progress, size: int | None = None
+    url: str, part: Path, transport: Transport, report: ReportDownload, size: int | None = None
 ) -> None:
     """Downloads `url` into `part`, resuming if `part` exists. Does not verify the content.
 
-    progress: called with the bytes so far and, if known, in all.
+    report: called with the bytes so far and, if known, in all.
     size: expected size in bytes; never more than this is stored.
     Raises ModelError (the part is kept for the next run) or RefusedError.
     """
@@ -74,7 +74,7 @@ def download(
     while True:
         before = _size(part)
         try:
-            _attempt(url, part, transport, progress, size)
+            _attempt(url, part, transport, report, size)
             return
         except _BrokenError as problem:
             failures = 1 if _size(part) - before >= _PROGRESS else failures + 1
@@ -88,7 +88,7 @@ def download(
 
 
 def _attempt(
-    url: str, part: Path, transport: Transport, progress: Progress, size: int | None
+    url: str, part: Path, transport: Transport, report: ReportDownload, size: int | None
 ) -> None:
     have = _size(part)
     headers = {"Accept-Encoding": "identity", "User-Agent": f"edged/{__version__}"}
@@ -106,7 +106,7 @@ def _attempt(
         ) as reply:
             start = _start(reply, part, have, url)
             if start is not None:
-                _save(reply, part, start, progress, size, url)
+                _save(reply, part, start, report, size, url)
     except requests.exceptions.SSLError as error:
         raise RefusedError(
             f"the certificate of {bare(url)} is not trusted: {_short(error)}"
@@ -145,7 +145,12 @@ def _start(reply: requests.Response, part: Path, have: int, url: str) -> int | N
 
 
 def _save(
-    reply: requests.Response, part: Path, start: int, progress: Progress, size: int | None, url: str
+    reply: requests.Response,
+    part: Path,
+    start: int,
+    report: ReportDownload,
+    size: int | None,
+    url: str,
 ) -> None:
     length = reply.headers.get("Content-Length", "")
     total = start + int(length) if length.isdigit() else None
@@ -157,7 +162,7 @@ def _save(
             "Look for a newer version of edged.",
         )
     got = start
-    progress(got, total or size)
+    report(got, total or size)
     part.parent.mkdir(parents=True, exist_ok=True)
     with part.open("ab" if start else "wb") as out:
         for chunk in reply.iter_content(_CHUNK):
@@ -166,7 +171,7 @@ def _save(
             if size is not None and got > size:
                 out.truncate(0)
                 raise ModelError(f"{bare(url)} sends more than the {size} bytes of the catalogue")
-            progress(got, total or size)
+            report(got, total or size)
     if got < (total or size or 0):
         raise _BrokenError(f"the connection ended after {got} of {total or size} bytes")
 

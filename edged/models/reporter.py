@@ -9,15 +9,13 @@ from rich.console import Console
 from rich.progress import (
     BarColumn,
     DownloadColumn,
+    Progress,
     TextColumn,
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
-from rich.progress import (
-    Progress as ProgressBars,
-)
 
-Progress = Callable[[int, int | None], None]
+ReportDownload = Callable[[int, int | None], None]
 """Called with the bytes so far and the bytes in all, if known."""
 
 
@@ -34,7 +32,7 @@ class Reporter:
             self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     @contextmanager
-    def download(self, label: str) -> Iterator[Progress]:
+    def download(self, label: str) -> Iterator[ReportDownload]:
         """Shows a download. The block gets the function to call with its progress."""
         if self._quiet or not self._console.is_terminal:
             yield self._line(label)
@@ -46,7 +44,7 @@ class Reporter:
             TransferSpeedColumn(),
             TimeRemainingColumn(),
         )
-        with ProgressBars(*columns, console=self._console, transient=True) as bar:
+        with Progress(*columns, console=self._console, transient=True) as bar:
             task = bar.add_task(label, total=None)
             yield lambda done, total: bar.update(task, completed=done, total=total)
 
@@ -60,7 +58,7 @@ class Reporter:
         with self._console.status(label):
             yield
 
-    def _line(self, label: str) -> Progress:
+    def _line(self, label: str) -> ReportDownload:
         """Reports a line at the start and one for each quarter."""
         quarters = -1
 

@@ -80,18 +80,18 @@ def test_speech_becomes_text_and_nothing_else_on_stdout(speech: Path) -> None:
 
 def test_raw_pcm_on_standard_input_gives_the_same_events(speech: Path, tmp_path: Path) -> None:
     samples, rate = soundfile.read(speech, dtype="int16")
-    told = edged(
+    result = edged(
         *("transcribe", "-", "--rate", str(rate), "--format", "events"), stdin=samples.tobytes()
     )
-    assert told.returncode == 0
+    assert result.returncode == 0
     by_name = edged("transcribe", str(speech), "--format", "events")
 
     def said(out: bytes) -> list[object]:
         lines = [json.loads(line) for line in out.splitlines()]
         return [{**line, "file": ""} for line in lines if line["type"] != "ready"]
 
-    assert said(told.stdout) == said(by_name.stdout)
-    assert {line["type"] for line in map(json.loads, told.stdout.splitlines())} == {
+    assert said(result.stdout) == said(by_name.stdout)
+    assert {line["type"] for line in map(json.loads, result.stdout.splitlines())} == {
         "ready", "text", "end_text", "step", "turn", "end_of_stream"
     }  # fmt: skip
 
@@ -262,7 +262,7 @@ WRITES = {
 
 
 @pytest.mark.parametrize("words", WRITES.values(), ids=WRITES)
-def test_whoever_writes_a_full_disk_is_5_and_a_reader_that_leaves_141(
+def test_every_writer_ends_with_5_on_a_full_disk_and_with_141_without_a_reader(
     words: list[str], tmp_path: Path
 ) -> None:
     """Only the writers of transcribe knew these: everything else was "a bug in edged", said nothing

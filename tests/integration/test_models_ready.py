@@ -106,7 +106,7 @@ def test_an_empty_directory_says_what_to_do(tmp_path: Path) -> None:
         load(tmp_path)
 
 
-def test_another_language_is_mended_by_its_own_command(tmp_path: Path) -> None:
+def test_another_language_is_repaired_by_its_own_command(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"Run `edged models fetch tiny-ja` to repair it"):
         load(tmp_path, "tiny-ja")
 
@@ -199,7 +199,7 @@ def test_states_of_another_length_are_infinitely_apart() -> None:
     assert parity.relative_rms(np.ones((2, 3), np.float32), np.ones((3, 3), np.float32)) == np.inf
 
 
-def test_list_shows_licence_size_and_state_to_people_and_programs(models: Path) -> None:
+def test_list_shows_licence_size_and_state_to_people_and_scripts(models: Path) -> None:
     run = CliRunner()
     shown = run.invoke(app, ["list", "--models-dir", str(models)]).output
     for word in ("tiny-en", "MIT", "43.9 MB", "ready", "non-commercial", "not fetched"):

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import subprocess
-import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -23,7 +21,7 @@ from edged.bench import measure, offline, report, table, wer
 from edged.bench.isolated_run import Run, run_isolated
 from edged.bench.manifest import Clip, choose, read_manifest, sample_clips, within
 from edged.bench.measure import ClipResult, RunResult, TimedInlineExecutor
-from edged.errors import ConfigError, EdgedError, InputError
+from edged.errors import ConfigError, EdgedError
 from edged.events import EndOfStream, EndText, Event, Step, Text, Turn, Word
 from edged.options import Options
 
@@ -92,13 +90,15 @@ def test_a_manifest_is_read_with_what_may_be_scored_only(tmp_path: Path) -> None
             {"id": "b", "file": "b.wav", "text": "roughly", "text_exact": False,
              "word_times": times, "word_times_source": "aligner output"},
             {"id": "c", "file": "c.wav", "dup_of": "a"},
-            {"id": "d", "file": "d.wav", "slots": {"size": "very large"}, "text": None},
+            {"id": "d", "file": "d.wav", "slots": {"size": "very large"}, "text": None,
+             "condition": "hall"},
         )
     )  # fmt: skip
     assert [clip.id for clip in clips] == ["a", "b", "d"]
     assert clips[0] == Clip("a", tmp_path / "a.wav", "she", "read", (("she", 0.1, 0.3),))
     assert (clips[1].text, clips[1].word_times) == (None, ())
     assert clips[2].slot_words == ("very", "large")
+    assert clips[2].conditions == ("hall",)
 
 
 @pytest.mark.parametrize("line", ['{"id": "b"}', "[]", "{", '{"id": "b", "file": "x", "slots": 3}'])
@@ -109,7 +109,7 @@ def test_a_wrong_line_of_a_manifest_is_named(tmp_path: Path, line: str) -> None:
         read_manifest(path)
 
 
-def test_a_manifest_that_is_missing_or_empty_is_said(tmp_path: Path) -> None:
+def test_a_manifest_that_is_missing_or_empty_is_reported(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be read"):
         read_manifest(tmp_path / "none.jsonl")
     with pytest.raises(ConfigError, match="lists no recordings"):
@@ -127,7 +127,8 @@ def test_clips_are_chosen_evenly_and_within_the_minutes() -> None:
 
 
 class Scripted:
-    """A word that ends at 0.1 s and is told in the third step, and slow work beside the first."""
+    """A session that gives a word ending at 0.1 s in the third step, and has slow background work
+    in the first."""
 
     dropped: ClassVar[Counter[str]] = Counter(loop=1)
 
@@ -139,8 +140,8 @@ class Scripted:
         self.step += 1
         if self.step == 1:
             self.beside.submit(time.sleep, 0.2)
-        told: list[Event] = [Text("she", 0.02), EndText(0.1)] if self.step == 3 else []
-        return [*told, Step(self.step - 1)]
+        words: list[Event] = [Text("she", 0.02), EndText(0.1)] if self.step == 3 else []
+        return [*words, Step(self.step - 1)]
 
     def flush(self, flush_id: str) -> list[Event]:
         return []
@@ -157,9 +158,17 @@ def clips(tmp_path: Path) -> list[Clip]:
     soundfile.write(tmp_path / "a.wav", np.zeros(24_000), 24_000)
     file = tmp_path / "a.wav"
     return [
-        Clip("a", file, "She had", "read", (("she", 0.0, 0.1), ("had", 0.2, 0.42)), ("had",)),
+        Clip(
+            "a",
+            file,
+            "She had",
+            "read",
+            (("she", 0.0, 0.1), ("had", 0.2, 0.42)),
+            ("had",),
+            ("clean",),
+        ),
         Clip("b", file, None, "noise"),
-        Clip("c", file, "who", "noisy"),
+        Clip("c", file, "who", "noisy", conditions=("3 m",)),
     ]
 
 
@@ -174,19 +183,19 @@ def measured(clips: list[Clip], monkeypatch: pytest.MonkeyPatch) -> RunResult:
     return result
 
 
-def test_the_lag_is_the_time_of_the_step_that_told_the_word(measured: RunResult) -> None:
-    """And not of `end`, which nobody had to wait for."""
+def test_the_lag_is_the_time_of_the_step_that_gave_the_word(measured: RunResult) -> None:
+    """And not that of `end`, for which nobody had to wait."""
     assert len(measured.lags_s) == 3
     assert all(lag == pytest.approx(3 * 0.08 - 0.1, abs=0.05) for lag in measured.lags_s)
 
 
 class Punctual(Scripted):
-    """Tells in every tenth step of the stream a word that began five steps before."""
+    """Gives in every tenth step of the stream a word that began five steps before."""
 
     def push(self, frame: Any) -> list[Event]:
         self.step += 1
-        told = [Text("word", (self.step - 5) * 0.08), EndText((self.step - 4) * 0.08)]
-        return [*(told if self.step % 10 == 0 else []), Step(self.step - 1)]
+        word: list[Event] = [Text("word", (self.step - 5) * 0.08), EndText((self.step - 4) * 0.08)]
+        return [*(word if self.step % 10 == 0 else []), Step(self.step - 1)]
 
     def end(self) -> list[Event]:
         word = Word("late", 27 * 0.08, 28 * 0.08)
@@ -223,7 +232,7 @@ def test_a_word_at_the_edge_of_a_clip_in_a_joined_stream_is_not_wrong_twice() ->
     assert (broken["read"]["wrong"], broken["noisy"]["wrong"]) == (1, 1)
 
 
-def test_work_beside_the_steps_is_counted_apart_from_them(measured: RunResult) -> None:
+def test_background_work_is_counted_apart_from_the_steps(measured: RunResult) -> None:
     assert min(measured.background_s) >= 0.2
     assert max(measured.steps.step_ms) < 200
 
@@ -242,6 +251,14 @@ def test_the_figures_are_json_and_complete(measured: RunResult) -> None:
     assert figures["turn_wer"]["read"]["wer"] == 0
     assert (figures["slots"], figures["turn_slots"]) == (0.0, 1.0)
     assert figures["dropped"] == {"loop": 3}
+    assert figures["condition_wer"] == {
+        "clean": {"wer": 0.5, "wrong": 1, "words": 2},
+        "3 m": {"wer": 2.0, "wrong": 2, "words": 1},
+    }
+    assert (figures["condition_slots"], figures["turn_condition_slots"]) == (
+        {"clean": 0.0},
+        {"clean": 1.0},
+    )
     assert figures["peak_rss_mb"] > 10
 
 
@@ -277,11 +294,11 @@ def test_the_table_fits_a_terminal_and_shows_what_there_is(measured: RunResult) 
     table.show(whole, console)
     shown = console.export_text()
     assert max(map(len, shown.splitlines())) <= 80
-    for words in ("delay 10", "peer", "WER of text", "80 ms: time of one step", "noisy"):
+    for words in ("delay 10", "peer", "3 m", "WER of text", "80 ms: time of one step", "noisy"):
         assert words in shown
 
 
-def test_the_error_of_work_beside_a_step_reaches_who_asks_for_its_result() -> None:
+def test_an_error_of_background_work_reaches_its_result() -> None:
     beside = TimedInlineExecutor()
     future = beside.submit(lambda: 1 / 0)
     assert isinstance(future.exception(), ZeroDivisionError)
@@ -298,45 +315,9 @@ def test_long_clips_are_cut_where_they_are_quietest_for_the_ceiling() -> None:
 
 
 @pytest.mark.slow
-# ---- a process of its own -----------------------------------------------------------------------
-def test_a_run_in_a_process_of_its_own_gives_figures_and_tells_how_far_it_is(speech: Path) -> None:
-    """The command line's own libraries took 13 MB of what was called the recogniser's memory."""
-    clip = Clip("read", speech, "", "read")
-    done: list[float] = []
-    figures = run_isolated(Run((clip, clip), Options()), done.append)
-    assert figures["clips"] == 2
-    assert figures["wer"]
-    assert 0 < sum(done) <= figures["audio_s"]
-
-
-@pytest.mark.slow
-def test_what_goes_wrong_in_that_process_is_raised_here(tmp_path: Path) -> None:
-    missing = Clip("none", tmp_path / "none.wav", "", "read")
-    with pytest.raises(InputError, match=r"none\.wav"):
-        run_isolated(Run((missing,), Options()), lambda seconds: None)
-
-
-def test_the_process_is_not_led_astray_by_the_folder_one_is_in(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """`python -m` looks there first: with a json.py in it the run "ended early"."""
-    (tmp_path / "json.py").write_text("raise SystemExit(9)")
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(InputError):
-        run_isolated(Run((Clip("none", tmp_path / "none.wav"),), Options()), lambda seconds: None)
-
-
-def test_a_process_that_dies_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also while it is still being told what to do: that was a BrokenPipeError."""
+def test_a_measuring_process_that_dies_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also while its input is being written, which was a BrokenPipeError."""
     monkeypatch.setattr("sys.executable", "/bin/false")
     many = tuple(Clip(f"clip {n}", Path("x" * 100)) for n in range(3000))
     with pytest.raises(EdgedError, match=r"ended early \(exit code 1\)"):
         run_isolated(Run(many, Options()), lambda seconds: None)
-
-
-def test_a_process_has_its_own_peak_and_not_that_of_its_parent() -> None:
-    """`ru_maxrss` outlives exec: a child that had used 14 MB told the 313 MB of its parent."""
-    child = "from edged.bench.measure import peak_rss; print(peak_rss())"
-    large = np.ones(400_000_000, np.int8)
-    peak = int(subprocess.check_output([sys.executable, "-P", "-c", child]))
-    assert peak < len(large) < measure.peak_rss()

@@ -1,4 +1,4 @@
-"""The catalogue: what comes with edged is right, what is wrong is said."""
+"""The catalogue: the shipped one is right, and errors in one are named."""
 
 from __future__ import annotations
 

@@ -83,13 +83,13 @@ def test_events_are_the_wire_messages_with_the_file(
     clip: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     transcribe([clip], TranscribeJob(form="events"))
-    told = messages(capsys.readouterr().out)
-    assert {message["file"] for message in told} == {clip}
-    kinds = [message["type"] for message in told]
+    sent = messages(capsys.readouterr().out)
+    assert {message["file"] for message in sent} == {clip}
+    kinds = [message["type"] for message in sent]
     assert kinds[0] == "ready"
     assert kinds[-1] == "end_of_stream"
     assert kinds.count("step") == 13  # one second, the last step filled with silence
-    assert told[2] == {"type": "text", "text": "she", "start_s": 0.01, "stream_id": 0, "file": clip}
+    assert sent[2] == {"type": "text", "text": "she", "start_s": 0.01, "stream_id": 0, "file": clip}
 
 
 def test_several_files_of_text_are_told_apart_as_head_does(
@@ -114,8 +114,8 @@ def test_a_file_that_cannot_be_read_is_an_error_event(
 ) -> None:
     gone = str(tmp_path / "gone.wav")
     transcribe([gone], TranscribeJob(form="events"))
-    (told,) = messages(capsys.readouterr().out)
-    assert (told["type"], told["code"], told["file"]) == ("error", 1008, gone)
+    (sent,) = messages(capsys.readouterr().out)
+    assert (sent["type"], sent["code"], sent["file"]) == ("error", 1008, gone)
 
 
 def test_what_stands_before_damage_is_transcribed_and_then_the_error_is_told(
@@ -126,9 +126,9 @@ def test_what_stands_before_damage_is_transcribed_and_then_the_error_is_told(
     path = tmp_path / "damaged.flac"
     path.write_bytes(data)
     assert transcribe([str(path)], TranscribeJob(form="events")) == InputError.exit_code
-    told = messages(capsys.readouterr().out)
-    assert [message["type"] for message in told][-3:] == ["text", "end_text", "error"]
-    assert "is damaged" in told[-1]["message"]
+    sent = messages(capsys.readouterr().out)
+    assert [message["type"] for message in sent][-3:] == ["text", "end_text", "error"]
+    assert "is damaged" in sent[-1]["message"]
 
 
 def test_an_empty_file_is_no_error_but_is_remarked_upon(

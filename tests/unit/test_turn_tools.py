@@ -133,7 +133,7 @@ def test_what_nobody_can_foresee_is_the_last_two_seconds_before_another_turn() -
     assert (times.min(), times.max()) == pytest.approx((4.08, 6.0))
     inside = stream()
     steps = Steps.of([SessionTrace(inside, evidence[:87], np.zeros((87, 3)), ())])
-    assert not steps.sudden.any(), "a pause inside a turn can be told from its end"
+    assert not steps.sudden.any(), "a pause inside a turn can be recognised when it ends"
 
 
 def test_silence_before_any_speech_counts_from_the_start_and_not_as_speech() -> None:
@@ -197,7 +197,7 @@ def test_strung_clips_have_exactly_the_speech_and_the_silences_they_claim(manife
 def test_a_pause_between_sentences_may_be_a_turns_end_and_is_no_pause_inside_one(
     manifest: Path,
 ) -> None:
-    """Seven in ten pauses "inside a turn" came behind a full stop of read prose: whoever answered
+    """Seven in ten pauses "inside a turn" followed a full stop of read prose: whoever answered
     there was counted as interrupting."""
     lines = [json.loads(line) for line in manifest.read_text(encoding="utf-8").splitlines()]
     for entry in lines:

@@ -42,9 +42,9 @@ device_of() { # the part after the colon, else the host's short name
     [[ $host == *:* ]] && echo "${host##*:}" || echo "${host%%.*}"
 }
 
-answers() { # records state/config of every device
+answers() { # records state/config of every device, one message a line with its topic apart
     # shellcheck disable=SC2086 # words
-    mosquitto_sub $BROKER -q 1 -v -t "$BASE/+/state/config" >"$work/heard" 2>"$work/trouble" &
+    mosquitto_sub $BROKER -q 1 -F '%j' -t "$BASE/+/state/config" >"$work/heard" 2>"$work/trouble" &
     sleep 1
     kill -0 $! 2>/dev/null || die "the broker refuses: $(cat "$work/trouble")"
 }
@@ -56,14 +56,23 @@ send() { # rsync renames the complete copy: a device never reads half a file
         -e "$SSH" "$file" "$host:$FOLDER/$name" 2>"$work/rsync.$2"
 }
 
-verdict_mqtt() { # the last answer of this device about this file
-    local line
-    line=$(grep -F "$BASE/$1/state/config " "$work/heard" 2>/dev/null | grep -F "$sum" | tail -1 || true)
-    [ -n "$line" ] || return 1
-    python3 - "$line" <<'PY'
-import json, sys
-said = json.loads(sys.argv[1].partition(" ")[2])
-print("took it" if said["ok"] else "REFUSED: " + "; ".join(said["problems"]))
+verdict_mqtt() { # the last answer of this device, on its own topic, about this very file
+    python3 - "$BASE/$1/state/config" "$name" "$sum" "$work/heard" <<'PY'
+import json, pathlib, sys
+
+topic, name, checksum, heard = sys.argv[1:]
+verdict = ""
+for line in pathlib.Path(heard).read_bytes().splitlines():
+    try:
+        message = json.loads(line)
+        said = json.loads(message["payload"])
+        files = {pathlib.PurePath(file["path"]).name: file["sha256"] for file in said["files"]}
+        if message["topic"] == topic and files.get(name) == checksum:
+            problems = "; ".join(map(str, said.get("problems", [])))
+            verdict = "took it" if said["ok"] is True else f"REFUSED: {problems}"
+    except (ValueError, KeyError, TypeError, AttributeError):
+        continue  # not an answer of edged's
+print(verdict.encode(errors="replace").decode().replace("\n", " "))
 PY
 }
 

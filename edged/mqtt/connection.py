@@ -209,7 +209,10 @@ class Connection:
 
     def handle(self, link: Link, event: LinkEvent, now: float) -> None:
         if isinstance(event, Received):
-            self._received(event, now)
+            try:
+                self._received(event, now)
+            finally:
+                link.acknowledge(event.token)
         elif link is self._link:  # otherwise it was abandoned
             match event:
                 case Connected():

@@ -15,8 +15,10 @@ from edged.mqtt.outbound import OutboundMessage
 _MESSAGES = 4096  # minutes of speech, should the MQTT thread wait for a failing disk
 _ANSWERS = 1024
 _STEPS = 64
-_RECEIVED = 64
-_ROOM_S = 1.0  # how long the link waits for room for one more received message
+# The broker is asked to send at most 64 that need an acknowledgement, which mosquitto 2.0 exceeds
+# several times over; messages with QoS 0 have no limit at all.
+_RECEIVED = 1024
+_RECEIVED_BYTES = 2 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +35,8 @@ class Batch:
 class Inbox:
     """A bounded, thread-safe hand-over to the MQTT thread.
 
-    Putting something never blocks, except that a link waits a second for room for a received
-    message: TCP then slows the broker down. `dropped` counts by reason; the oldest message or
-    step is dropped first, and an answer before a durable message.
+    Putting something never blocks. `dropped` counts by reason: the oldest message or step is
+    dropped first, an answer before a durable message, and of received messages the newest.
     """
 
     def __init__(self) -> None:
@@ -43,8 +44,8 @@ class Inbox:
         self._changed = threading.Condition()
         self._calls: list[Callable[[], None]] = []
         self._link_events: list[tuple[Link, LinkEvent]] = []
-        self._received: list[tuple[Link, LinkEvent]] = []
-        self._overloaded = False  # received messages are dropped at once
+        self._received: deque[tuple[Link, Received]] = deque()
+        self._received_bytes = 0
         self._messages = MessageBuffer(_MESSAGES + _ANSWERS, _ANSWERS)
         self._taken = 0  # messages of the batch that is worked on
         self._steps: deque[OutboundMessage] = deque()
@@ -60,22 +61,28 @@ class Inbox:
         """Runs `action` on the MQTT thread."""
         with self._changed:
             self._calls.append(action)
-            self._changed.notify_all()
+            self._changed.notify()
 
     def put_link_event(self, link: Link, event: LinkEvent) -> None:
         with self._changed:
             if isinstance(event, Received):
-                self._put_received(link, event)
+                size = self._received_bytes + len(event.payload)
+                if len(self._received) >= _RECEIVED or size > _RECEIVED_BYTES:
+                    self._dropped["commands"] += 1
+                    link.acknowledge(event.token)
+                    return
+                self._received_bytes = size
+                self._received.append((link, event))
             else:
                 self._link_events.append((link, event))
-            self._changed.notify_all()
+            self._changed.notify()
 
     def put_message(self, message: OutboundMessage) -> None:
         with self._changed:
             self._messages.append(message)
             for dropped in self._messages.trim():
                 self._dropped["inbox_full" if dropped.durable else "reply"] += 1
-            self._changed.notify_all()
+            self._changed.notify()
 
     def put_step(self, message: OutboundMessage) -> None:
         with self._changed:
@@ -83,27 +90,26 @@ class Inbox:
                 self._steps.popleft()
                 self._dropped["steps"] += 1
             self._steps.append(message)
-            self._changed.notify_all()
+            self._changed.notify()
 
     def put_retained(self, name: str, payload: bytes) -> None:
         """The last value of a name wins."""
         with self._changed:
             self._retained[name] = payload
-            self._changed.notify_all()
+            self._changed.notify()
 
-    def take(self, timeout_s: float, *, received: bool = True) -> Batch:
+    def take(self, timeout_s: float, max_received: int = _RECEIVED) -> Batch:
         """Returns everything, after waiting at most `timeout_s` for the first thing.
 
-        Without `received`, what a link has received stays where it is.
+        Of what links have received, it returns the oldest `max_received`.
         """
         with self._changed:
-            if not self._anything(received):
-                self._changed.wait_for(lambda: self._anything(received), timeout_s)
-            events = self._link_events
-            if received:
-                events = events + self._received
-                self._received, self._overloaded = [], False
-                self._changed.notify_all()
+            self._changed.wait_for(lambda: self._anything(max_received), timeout_s)
+            events = list(self._link_events)
+            for _ in range(min(max_received, len(self._received))):
+                link, received = self._received.popleft()
+                self._received_bytes -= len(received.payload)
+                events.append((link, received))
             batch = Batch(
                 self._calls, events, list(self._messages), list(self._steps), self._retained
             )
@@ -122,21 +128,11 @@ class Inbox:
         """How many messages are not in the outbox yet."""
         return len(self._messages) + self._taken
 
-    def _put_received(self, link: Link, event: Received) -> None:
-        if len(self._received) >= _RECEIVED and not self._overloaded:
-            self._overloaded = not self._changed.wait_for(
-                lambda: len(self._received) < _RECEIVED, _ROOM_S
-            )
-        if len(self._received) >= _RECEIVED:
-            self._dropped["commands"] += 1
-        else:
-            self._received.append((link, event))
-
-    def _anything(self, received: bool) -> bool:
+    def _anything(self, max_received: int) -> bool:
         return bool(
             self._calls
             or self._link_events
-            or (received and self._received)
+            or (max_received > 0 and self._received)
             or len(self._messages)
             or self._steps
             or self._retained

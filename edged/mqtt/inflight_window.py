@@ -238,7 +238,7 @@ class InflightWindow:
         if self._poison.disconnected_after_step(since):
             topic = self.topics("step")
             sentence = (
-                f"the broker closes the connection whenever a message for {topic} is sent: "
+                f"the broker closes the connection after each message for {topic}: "
                 "steps are not published any more"
             )
             self._report_drop(topic, sentence, now, once=True)

@@ -109,6 +109,7 @@ class Link:
         self._will = will or Will(broker.topics("availability"), b"offline")
         self._client_id = client_id or broker.client_id
         self._queue: deque[_Queued] = deque()
+        self._acknowledgements: deque[int] = deque()
         self._tokens: dict[int, int] = {}  # by packet identifier
         self._close_by: float | None = None
         self._aborted = False
@@ -141,6 +142,12 @@ class Link:
         self._queue.append(_Queued(message, message.payload, topic, token, own))
         self._wake_up()
         return True
+
+    def acknowledge(self, token: int | None) -> None:
+        """Acknowledges a received message. Until then the broker holds further ones back."""
+        if token is not None:
+            self._acknowledgements.append(token)
+            self._wake_up()
 
     def subscribe(self, topic: str) -> None:
         """Subscribes to one more topic filter."""
@@ -202,6 +209,7 @@ class Link:
             self._options.protocol,
             self._client_id,
             connect_timeout_s=self._timing.connect_s,
+            manual_ack=True,
         )
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
@@ -228,6 +236,8 @@ class Link:
                 return
             if self._connected:
                 self._subscribe(client)
+                while self._acknowledgements:
+                    client.ack(self._acknowledgements.popleft(), 1)
                 self._publish_queued(client)
             if code == 0 and writable:
                 code = client.loop_write()
@@ -365,6 +375,7 @@ class Link:
                 message.retain,
                 getattr(props, "ResponseTopic", None),
                 getattr(props, "CorrelationData", None),
+                message.mid if message.qos else None,
             ),
         )
 

@@ -40,13 +40,19 @@ class Acknowledged:
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """A message for this client. `payload` may be cut: it is long enough to see that."""
+    """A message for this client.
+
+    Attributes:
+        payload: the beginning of it, if it is long.
+        token: for `Link.acknowledge`; None for QoS 0, which needs no acknowledgement.
+    """
 
     topic: str
     payload: bytes
     retained: bool = False
     response_topic: str | None = None
     correlation: bytes | None = None
+    token: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

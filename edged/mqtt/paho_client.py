@@ -16,6 +16,7 @@ from edged.mqtt.incoming_limit import IncomingLimit
 from edged.mqtt.tls import tls_context
 
 MAX_INCOMING = 64 * 1024  # bytes of a packet
+RECEIVE_MAXIMUM = 64  # messages that an MQTT 5 broker may send without an acknowledgement
 _DISCARD_AT_ONCE = 64 * 1024
 _ANSWERS = [PacketTypes.CONNACK, PacketTypes.PUBACK, PacketTypes.SUBACK, PacketTypes.DISCONNECT]
 
@@ -56,6 +57,7 @@ def make_client(
     *,
     connect_timeout_s: float,
     max_incoming: int = MAX_INCOMING,
+    manual_ack: bool = False,
 ) -> PahoClient:
     """Returns a client that is not connected yet; use `connect`.
 
@@ -63,6 +65,7 @@ def make_client(
         protocol: 5 or 4 (MQTT 3.1.1).
         client_id: empty for one that the broker chooses.
         max_incoming: bytes; the payload of a larger message is cut.
+        manual_ack: received messages are acknowledged by `ack` only.
 
     Raises ConfigError for a certificate file that cannot be used.
     """
@@ -72,6 +75,7 @@ def make_client(
         clean_session=None if protocol >= 5 else True,
         protocol=MQTTProtocolVersion.MQTTv5 if protocol >= 5 else MQTTProtocolVersion.MQTTv311,
         reconnect_on_failure=False,
+        manual_ack=manual_ack,
         max_incoming=max_incoming,
     )
     client.connect_timeout = connect_timeout_s
@@ -102,6 +106,7 @@ def connect(
     asked = properties(PacketTypes.CONNECT)
     asked.SessionExpiryInterval = session_expiry_s
     asked.MaximumPacketSize = client.max_incoming
+    asked.ReceiveMaximum = RECEIVE_MAXIMUM
     # A clean start would end the session of before, and so publish its Will at once.
     client.connect(host, port, keepalive_s, clean_start=False, properties=asked)
 

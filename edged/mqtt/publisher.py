@@ -42,7 +42,7 @@ _log = logging.getLogger(__name__)
 _GOODBYE_S = 1.0
 _ROUND_S = 0.05
 _AFTER_FAILURE_S = 0.2
-_MAX_WAITING_ANSWERS = 256  # with more of them, further commands wait at the broker
+_MAX_WAITING_ANSWERS = 256  # with so many, further commands wait at the broker
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,8 +274,8 @@ class Publisher:
         self._beat = time.monotonic()
 
     def _round(self, timeout_s: float) -> None:
-        has_room = self._outbox.waiting_answers < _MAX_WAITING_ANSWERS
-        batch = self._inbox.take(timeout_s, received=has_room)
+        room = max(0, _MAX_WAITING_ANSWERS - self._outbox.waiting_answers)
+        batch = self._inbox.take(timeout_s, room)
         now = time.monotonic()
         self._take(batch, now)
         if self._connection.report.connected and not self._outbox.backlog:

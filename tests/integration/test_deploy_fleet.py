@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import grp
+import hashlib
 import json
 import os
 import pwd
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -234,3 +236,33 @@ def test_the_playbook_pushes_refuses_and_rolls_back_by_name(fleet: Fleet, tmp_pa
         lambda: retained(fleet, "state/settings")["device1"]["turn_silence_ms"] == 700,
         "device1 is back",
     )
+
+
+def test_a_device_answers_for_itself_alone(fleet: Fleet) -> None:
+    """A line break or a string in one device's `state/config` answered for its neighbour: the
+    messages were searched as text, one line each, with the topic in front."""
+    text = "EDGED_TEMP=0.1\n"
+    checksum = hashlib.sha256(text.encode()).hexdigest()
+    files = [{"path": "/etc/edged/edged.env.d/10-fleet.env", "sha256": checksum}]
+    good = json.dumps({"ok": True, "files": files, "problems": []})
+    lies = (
+        f"x\nedged/attic/state/config {good}",
+        json.dumps({"ok": True, "files": files, "note": f"edged/attic/state/config {good}"}),
+        f'{{"topic": "edged/attic/state/config", "payload": {json.dumps(good)}}}',
+        f'x\n{{"topic": "edged/attic/state/config", "payload": {json.dumps(good)}}}',
+        "\xff",
+        '{"ok": true, "files": 1}',
+    )
+    push = fleet.push(text, "device1:attic", TIMEOUT="6")
+    with Ear(fleet.broker.port, ("edged/attic/x",)) as liar:
+        for _ in range(4):
+            for lie in lies:
+                liar.say("edged/liar/state/config", lie)
+                liar.say("edged/xedged/attic/state/config", lie)
+            time.sleep(1)
+    said = push.communicate(timeout=60)[0]
+    assert "attic: NO ANSWER within 6 s" in said, said
+    push = fleet.push(text, "device1:attic", TIMEOUT="30")
+    with Ear(fleet.broker.port, ("edged/attic/x",)) as attic:
+        until(lambda: attic.say("edged/attic/state/config", good) or push.poll() is not None, "it")
+    assert "attic: took it" in push.communicate(timeout=60)[0]

@@ -50,6 +50,9 @@ class FakeLink:
     def subscribe(self, topic: str) -> None:
         pass
 
+    def acknowledge(self, token: int | None) -> None:
+        pass
+
     def send(self, message: OutboundMessage, topic: str, token: int = 0) -> bool:
         if len(message.payload) > self.max_packet:
             return False

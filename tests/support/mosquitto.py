@@ -92,11 +92,18 @@ def certificates() -> Path:
 class Mosquitto:
     """One broker. `port` is plain, `tls_port` TLS, `mutual_port` TLS with a client certificate.
 
-    `options` are lines for the plain listener, such as `max_packet_size 4096` (global) or
-    `accept_protocol_versions 3,4`.
+    `options` are lines for the whole broker, such as `max_packet_size 4096`; `listener_options`
+    are lines for the plain listener, such as `max_qos 0`.
     """
 
-    def __init__(self, folder: Path, *, options: str = "", protected: bool = False) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        options: str = "",
+        listener_options: str = "",
+        protected: bool = False,
+    ) -> None:
         self.folder = folder
         self.port, self.tls_port, self.mutual_port = free_port(), free_port(), free_port()
         self._process: subprocess.Popen[bytes] | None = None
@@ -120,7 +127,7 @@ class Mosquitto:
             f"user {user}\nper_listener_settings false\n{guard}"
             f"persistence true\npersistence_location {folder}/\nmax_queued_messages 100000\n"
             f"{options}\n"
-            f"listener {self.port} 127.0.0.1\n"
+            f"listener {self.port} 127.0.0.1\n{listener_options}\n"
             f"listener {self.tls_port} 127.0.0.1\n{secured}"
             f"listener {self.mutual_port} 127.0.0.1\n{secured}"
             "require_certificate true\nuse_identity_as_username true\n"

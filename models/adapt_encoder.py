@@ -1,23 +1,22 @@
-"""Adapts Moonshine tiny's encoder to streaming, by distilling it from its own full-context self.
+"""Adapts the encoder of Moonshine tiny to streaming, by distilling it from itself with full context.
 
-No labels are needed. For each stretch of speech the unchanged model (the teacher, full context)
-gives encoder states and a greedy transcript. The student, the same weights to begin with, hears
-the audio as the streaming encoder does: chunks of C frames, each with R frames of lookahead that
-are computed anew for it, and group-norm statistics of what has been heard so far. It learns
+No transcripts are needed. For each stretch of speech the unchanged model (the teacher) gives
+encoder states with full context and a greedy transcript. The student starts with the same weights
+and gets the audio as the streaming encoder does: chunks of C frames, each with R frames of
+lookahead that are computed again for it, and group-norm statistics of the audio so far. The loss is
 
     KL(teacher's next-token distributions || student's) + 0.5 * relative squared error of states.
 
-Frontend and decoder stay as they are: only the six encoder layers and the last norm train.
+Only the six encoder layers and the final norm are trained.
 
-A streamed pass is laid out as one batch: the n final frames, then for every chunk its own copies
+A streamed pass is computed as one batch: the n final frames, then for every chunk its own copies
 of its R lookahead frames. A frame of chunk b, final or copy, attends to the final frames of the
 chunks up to b and to the copies of chunk b.
 
     python models/adapt_encoder.py models/built/tiny-en AUDIO_DIR OUT.npz --minutes 60
 
-needs torch (`pip install torch`; two cores do). AUDIO_DIR: speech, any format that libsndfile
-reads, mono or not, each file longer than half a second.
-"""
+Needs torch (`pip install torch`); two cores suffice. AUDIO_DIR contains speech in any format that
+libsndfile reads, mono or not, each file longer than half a second."""
 
 from __future__ import annotations
 
@@ -38,7 +37,7 @@ from edged.stt.moonshine.dimensions import BOS, EOS, TINY
 
 RATE = 16_000
 FRAME_S = 0.024
-TOKENS_PER_S = 6.5  # a transcript with more is a loop: no lesson in it
+TOKENS_PER_S = 6.5  # a transcript with more is a loop and is skipped
 # (chunk, lookahead) in frames: mostly what 0.56 s of delay allows, and a little less and more.
 LAYOUTS = [(10, 20), (10, 20), (10, 20), (10, 14), (10, 30)]
 
@@ -171,7 +170,7 @@ def decode(
 
 @torch.no_grad()
 def greedy(weights: Weights, states: Tensor) -> Tensor | None:
-    """The teacher's transcript with BOS; None if it ran away."""
+    """Returns the teacher's transcript with BOS; None if it is a loop."""
     tokens, past = [BOS], None
     for i in range(int(len(states) * FRAME_S * TOKENS_PER_S) + 3):
         logits, past = decode(weights, torch.tensor(tokens[-1:]), states, past, i)
@@ -186,7 +185,7 @@ def greedy(weights: Weights, states: Tensor) -> Tensor | None:
 def frontend(
     weights: Weights, samples: np.ndarray, chunk: int, lookahead: int
 ) -> tuple[Tensor, Tensor]:
-    """Features [n, 288] with group-norm statistics of the whole, and of what was heard so far."""
+    """Returns features [n, 288] with group-norm statistics of the whole, and of the audio so far."""
     x = torch.tensor(samples)[None, None]
     a = torch.tanh(functional.conv1d(x, weights["conv1.weight"], stride=64))[0]
 
@@ -207,7 +206,7 @@ def frontend(
 
 
 def layout(n: int, chunk: int, lookahead: int) -> tuple[Tensor, Tensor]:
-    """(positions, attention mask) of the batch that is described at the top."""
+    """Returns (positions, attention mask) of the batch that is described above."""
     positions, chunks = [torch.arange(n)], [torch.arange(n) // chunk]
     copies = [torch.zeros(n, dtype=torch.bool)]
     for b in range((n + chunk - 1) // chunk):
@@ -223,20 +222,21 @@ def layout(n: int, chunk: int, lookahead: int) -> tuple[Tensor, Tensor]:
 
 # ---- lessons -------------------------------------------------------------------------------------
 def read_clips(folder: Path) -> list[np.ndarray]:
+    """Reads all audio below a folder as mono at 16 kHz."""
     clips = []
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
         try:
             audio, rate = soundfile.read(path, dtype="float32", always_2d=True)
         except soundfile.LibsndfileError:
-            continue  # a text, a licence
+            continue  # not audio: a text or a licence
         clip = soxr.resample(audio.mean(1), rate, RATE).astype(np.float32)
         if len(clip) > RATE // 2:
             clips.append(clip)
     return clips
 
 
-def stretch(clips: list[np.ndarray]) -> np.ndarray:
-    """4 to 16 s of clips with pauses; often a silent start, another speed, level, noise."""
+def example_audio(clips: list[np.ndarray]) -> np.ndarray:
+    """Joins clips to 4 to 16 s with pauses; often a silent start, another speed, level or noise."""
     want, parts = random.uniform(4, 14) * RATE, []
     if random.random() < 0.7:
         parts.append(np.zeros(int(random.uniform(0, 0.5) * RATE), np.float32))
@@ -256,12 +256,12 @@ def stretch(clips: list[np.ndarray]) -> np.ndarray:
     return np.clip(x, -1, 1).astype(np.float32)
 
 
-def lesson(
+def losses_of_example(
     encoder: Weights, decoder: Weights, student: Weights, clips: list[np.ndarray]
 ) -> tuple[Tensor, Tensor] | None:
-    """(KL, relative error of states) of one stretch; None if the teacher heard next to nothing."""
+    """Returns (KL, relative error of states) of one example; None if there is next to no speech."""
     chunk, lookahead = random.choice(LAYOUTS)
-    full, seen = frontend(encoder, stretch(clips), chunk, lookahead)
+    full, seen = frontend(encoder, example_audio(clips), chunk, lookahead)
     with torch.no_grad():
         target = encode(encoder, full, torch.arange(len(full)))
         tokens = greedy(decoder, target)
@@ -276,6 +276,7 @@ def lesson(
 
 
 def train(folder: Path, audio: Path, out: Path, minutes: float, rate: float, seed: int) -> None:
+    """Trains for `minutes` and writes the weights to `out`. rate: highest learning rate."""
     torch.manual_seed(seed)
     random.seed(seed)
     np.random.seed(seed)
@@ -289,11 +290,11 @@ def train(folder: Path, audio: Path, out: Path, minutes: float, rate: float, see
     optimiser = torch.optim.AdamW(student.values(), betas=(0.9, 0.98), weight_decay=0.0)
     begun, step, log = time.monotonic(), 0, []
     while (left := 1 - (time.monotonic() - begun) / (minutes * 60)) > 0:
-        losses = lesson(encoder, decoder, student, clips)
+        losses = losses_of_example(encoder, decoder, student, clips)
         if losses is None:
             continue
         kl, error = losses
-        for group in optimiser.param_groups:  # a short rise, then half a cosine down to a tenth
+        for group in optimiser.param_groups:  # linear warm-up, then a half cosine down to a tenth
             cosine = 0.05 + 0.475 * (1 + np.cos(np.pi * (1 - left)))
             group["lr"] = rate * min(1, step / 80) * cosine
         optimiser.zero_grad()

@@ -1,4 +1,4 @@
-"""Adapts the encoder of Moonshine tiny to streaming, by distilling it from itself with full context.
+"""Adapts Moonshine tiny's encoder to streaming, by distilling it from itself with full context.
 
 No transcripts are needed. For each stretch of speech the unchanged model (the teacher) gives
 encoder states with full context and a greedy transcript. The student starts with the same weights
@@ -185,7 +185,7 @@ def greedy(weights: Weights, states: Tensor) -> Tensor | None:
 def frontend(
     weights: Weights, samples: np.ndarray, chunk: int, lookahead: int
 ) -> tuple[Tensor, Tensor]:
-    """Returns features [n, 288] with group-norm statistics of the whole, and of the audio so far."""
+    """Returns features [n, 288] with group-norm statistics of the whole, and of the past."""
     x = torch.tensor(samples)[None, None]
     a = torch.tanh(functional.conv1d(x, weights["conv1.weight"], stride=64))[0]
 

@@ -25,7 +25,6 @@ MAX_BODY = 1024  # bytes of a request to mute
 BODY_S = 10.0  # in which it must arrive
 CORS_HEADERS = {  # the answer to a browser's preflight request for a listed page
     "Access-Control-Allow-Methods": "GET, POST",
-    "Access-Control-Allow-Headers": "x-api-key, authorization, content-type",
     "Access-Control-Max-Age": "600",
 }
 
@@ -107,7 +106,7 @@ class Routes:
                 self._log_foreign(denial.message)
                 return web.Response(status=denial.status, text=f"{denial.message}\n")
             if "Access-Control-Request-Method" in request.headers:
-                return web.Response(status=204, headers=CORS_HEADERS)
+                return web.Response(status=204, headers=_cors_headers(request))
             try:
                 return await handler(request)
             except (web.HTTPException, ConnectionError):
@@ -180,3 +179,9 @@ class Routes:
         if denial is None:
             return None
         return web.Response(status=denial.status, text=f"{denial.message}\n")
+
+
+def _cors_headers(request: web.Request) -> dict[str, str]:
+    """Listed pages may send whatever headers they ask for: OpenAI's client has several."""
+    wanted = request.headers.get("Access-Control-Request-Headers", "")
+    return CORS_HEADERS | {"Access-Control-Allow-Headers": wanted}

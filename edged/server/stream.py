@@ -190,6 +190,12 @@ class Stream:
         """The client is gone: nothing more is processed or sent."""
         self.done = True
 
+    def wait_idle(self, timeout_s: float = 5.0) -> None:
+        """Waits until no worker thread is in a step, which may use the decoder. Blocks."""
+        until = time.monotonic() + timeout_s
+        while self._working and time.monotonic() < until:
+            time.sleep(0.005)
+
     def _submit(self, command: _Command) -> None:
         now = self._clock()
         with self._lock:

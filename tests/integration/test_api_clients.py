@@ -16,6 +16,7 @@ from typing import Any
 
 import gradium
 import numpy as np
+import openai
 import pytest
 import requests
 import soundfile
@@ -269,6 +270,19 @@ def test_wyomings_client_gets_the_text_of_transcribe(
         soundfile.write(path, audio, rate, "PCM_16")
         text = asyncio.run(wyoming_client.transcribe(api_server.wyoming_url, audio.tobytes(), rate))
         assert text == turns_transcribed(models, path)
+
+
+def test_openais_sdk_gets_the_text_of_transcribe(api_server: ApiServer, models: Models) -> None:
+    sdk = openai.OpenAI(base_url=f"{api_server.url}/v1", api_key="any", max_retries=0)
+    for clip in CLIPS:
+        expected = turns_transcribed(models, clip.path)
+        text = sdk.audio.transcriptions.create(file=clip.path, model="whisper-1").text
+        assert text == expected
+        events = list(
+            sdk.audio.transcriptions.create(file=clip.path, model="whisper-1", stream=True)
+        )
+        assert events[-1].type == "transcript.text.done"
+        assert events[-1].text == expected
 
 
 def test_a_websockets_client_gets_turns_if_it_asks_for_them(api_server: ApiServer) -> None:

@@ -19,9 +19,12 @@ from edged.cli.shared_options import (
 from edged.errors import RequestError
 from edged.options import Options, from_json_config
 
+# Extra arguments are allowed so that the former `edged bench turns` can name its successor.
+SETTINGS = {"allow_extra_args": True}
+
 
 def bench(
-    what: Annotated[str, typer.Argument(hidden=True, help="Formerly: words or turns.")] = "words",
+    context: typer.Context,
     manifest: Annotated[
         Path | None,
         typer.Option(
@@ -82,17 +85,19 @@ def bench(
 
     Each recording goes through a session of its own, frame by frame, as fast as possible.
 
+    Examples:
+
     edged bench --manifest speech/manifest.jsonl --delay 7,10,16
 
     edged bench --manifest speech/manifest.jsonl --peer moonshine-voice
     """
-    if what == "turns":
+    if context.args == ["turns"]:
         raise RequestError(
             "the turn model is now measured from a source checkout: run"
             ' `make bench-turns ARGS="--manifest FILE"` there'
         )
-    if what != "words":
-        raise RequestError(f"`edged bench` does not know {what!r}: give options only")
+    if context.args not in ([], ["words"]):
+        raise RequestError(f"`edged bench` takes options only, not {context.args[0]!r}")
     from edged.bench.bench import Plan
     from edged.bench.bench import bench as measure
 

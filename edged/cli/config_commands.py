@@ -68,7 +68,7 @@ def rollback(
     name: Annotated[
         str | None,
         typer.Argument(
-            metavar="[NAME]",
+            metavar="NAME",
             help="A name that `edged config history` shows. Default: the newest that differs from"
             " the files of now.",
         ),

@@ -13,7 +13,7 @@ def listen(
     device: Annotated[
         str,
         typer.Argument(
-            metavar="[DEVICE]", help="Name of one device. Default: all devices.", show_default=False
+            metavar="DEVICE", help="Name of one device. Default: all devices.", show_default=False
         ),
     ] = "+",
     env_file: EnvFile = None,
@@ -24,7 +24,7 @@ def listen(
 
     In a terminal words appear as they are recognised; in a pipe there is one line for each turn.
 
-    edged listen --mqtt-url mqtt://hub.local kitchen
+    Example: edged listen --mqtt-url mqtt://hub.local kitchen
     """
     from rich.console import Console
 

@@ -9,8 +9,7 @@ from typing import Annotated
 
 import typer
 
-from edged.cli import stdout
-from edged.cli.bench_command import bench
+from edged.cli import bench_command, stdout
 from edged.cli.config_commands import app as config
 from edged.cli.devices_command import devices
 from edged.cli.doctor_command import doctor
@@ -53,7 +52,7 @@ app.add_typer(models, name="models")
 app.add_typer(config, name="config")
 app.command()(doctor)
 app.command()(serve)
-app.command()(bench)
+app.command(context_settings=bench_command.SETTINGS)(bench_command.bench)
 
 
 def main() -> None:

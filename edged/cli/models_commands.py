@@ -13,7 +13,7 @@ app = typer.Typer(help="List, download and verify models.", no_args_is_help=True
 
 Names = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[NAME]...", help="Names of models. Default: the default set."),
+    typer.Argument(metavar="NAME", help="Names of models. Default: the default set."),
 ]
 
 

@@ -35,7 +35,7 @@ def serve(
 ) -> None:
     """Run only the API server, without a microphone and without MQTT, until stopped.
 
-    edged serve --listen 127.0.0.1:8765
+    Example: edged serve --listen 127.0.0.1:8765
     """
     from edged.cli.serve import serve as run_server
 

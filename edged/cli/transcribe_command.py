@@ -27,7 +27,7 @@ RAW = "Raw audio (without a header)"
 def transcribe(
     files: Annotated[
         list[str],
-        typer.Argument(metavar="FILE...", help="Audio files, or - for standard input."),
+        typer.Argument(metavar="FILE", help="Audio files, or - for standard input."),
     ],
     form: Annotated[
         Format,
@@ -89,6 +89,8 @@ def transcribe(
     Reads WAV, FLAC, MP3, Ogg, Opus, M4A, MP4, WebM, WMA and more, at any rate and channel count.
     Standard input (-) is a file with a header, or raw 16-bit mono at 24 kHz unless options say
     otherwise.
+
+    Examples:
 
     edged transcribe talk.mp3
 

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from edged.bench import measure, offline, report, table, wer
+from edged.bench import bench, measure, offline, report, table, wer
 from edged.bench.isolated_run import Run, run_isolated
 from edged.bench.manifest import Clip, choose, read_manifest, sample_clips, within
 from edged.bench.measure import ClipResult, RunResult, TimedInlineExecutor
@@ -296,6 +296,27 @@ def test_the_table_fits_a_terminal_and_shows_what_there_is(measured: RunResult) 
     assert max(map(len, shown.splitlines())) <= 80
     for words in ("delay 10", "peer", "3 m", "WER of text", "80 ms: time of one step", "noisy"):
         assert words in shown
+
+
+def test_models_are_compared_side_by_side(
+    measured: RunResult, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`edged bench --model a,b` is one run for each model and delay, in one table."""
+    runs: list[tuple[str, int]] = []
+
+    def run(run: Run, progress: Any) -> dict[str, Any]:
+        runs.append((run.model, run.options.delay_in_frames))
+        return report.figures(measured)
+
+    monkeypatch.setattr(bench, "run_isolated", run)
+    monkeypatch.setattr(bench, "quick_check", lambda *_: None)
+    monkeypatch.setenv("COLUMNS", "120")
+    options = (Options(), Options(delay_in_frames=16))
+    assert bench.bench(bench.Plan(options, models=("tiny-en", "base"))) == 0
+    assert runs == [("tiny-en", 10), ("tiny-en", 16), ("base", 10), ("base", 16)]
+    shown = capsys.readouterr().out
+    assert "tiny-en, base, threads: 1" in shown
+    assert "base, delay 10" in shown
 
 
 def test_an_error_of_background_work_reaches_its_result() -> None:

@@ -7,6 +7,7 @@ what goes wrong becomes an AudioFormatError or `damage`.
 from __future__ import annotations
 
 import contextlib
+import errno
 import math
 from collections.abc import Iterator
 from fractions import Fraction
@@ -207,6 +208,8 @@ class ContainerReader:
             self._good += bool(frames)
             for frame in frames:
                 yield from self._with_lost_time(frame)
+        if self._input.error is not None:
+            raise self._input.error
         if (self._gave_up and not self._good) or (self._broken and not self._is_believable()):
             raise AudioFormatError("hardly anything in it can be decoded")
 
@@ -222,9 +225,9 @@ class ContainerReader:
                 return self._av.open(
                     source, "r", name, options, metadata_errors="ignore", buffer_size=CHUNK
                 )
-            except (self._av.error.FFmpegError, ValueError, OSError) as error:
-                if isinstance(error, OSError) and source.error is not None:
-                    raise source.error from error
+            except (self._av.error.FFmpegError, ValueError):
+                if source.error is not None:
+                    raise source.error from None
         raise AudioFormatError("no audio that edged knows was found in it")
 
     def _audio_stream(self) -> Any:
@@ -330,7 +333,10 @@ class ContainerReader:
 
 
 class _Input:
-    """What PyAV reads from: without a name, so that the bytes alone tell the format."""
+    """What PyAV reads from: without a name, so that the bytes alone tell the format.
+
+    Its methods do not raise: PyAV would print the second exception on standard error.
+    """
 
     SCANNED = 1 << 16  # bytes at the start in which an MPEG audio frame is looked for
 
@@ -347,7 +353,7 @@ class _Input:
             return self._file.read(count)
         except OSError as error:
             self.error = error
-            raise
+            return b""
 
     def rewind_if_mpeg_audio(self) -> bool:
         """Goes to the first of two MPEG audio frames that follow each other; False: none here."""
@@ -385,9 +391,12 @@ class _Input:
         return None
 
     def _seek(self, offset: int, whence: int = 0) -> int:
-        return (
-            self._file.seek(offset + self._start if whence == 0 else offset, whence) - self._start
-        )
+        """The new position; negative if there is no such place."""
+        try:
+            place = self._file.seek(offset + (self._start if whence == 0 else 0), whence)
+        except (OSError, ValueError, OverflowError):
+            return -errno.EINVAL
+        return place - self._start
 
     def _tell(self) -> int:
         return self._file.tell() - self._start

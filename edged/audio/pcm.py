@@ -178,7 +178,9 @@ def decode(data: bytes, raw: RawFormat) -> Block:
 
     Raises ValueError for a part of a sample: it would shift every sample after it.
     """
-    return np.asarray(raw.samples.decode(data), np.float32).reshape(-1, raw.channels)
+    with np.errstate(over="ignore", invalid="ignore"):  # a 64-bit float may be too large for 32
+        samples = np.asarray(raw.samples.decode(data), np.float32)
+    return samples.reshape(-1, raw.channels)
 
 
 class PcmReader:

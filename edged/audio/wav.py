@@ -40,7 +40,6 @@ class WavReader:
     """A `BlockReader` for WAV."""
 
     def __init__(self) -> None:
-        self.rate = 0
         self._header = bytearray()  # bytes of chunk headers, and of the `fmt ` and `ds64` chunks
         self._order = ""  # of integers: "<" or ">", known with the first 12 bytes
         self._skip = 0  # bytes of a chunk that edged does not need
@@ -49,6 +48,10 @@ class WavReader:
         self._odd = False  # the data chunk is followed by a pad byte
         self._samples: BlockReader | None = None
         self._seen_data = False
+
+    @property
+    def rate(self) -> int:
+        return self._samples.rate if self._samples else 0
 
     @property
     def damage(self) -> str | None:
@@ -81,15 +84,12 @@ class WavReader:
     def finish(self) -> Iterator[Block]:
         if self._samples is not None and self._seen_data:
             yield from self._samples.finish()
-            self.rate = self._samples.rate
         elif self._header or self._order:
             raise AudioFormatError("it ends within its header")
 
     def _decode(self, data: bytes) -> Iterator[Block]:
         assert self._samples is not None
-        for block in self._samples.push(data):
-            self.rate = self._samples.rate
-            yield block
+        yield from self._samples.push(data)
 
     def _read_header(self) -> bytes:
         """Reads chunk headers as far as they have arrived -> the bytes behind them."""

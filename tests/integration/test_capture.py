@@ -111,7 +111,7 @@ def rig() -> Iterator[Callable[..., Rig]]:
 # -- on the real device
 
 
-def test_what_is_said_is_heard(paced: PacedMicrophone, rig: Callable[..., Rig]) -> None:
+def test_speech_reaches_the_ring(paced: PacedMicrophone, rig: Callable[..., Rig]) -> None:
     noise = np.random.default_rng(0).normal(0, 6000, RATE)
     said = np.convolve(noise, np.hanning(8) / 4, "same").astype(np.int16)  # as low as speech
     hearing = rig().start()
@@ -167,7 +167,7 @@ def test_twenty_pulls_and_returns_need_no_restart(
     assert descriptors < 64
 
 
-def test_a_microphone_missing_at_boot_is_told_and_heard_when_it_comes(
+def test_a_microphone_missing_at_boot_is_reported_and_used_when_it_comes(
     paced: PacedMicrophone, rig: Callable[..., Rig]
 ) -> None:
     paced.unplug()
@@ -189,7 +189,7 @@ def test_a_sound_server_that_dies_and_returns_is_heard_again(
     assert hearing.wait_for(MicrophoneState.RUNNING) < 3
 
 
-def test_a_sound_server_that_hangs_is_told_and_nobody_else_hangs_with_it(
+def test_a_sound_server_that_hangs_is_reported_and_no_other_thread_hangs(
     paced: PacedMicrophone, rig: Callable[..., Rig]
 ) -> None:
     """It stopped the whole process: pyalsaaudio closes and opens with the interpreter locked. No
@@ -269,7 +269,7 @@ def wakeups(capture: Capture) -> int:
     return int(status.partition("\nvoluntary_ctxt_switches:")[2].split()[0])
 
 
-def test_its_complaints_are_logged_once_an_episode(
+def test_a_loss_is_logged_once_per_episode(
     paced: PacedMicrophone,
     rig: Callable[..., Rig],
     caplog: pytest.LogCaptureFixture,
@@ -332,7 +332,7 @@ def stall(hearing: Rig, card: FakeCard, seconds: float) -> None:
     wait(lambda: hearing.capture.xruns, 5, "overrun")
 
 
-def test_being_late_ourselves_is_no_fault_of_the_device(
+def test_a_late_capture_thread_is_no_fault_of_the_device(
     monkeypatch: pytest.MonkeyPatch, rig: Callable[..., Rig]
 ) -> None:
     """After a stall of 2 s the time since the last data was taken for a dead device, and the
@@ -375,7 +375,7 @@ def test_a_card_pulled_in_the_middle_of_a_word_keeps_the_word_so_far(
     assert hearing.wait_for(MicrophoneState.RUNNING) < 3
 
 
-def test_a_card_that_runs_and_says_nothing_is_reported_and_opened_again(
+def test_a_card_that_runs_and_gives_nothing_is_reported_and_opened_again(
     monkeypatch: pytest.MonkeyPatch, rig: Callable[..., Rig]
 ) -> None:
     """ "Deaf but running": the service stayed green until somebody restarted it."""
@@ -410,7 +410,7 @@ def test_a_card_that_only_overruns_is_reported_and_opened_again(
     hearing.wait_for(MicrophoneState.RUNNING)
 
 
-def test_a_device_that_never_starts_is_told_once_however_often_it_is_tried(
+def test_a_device_that_never_starts_is_reported_once_however_often_it_is_tried(
     monkeypatch: pytest.MonkeyPatch, rig: Callable[..., Rig]
 ) -> None:
     monkeypatch.setattr(capture_module, "NO_DATA_S", 0.1)
@@ -435,7 +435,7 @@ def test_the_return_of_a_card_is_noticed_however_long_the_wait_has_become(
     assert hearing.wait_for(MicrophoneState.RUNNING) < 1.5
 
 
-def test_busy_is_told_with_its_remedy(
+def test_a_busy_device_is_reported_with_the_remedy(
     monkeypatch: pytest.MonkeyPatch, rig: Callable[..., Rig]
 ) -> None:
     FakeCard().install(monkeypatch).problem = "Device or resource busy"
@@ -539,7 +539,7 @@ def test_a_listener_that_fails_does_not_end_the_capture(
     wait(lambda: hearing.ring.depth > 2, 3, "audio")
 
 
-def test_a_bug_in_the_thread_is_told_and_survived(
+def test_a_bug_in_the_thread_is_reported_and_survived(
     monkeypatch: pytest.MonkeyPatch, rig: Callable[..., Rig]
 ) -> None:
     FakeCard().install(monkeypatch)

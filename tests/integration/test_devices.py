@@ -88,7 +88,7 @@ def test_a_terminal_gets_a_table(paced: PacedMicrophone) -> None:
     assert "EDGED_ALSA_DEVICE" in printed(terminal=True)
 
 
-def test_without_any_microphone_it_says_so_and_programs_still_get_json(
+def test_without_any_microphone_there_is_a_message_and_programs_still_get_json(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(devices_module, "list_devices", list)
@@ -98,7 +98,9 @@ def test_without_any_microphone_it_says_so_and_programs_still_get_json(
     assert json.loads(out.getvalue()) == []
 
 
-def test_without_the_package_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_package_the_message_says_how_to_get_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(alsa, "alsaaudio", None)
     (finding,) = check_microphone("mic")
     assert finding.level == "fail"
@@ -130,7 +132,7 @@ def constant(value: float) -> Sound:
         (constant(20), "warn", "level is very low"),
     ],
 )
-def test_the_doctor_names_what_spoils_the_sound(
+def test_the_doctor_names_what_disturbs_the_sound(
     monkeypatch: pytest.MonkeyPatch, sound: Sound, level: str, says: str
 ) -> None:
     FakeCard(sound=sound).install(monkeypatch)
@@ -139,18 +141,18 @@ def test_the_doctor_names_what_spoils_the_sound(
     assert says in finding.message
 
 
-def test_the_doctor_tells_of_a_conversion(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_doctor_reports_a_conversion(monkeypatch: pytest.MonkeyPatch) -> None:
     FakeCard(44_100, 2, sound=constant(500)).install(monkeypatch)
     assert "44100 Hz, stereo, S16_LE; edged converts" in check_microphone("mic", 0.3)[0].message
 
 
-def test_the_doctor_tells_of_a_device_that_gives_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_doctor_reports_a_device_that_gives_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edged.doctor.microphone_check.START_S", 0.2)
     FakeCard().install(monkeypatch).hanging = True
     assert "delivers no data" in check_microphone("mic", 0.3)[1].message
 
 
-def test_the_doctor_tells_of_lost_audio(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_doctor_reports_lost_audio(monkeypatch: pytest.MonkeyPatch) -> None:
     card = FakeCard(sound=constant(300)).install(monkeypatch)
     card.lost_s = 1.0
     assert "overruns: 1" in check_microphone("mic", 0.4)[-1].message

@@ -317,6 +317,25 @@ def test_a_wav_of_a_codec_that_nobody_reads_is_named_with_the_command_that_conve
         upload(data)
 
 
+def test_a_64_bit_float_that_no_32_bits_can_hold_is_silence_and_says_nothing(
+    read: Callable[[bytes], Samples], capfd: pytest.CaptureFixture[str]
+) -> None:
+    """numpy warned on standard error."""
+    samples = np.array([0.5, 1e300, -1e300, np.nan, -0.5])
+    data = wav_chunks((b"fmt ", wav_format(3, 1, RATE, 8, 64)), (b"data", samples.tobytes()))
+    assert read(data)[:5].tolist() == [0.5, 0.0, 0.0, 0.0, -0.5]
+    assert capfd.readouterr().err == ""
+
+
+def test_an_mp3_in_wav_of_less_than_a_packet_is_heard_at_its_end(
+    voice: Samples, read: Callable[[bytes], Samples]
+) -> None:
+    mp3 = mp3_without_length(voice[:500], RATE)
+    data = wav_chunks((b"fmt ", wav_format(0x55, 1, RATE, 1, 0)), (b"data", mp3[:200]))
+    with suppress(InputError):
+        read(data)
+
+
 # -- exactly what libsndfile decodes
 
 
@@ -443,4 +462,27 @@ def test_damage_is_never_more_than_an_input_error_and_ends_soon(
         with suppress(InputError):
             assert len(read(data)) < 120 * RATE
         assert time.process_time() - started < 5
+    assert capfd.readouterr().err == ""
+
+
+class FailingDisk(io.BytesIO):
+    """A file whose second half cannot be read."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if self.tell() >= len(self.getvalue()) // 2:
+            raise OSError(5, "Input/output error")
+        return super().read(min(4096, size) if size is not None and size > 0 else 4096)
+
+    read1 = read
+
+
+@pytest.mark.parametrize("kind", ["wav", "mp3", "opus"])
+def test_a_disk_that_fails_is_told_from_a_damaged_file(
+    voice: Samples, kind: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    data = RECORDINGS[kind](np.tile(voice, 20), RATE)
+    heard: list[object] = []
+    with pytest.raises(InputError, match=r"talk could not be read further than \d+\.\d\d s"):
+        heard.extend(AudioFile("talk", FailingDisk(data), data[:64]).frames())
+    assert len(heard) > 100
     assert capfd.readouterr().err == ""

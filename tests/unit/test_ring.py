@@ -89,7 +89,7 @@ def test_nothing_is_lost_while_the_consumer_keeps_up(sizes: list[int]) -> None:
     assert not any(isinstance(i, Gap) for i in out)
 
 
-def test_an_overflow_drops_the_oldest_counts_it_and_says_where() -> None:
+def test_an_overflow_drops_the_oldest_counts_it_and_marks_its_place() -> None:
     ring = Ring(4 * STEP_SAMPLES)
     producer = Producer(ring)
     for _ in range(6):

@@ -100,7 +100,7 @@ def test_a_real_overrun_is_a_gap_of_its_true_length() -> None:
         assert abs(samples / RATE - elapsed) < 0.3
 
 
-def test_muted_the_kernel_says_closed() -> None:
+def test_a_muted_device_is_closed_for_the_kernel() -> None:
     status = Path("/proc/asound/Loopback/pcm1c/sub0/status")
     with Rig() as rig:
         assert "owner_pid" in status.read_text()
@@ -144,7 +144,7 @@ def test_busy_names_who_has_it() -> None:
         assert f"in use by python3 (pid {os.getpid()}): stop it" in error, error
 
 
-def test_a_user_outside_group_audio_is_told_so() -> None:
+def test_a_user_outside_group_audio_gets_a_message() -> None:
     code = f"from edged.audio.alsa import open_microphone; open_microphone({PLUG!r})"
     nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
     error = outcome([*nobody, "python3", "-c", code])

@@ -1,12 +1,12 @@
 #!/bin/bash
-# Certificates for the broker and, if wanted, for each box (mutual TLS).
+# Certificates for the broker and, if wanted, for each device (mutual TLS).
 #
 #   make-certificates.sh ca                         an authority of your own: ca.crt, ca.key
 #   make-certificates.sh server NAME [NAME|IP...]   server.crt, server.key for those names
-#   make-certificates.sh device NAME                NAME.crt, NAME.key for the box NAME
+#   make-certificates.sh device NAME                NAME.crt, NAME.key for the device NAME
 #
-# They go into $CERTS (default /etc/mosquitto/certs); none is ever overwritten: move it away first.
-# Boxes get ca.crt (EDGED_MQTT_CA_FILE) and no key but their own. Keep ca.key somewhere safe.
+# They go into $CERTS (default /etc/mosquitto/certs); none is overwritten: move it away first.
+# Devices get ca.crt (EDGED_MQTT_CA_FILE) and no key but their own. Keep ca.key somewhere safe.
 set -euo pipefail
 CERTS=${CERTS:-/etc/mosquitto/certs}
 CA_DAYS=${CA_DAYS:-3650}
@@ -36,7 +36,7 @@ signed() { # signed FILE COMMON-NAME USE [ALTERNATIVE,...]
     install -m 640 "$work/key" "$CERTS/$1.key"
     # mosquitto gives root up before it reads the key again at a reload
     if getent group mosquitto >/dev/null && [ "$(id -u)" -eq 0 ]; then chgrp mosquitto "$CERTS/$1.key"; fi
-    echo "$CERTS/$1.crt: good for $DAYS days${4:+, for $4}"
+    echo "$CERTS/$1.crt: valid for $DAYS days${4:+, for $4}"
 }
 
 [ $# -ge 1 ] || usage
@@ -51,7 +51,7 @@ ca)
         -addext basicConstraints=critical,CA:TRUE,pathlen:0 -addext keyUsage=critical,keyCertSign,cRLSign \
         -keyout "$CERTS/ca.key" -out "$CERTS/ca.crt" 2>/dev/null
     chmod 644 "$CERTS/ca.crt"
-    echo "$CERTS/ca.crt: good for $CA_DAYS days; give it to every box" ;;
+    echo "$CERTS/ca.crt: valid for $CA_DAYS days; give it to every device" ;;
 server)
     [ $# -ge 1 ] || usage
     names=""

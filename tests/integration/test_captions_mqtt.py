@@ -47,11 +47,9 @@ class FakeDevice:
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DeployedBroker]:
     folder: Path = tmp_path_factory.mktemp("kiosk") / "m"
     kit = DeployedBroker(folder, ws_tls=False)
-    for user in ("kitchen", "hall", "kiosk-kitchen"):
-        kit.add_user(user)
-    kit.allow(
-        "user kiosk-kitchen\ntopic read edged/kitchen/#\ntopic write edged/kitchen/cmd/mute\n"
-    )
+    for device in ("kitchen", "hall"):
+        kit.add_user(device)
+    kit.add_user("kitchen", kiosk=True)
     with kit:
         yield kit
 

@@ -1,4 +1,4 @@
-"""The broker kit: a box writes its own tree alone, over TLS, and nothing is lost by a restart."""
+"""The broker's configuration: each user has its own rights, over TLS, and restarts lose nothing."""
 
 from __future__ import annotations
 
@@ -13,22 +13,31 @@ import pytest
 from paho.mqtt.client import Client
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
-from tests.support.deployed_broker import DeployedBroker
+from tests.support.deployed_broker import KIT, DeployedBroker
 from tests.support.mosquitto import until
 
 
 class Peer:
-    """A client over TLS that notes what it hears and what became of what it published."""
+    """A client over TLS that keeps what it hears."""
 
     def __init__(
-        self, broker: DeployedBroker, user: str, password: str | None = None, clean: bool = True
+        self,
+        broker: DeployedBroker,
+        user: str,
+        password: str | None = None,
+        clean: bool = True,
+        client_id: str | None = None,
     ) -> None:
         self.heard: list[tuple[str, str]] = []
-        self.refused: list[str] = []
         self.connected: list[str] = []
-        version = CallbackAPIVersion.VERSION2
-        self.client = Client(version, user, protocol=MQTTProtocolVersion.MQTTv311,
-                             clean_session=clean)  # fmt: skip
+        self.lost: list[str] = []
+        self.client = Client(
+            CallbackAPIVersion.VERSION2,
+            client_id or user,
+            protocol=MQTTProtocolVersion.MQTTv311,
+            clean_session=clean,
+        )
+        self.client.on_disconnect = lambda *a: self.lost.append(str(a[3]))
         self.client.tls_set(str(broker.certs / "ca.crt"))
         self.client.username_pw_set(user, password or broker.passwords[user])
         self.client.on_connect = lambda *a: self.connected.append(str(a[3]))
@@ -57,53 +66,132 @@ def broker(tmp_path: Path) -> Iterator[DeployedBroker]:
     kit = DeployedBroker(tmp_path / "mosquitto")
     for user in ("kitchen", "hall", "homeassistant", "fleet"):
         kit.add_user(user)
+    kit.add_user("kitchen", kiosk=True)
     with kit:
         yield kit
 
 
-def test_a_box_writes_its_own_tree_and_no_other(broker: DeployedBroker) -> None:
-    home = Peer(broker, "homeassistant").listen("#")
-    kitchen = Peer(broker, "kitchen")
-    for topic in (
-        "edged/hall/turn",
-        "edged/hall/cmd/mute",
-        "homeassistant/device/hall/config",
-        "homeassistant/status",
-        "zigbee2mqtt/lamp/set",
-        "edged/kitchen/turn",
-        "homeassistant/device/kitchen/config",
-    ):
-        kitchen.say(topic)
-    until(lambda: len(home.heard) >= 2, "what was allowed")
-    home.say("edged/kitchen/cmd/flush", "{}")  # after all of the above in the broker
-    until(lambda: ("edged/kitchen/cmd/flush", "{}") in home.heard, "the last message")
-    allowed = {"edged/kitchen/turn", "homeassistant/device/kitchen/config"}
-    assert {topic for topic, _ in home.heard} - {"edged/kitchen/cmd/flush"} == allowed
-    for peer in (home, kitchen):
+OWN = ("text", "end_text", "turn", "flushed", "error", "end_of_stream", "step", "event", "info",
+       "availability", "doctor", "state/mute", "state/config", "state/settings")  # fmt: skip
+COMMANDS = ("cmd/mute", "cmd/flush", "cmd/config", "cmd/reload", "cmd/restart")
+RESULTS = ("cmd/mute/result", "cmd/reload/result")
+TOPICS = [
+    *(f"edged/{d}/{n}" for d in ("kitchen", "hall", "new") for n in OWN + COMMANDS + RESULTS),
+    *(f"edged/{u}/text" for u in ("kiosk-kitchen", "homeassistant", "fleet", "stranger")),
+    *(f"homeassistant/device/{d}/config" for d in ("kitchen", "hall", "new", "kiosk-kitchen",
+                                                   "fleet", "stranger")),
+    "homeassistant/sensor/x/config", "homeassistant/status", "edged/kitchen", "edged",
+    "zigbee2mqtt/lamp/set", "other/kitchen/text", "x/edged/kitchen/text",
+]  # fmt: skip
+
+
+def may_write(user: str, topic: str) -> bool:
+    """The rules as README.md of this folder's kit tells them."""
+    if user == "homeassistant":
+        return topic.startswith("homeassistant/") or is_command(topic)
+    if user == "fleet":
+        return topic.startswith("edged/") and topic.endswith("/cmd/reload")
+    if user == "kiosk-kitchen":
+        return topic == "edged/kitchen/cmd/mute"
+    if user in ("kitchen", "hall"):
+        own = (f"edged/{user}", f"homeassistant/device/{user}/config")
+        return topic in own or topic.startswith(f"edged/{user}/")
+    return False
+
+
+def may_read(user: str, topic: str) -> bool:
+    if user == "homeassistant":
+        return topic.startswith(("homeassistant/", "edged/")) or topic == "edged"
+    if user == "fleet":
+        ends = ("state/config", "availability", "info", "cmd/reload/result")
+        return topic.startswith("edged/") and topic.split("/", 2)[-1] in ends
+    if user == "kiosk-kitchen":
+        name = topic.removeprefix("edged/kitchen/")
+        return topic.startswith("edged/kitchen/") and not name.startswith("cmd/")
+    if user in ("kitchen", "hall"):
+        return may_write(user, topic) or topic == "homeassistant/status"
+    return False
+
+
+def is_command(topic: str) -> bool:
+    levels = topic.split("/")
+    return levels[0] == "edged" and len(levels) == 4 and levels[2] == "cmd"
+
+
+USERS = ("kitchen", "hall", "homeassistant", "fleet", "kiosk-kitchen", "stranger")
+
+
+@pytest.mark.parametrize("retain", [False, True])
+def test_each_user_may_do_with_each_topic_what_is_meant_and_no_more(
+    broker: DeployedBroker, retain: bool
+) -> None:
+    """`pattern` lines hold for every user: the captions page, whose password every visitor has,
+    could announce devices to Home Assistant, and write below its own name."""
+    broker.add_password("stranger")
+    broker.add_password("admin")
+    broker.allow("\nuser admin\ntopic readwrite #\n")
+    broker.reload()
+    admin = Peer(broker, "admin").listen("#")
+    peers = {user: Peer(broker, user) for user in USERS}
+    for user, peer in peers.items():
+        for topic in TOPICS:
+            peer.say(topic, f"{user} {topic}", retain)
+    admin.say("end", "")
+    until(lambda: ("end", "") in admin.heard, "the last message")
+    written = {tuple(text.split(" ")) for topic, text in admin.heard if topic != "end"}
+    wanted = {(user, t) for user in USERS for t in TOPICS if may_write(user, t)}
+    assert written - wanted == set(), "may write too much"
+    assert wanted - written == set(), "may write too little"
+
+    if not retain:
+        for peer in peers.values():
+            peer.listen("#")
+    for topic in TOPICS:
+        admin.say(topic, f"admin {topic}", retain)
+    if retain:  # then who subscribes now gets it all
+        for peer in peers.values():
+            peer.listen("#")
+    for user, peer in peers.items():
+        wanted_topics = {t for t in TOPICS if may_read(user, t)}
+        until(lambda p=peer, w=wanted_topics: {t for t, _ in p.heard} >= w, f"{user} reads")
+    admin.say("edged/kitchen/availability", "last")
+    until(lambda: ("edged/kitchen/availability", "last") in peers["fleet"].heard, "the last")
+    for user, peer in peers.items():
+        assert {t for t, _ in peer.heard} == {t for t in TOPICS if may_read(user, t)}, user
+    for peer in (admin, *peers.values()):
         peer.close()
 
 
-def test_a_box_hears_its_own_commands_and_no_other_box(broker: DeployedBroker) -> None:
-    kitchen = Peer(broker, "kitchen").listen("#")
-    home = Peer(broker, "homeassistant")
-    for topic in ("edged/hall/cmd/mute", "edged/hall/turn", "edged/kitchen/cmd/mute"):
-        home.say(topic)
-    home.say("homeassistant/status", "online")
-    until(lambda: len(kitchen.heard) >= 2, "command and birth message")
-    assert {t for t, _ in kitchen.heard} == {"edged/kitchen/cmd/mute", "homeassistant/status"}
-    for peer in (home, kitchen):
-        peer.close()
+def test_with_the_user_name_as_client_id_nobody_takes_a_devices_place(tmp_path: Path) -> None:
+    """Any user could connect with the client id of a device, and throw it off."""
+    kit = DeployedBroker(tmp_path / "m", user_is_client_id=True)
+    for user in ("kitchen", "hall"):
+        kit.add_user(user)
+    with kit:
+        kitchen = Peer(kit, "kitchen", client_id="edged-kitchen")
+        liar = Peer(kit, "hall", client_id="edged-kitchen")
+        liar.close()
+        liar = Peer(kit, "hall", client_id="kitchen")
+        kitchen.say("edged/kitchen/turn")
+        assert kitchen.lost == []
+        assert len(kitchen.connected) == 1
+        for peer in (kitchen, liar):
+            peer.close()
 
 
-def test_who_pushes_settings_sees_the_answers_but_not_what_is_said(broker: DeployedBroker) -> None:
-    fleet = Peer(broker, "fleet").listen("edged/#")
-    kitchen = Peer(broker, "kitchen")
-    kitchen.say("edged/kitchen/turn", "secret")
-    kitchen.say("edged/kitchen/state/config", '{"ok": true}')
-    until(lambda: fleet.heard, "the answer")
-    assert fleet.heard == [("edged/kitchen/state/config", '{"ok": true}')]
-    for peer in (fleet, kitchen):
-        peer.close()
+def test_rules_can_be_added_for_a_device_that_has_its_password(tmp_path: Path) -> None:
+    """After an upgrade from rules with `pattern` lines, no device needs a new password."""
+    kit = DeployedBroker(tmp_path / "m")
+    password = kit.add_user("kitchen")
+    (kit.folder / "edged.acl").write_text((KIT / "edged.acl").read_text())
+    kit.add_rules("kitchen")
+    kit.add_rules("kitchen")
+    assert (kit.folder / "edged.acl").read_text().count("user kitchen\n") == 1
+    with kit:
+        kitchen = Peer(kit, "kitchen", password).listen("edged/kitchen/text")
+        kitchen.say("edged/kitchen/text")
+        until(lambda: kitchen.heard, "its own text")
+        kitchen.close()
 
 
 def test_nobody_comes_in_without_a_password_or_with_a_wrong_one(broker: DeployedBroker) -> None:
@@ -172,5 +260,5 @@ def test_a_user_gets_a_new_password_and_the_others_keep_theirs(tmp_path: Path) -
     lines = (kit.folder / "edged.passwd").read_text().splitlines()
     assert sorted(line.partition(":")[0] for line in lines) == ["hall", "kitchen"]
     assert not any(word in "".join(lines) for word in kit.passwords.values())
-    with pytest.raises(RuntimeError, match="a name is 1 to 63"):
+    with pytest.raises(RuntimeError, match="a name has 1 to 63"):
         kit.add_user("Kitchen Sink")

@@ -84,5 +84,5 @@ def test_a_large_audio_message_is_parsed() -> None:
 
 
 def test_nesting_that_is_too_deep_for_the_parser_is_a_value_error() -> None:
-    with pytest.raises(ValueError, match="nested too deeply|Expecting"):  # by Python
+    with pytest.raises(ValueError, match=r"nested too deeply|Expecting"):  # by Python
         json_limits.loads("[" * 4000 + "]" * 90)

@@ -49,7 +49,7 @@ def check_speed(
     clip: the recording; by default one of the sample speech.
     run: recognises the frames and returns the number of words and the real-time factor.
     """
-    clip = clip or resources.sample_speech() / "shopping-list.flac"
+    clip = clip or resources.sample_speech() / "4-shopping-list.flac"
     try:
         with contextlib.closing(open_audio(str(clip))) as source:
             frames = list(islice(source.frames(), round(CLIP_S / STEP_S)))

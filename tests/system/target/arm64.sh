@@ -71,7 +71,7 @@ check)
     emulation
     # Clips without two nearly equally probable readings, on which two processors may disagree.
     # `edged models verify` measures by how much.
-    clips="lamp.flac large-mocha.flac"
+    clips="1-lamp.flac 2-large-mocha.flac"
     wanted=$(cd "$(dirname "$0")/../../../models/samples" && transcribe $clips)
     [ -n "$wanted" ] || die "$clips give no text on this machine"
     export wanted

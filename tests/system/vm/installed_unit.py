@@ -32,7 +32,7 @@ ENV = Path("/etc/edged/edged.env.d/10-vm.env")
 SLOW = Path("/etc/systemd/system/edged.service.d/emulated.conf")
 PULLS = 20
 PATIENCE_S = 600.0  # only a failure takes this long
-SPOKEN = "large-mocha"  # 8.2 s
+SPOKEN = "2-large-mocha"  # 8.2 s
 TONE_DBFS = -30.0
 
 

@@ -18,7 +18,7 @@ from edged.cli.listen import listen
 from edged.config.settings import Settings
 from edged.config.settings_manager import SettingsManager
 from edged.config.startup import load_startup_settings
-from edged.config.state_lock import lock_state_dir
+from edged.config.state_lock import lock_directories
 from edged.daemon.service import Daemon
 from edged.errors import EdgedError
 from edged.logs import log_event
@@ -47,7 +47,7 @@ def run(
     startup = load_startup_settings(env_file, flags)
     loaded, settings = startup.loaded, startup.loaded.settings
     logs.setup("warning" if captions else settings.log_level)
-    with lock_state_dir(settings.state_dir) or contextlib.nullcontext():
+    with lock_directories(settings):
         for note in loaded.notes:
             log_event(_log, logging.WARNING, "settings-note", note)
         if settings.mqtt_insecure:

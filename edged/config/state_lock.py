@@ -1,17 +1,35 @@
-"""Ensures that one daemon at a time uses a state directory."""
+"""Ensures that one daemon at a time uses a state directory, and a spool."""
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
+from edged.config.settings import Settings
 from edged.errors import ConfigError
 
 
-def lock_state_dir(folder: Path) -> IO[bytes] | None:
-    """Locks a state directory until the returned file is closed or the process ends.
+@contextlib.contextmanager
+def lock_directories(settings: Settings) -> Iterator[None]:
+    """Locks the state directory and, if it is elsewhere, the spool's, for one daemon.
+
+    Raises ConfigError if another daemon uses one of them.
+    """
+    with contextlib.ExitStack() as locks:
+        locks.enter_context(lock_state_dir(settings.state_dir) or contextlib.nullcontext())
+        spool = settings.spool_dir
+        if spool is not None and spool.resolve() != settings.state_dir.resolve():
+            lock = lock_state_dir(spool, "EDGED_SPOOL_DIR")
+            locks.enter_context(lock or contextlib.nullcontext())
+        yield
+
+
+def lock_state_dir(folder: Path, setting: str = "EDGED_STATE_DIR") -> IO[bytes] | None:
+    """Locks a directory, which `setting` names, until the file is closed or the process ends.
 
     Two daemons in one directory would send and delete each other's stored messages, and each would
     undo the other's settings. Returns None if the directory cannot be written, where nothing can be
@@ -28,7 +46,7 @@ def lock_state_dir(folder: Path) -> IO[bytes] | None:
     except OSError:
         file.close()
         raise ConfigError(
-            f"another edged already uses the state directory {folder}: stop it, or give this one a"
-            " directory of its own in EDGED_STATE_DIR"
+            f"another edged already uses the directory {folder}: stop it, or give this one a"
+            f" directory of its own in {setting}"
         ) from None
     return file

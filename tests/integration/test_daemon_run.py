@@ -364,6 +364,6 @@ def test_a_second_daemon_in_the_same_state_directory_is_refused(tmp_path: Path) 
             after.push(second.__exit__)
             assert second.process is not None
             assert second.process.wait(30) == 5
-            assert "already uses the state directory" in second.log()
+            assert "already uses the directory" in second.log()
             assert "Traceback" not in second.log()
         assert first.stop() < 5

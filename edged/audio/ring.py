@@ -91,7 +91,7 @@ class Ring:
                 self._ready.wait_for(
                     lambda: self._woken or self._pending() >= STEP_SAMPLES, timeout
                 )
-            self._woken = False
+                self._woken = False
             items: list[Frame | Gap] = []
             while len(items) < max_steps and self._pending() >= STEP_SAMPLES:
                 items.append(self._take_one())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -11,6 +13,8 @@ Floats = NDArray[np.float32]
 class SampleHistory:
     """Keeps at least the last `capacity` samples of everything that was appended.
 
+    One thread may append while others read.
+
     Attributes:
         end: samples so far, which is the position of the next one.
     """
@@ -19,6 +23,7 @@ class SampleHistory:
         self._buffer = np.zeros(2 * capacity, np.float32)  # shifted once in `capacity` samples
         self._capacity = capacity
         self._filled = 0
+        self._lock = threading.Lock()
         self.end = 0
 
     @property
@@ -29,17 +34,19 @@ class SampleHistory:
     def append(self, samples: Floats) -> None:
         """Appends float32[n], n <= capacity."""
         n = len(samples)
-        if self._filled + n > len(self._buffer):
-            keep = self._capacity
-            self._buffer[:keep] = self._buffer[self._filled - keep : self._filled].copy()
-            self._filled = keep
-        self._buffer[self._filled : self._filled + n] = samples
-        self._filled += n
-        self.end += n
+        with self._lock:
+            if self._filled + n > len(self._buffer):
+                keep = self._capacity
+                self._buffer[:keep] = self._buffer[self._filled - keep : self._filled].copy()
+                self._filled = keep
+            self._buffer[self._filled : self._filled + n] = samples
+            self._filled += n
+            self.end += n
 
     def read(self, start: int, stop: int) -> Floats:
-        """Returns samples [start, stop), as far as they are kept. A view: copy it to keep it."""
-        offset = self._filled - self.end
-        first = max(start, self.start) + offset
-        last = min(stop, self.end) + offset
-        return self._buffer[first : max(first, last)]
+        """Returns a copy of the samples [start, stop), as far as they are kept."""
+        with self._lock:
+            offset = self._filled - self.end
+            first = max(start, self.end - self._filled) + offset
+            last = min(stop, self.end) + offset
+            return self._buffer[first : max(first, last)].copy()

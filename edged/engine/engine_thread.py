@@ -5,6 +5,9 @@ ends the session, after what was said has been finished, and the next audio star
 subscribers the stream is one: times and step numbers go on, even while the recogniser restarts
 after a failure, and `end_of_stream` comes only when the engine stops.
 
+The recogniser runs on a thread of its own, so that steps never wait for it. It wakes this thread
+when it has words.
+
 Commands come through one bounded queue and are done in order between two steps. A flush first
 pushes the audio that was heard before it, so that `flushed` follows all of its texts.
 """
@@ -15,7 +18,7 @@ import logging
 import queue
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
@@ -39,6 +42,7 @@ BACKLOG_STEPS = 4  # from this many waiting steps on, the recogniser updates in 
 MAX_FLUSHES = 64  # waiting flushes; the daemon's own commands always find room after them
 TURN_TIMEOUT_S = 5.0  # longest wait for a turn's second pass when the microphone stops
 END_S = 1.0  # of the time to stop, kept for the last words and their turn
+WORDS_TIMEOUT_S = 4.0  # longest wait for the last words when the microphone stops
 _IDLE_S = 1.0  # longest wait for audio, so that the heartbeat goes on
 _BACKOFF_S = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)  # pause after each of several failures in a row
 _FAILURE_MEMORY_S = 30.0  # after this time without a failure the next one counts as the first
@@ -97,10 +101,13 @@ class Engine:
         sink: EventSink,
         on_speaking: Callable[[bool], None],
         executor: Executor | None = None,
+        recogniser_executor: Executor | None = None,
+        session_factory: Callable[..., Session] = Session,
     ) -> None:
         """sink: takes all events.
         on_speaking: called on the engine thread whenever the voice gate opens or closes.
-        executor: see `edged.engine.session.Session`.
+        executor, recogniser_executor: see `edged.engine.session.Session`.
+        session_factory: makes the sessions, with the arguments of `Session`.
         """
         self._ring = ring
         self._models = models
@@ -109,6 +116,9 @@ class Engine:
         self._on_speaking = on_speaking
         self._speaking = False
         self._executor = executor
+        self._recogniser_executor = recogniser_executor
+        self._session_factory = session_factory
+        self._flushes: deque[FlushCommand] = deque()  # whose `flushed` is yet to come
         self._session: Session | None = None
         self._first_step = 0  # index in the stream of the session's first step
         self._steps = 0  # steps of the stream so far
@@ -121,7 +131,9 @@ class Engine:
         self._retry_at = 0.0
         self._failed_at = 0.0
         self._failures_in_a_row = 0
-        self._dropped_reported = 0
+        self._lost = 0  # samples that sessions which are over gave up
+        self._dropped_reported_s = 0.0
+        self._busy_s = 0.0  # of the session's recogniser, at the last step
         self._dropped_reported_at = -_DROPPED_REPORT_S
         self._rejected: Counter[str] = Counter()  # by sessions that are over
         self._smart_turn_failures = 0  # likewise
@@ -187,8 +199,21 @@ class Engine:
 
     @property
     def waiting(self) -> int:
-        """Steps that wait, without the one that is being done."""
+        """Steps that wait to be pushed, without the one that is being pushed."""
         return self._taken + self._ring.depth
+
+    @property
+    def lag_s(self) -> float:
+        """Seconds of audio that wait: to be pushed, and for the recogniser."""
+        session = self._session
+        return self.waiting * STEP_S + (0.0 if session is None else session.lag_s)
+
+    @property
+    def lost_s(self) -> float:
+        """Seconds of audio that nobody recognised because the device was too slow."""
+        session = self._session
+        given_up = self._lost + (0 if session is None else session.lost)
+        return (self._ring.dropped + given_up) / SAMPLE_RATE
 
     # -- on the engine thread
 
@@ -197,6 +222,7 @@ class Engine:
             self.heartbeat = time.monotonic()
             self._ring.take(0, timeout=_IDLE_S)  # only waits, for audio or a command
             self._do_commands()
+            self._collect()
             self._push_items(self._ring.take(BATCH))
             self._report_dropped()
         while time.monotonic() < self._stop_by - END_S:  # if late, the last words matter more
@@ -205,8 +231,12 @@ class Engine:
                 break
             self._push_items(items)
         self._do_commands()
-        self._end_session(max(0.1, self._stop_by - END_S / 2 - time.monotonic()))
+        self._end_session(self._stop_by - END_S / 2)
         self._emit([EndOfStream()])
+
+    def _collect(self) -> None:
+        """Emits what the recogniser has given since the last step."""
+        self._with_session(lambda session: session.collect(), start=False)
 
     def _push_items(self, items: Sequence[NDArray[np.int16] | Gap]) -> None:
         waiting = self._ring.depth
@@ -219,11 +249,11 @@ class Engine:
             if started < self._retry_at:
                 pass  # the recogniser pauses after a failure
             elif isinstance(item, Gap):
-                self._with_session(partial(Session.gap, samples=item.samples))
+                self._with_session(partial(_gap, item.samples))
             else:
                 backlog = len(items) - done + waiting > BACKLOG_STEPS
-                self._with_session(partial(Session.push, frame=item, backlog=backlog))
-                self._realtime_factor.add(time.monotonic() - started, STEP_S)
+                self._with_session(partial(_push, item, backlog))
+                self._add_work(time.monotonic() - started)
             if self._session is None and self._steps < due:
                 self._emit_empty_steps(due - self._steps)
 
@@ -232,14 +262,21 @@ class Engine:
         self._emit([Step(self._steps + n) for n in range(steps)])
         self._steps += steps
 
+    def _add_work(self, step_s: float) -> None:
+        """Counts the work of one step: the push, and what the recogniser did in the meantime."""
+        busy_s = 0.0 if self._session is None else self._session.recogniser_busy_s
+        self._realtime_factor.add(step_s + max(0.0, busy_s - self._busy_s), STEP_S)
+        self._busy_s = busy_s
+
     def _report_dropped(self) -> None:
-        lost = self._ring.dropped - self._dropped_reported
+        lost_s = self.lost_s - self._dropped_reported_s
         now = time.monotonic()
-        if lost and now - self._dropped_reported_at >= _DROPPED_REPORT_S:
+        if lost_s > 0 and now - self._dropped_reported_at >= _DROPPED_REPORT_S:
             self._dropped_reported_at = now
-            self._dropped_reported += lost
-            message = f"the recogniser was too slow: {lost / SAMPLE_RATE:.1f} s of audio were lost"
-            log_event(_log, logging.WARNING, "audio-dropped", message, samples=lost)
+            self._dropped_reported_s += lost_s
+            message = f"the recogniser was too slow: {lost_s:.1f} s of audio were lost"
+            samples = round(lost_s * SAMPLE_RATE)
+            log_event(_log, logging.WARNING, "audio-dropped", message, samples=samples)
             self._emit([Error(message)])
 
     def _do_commands(self) -> None:
@@ -270,40 +307,54 @@ class Engine:
                 break
             self._push_items(items)
             waiting -= sum(i.samples // STEP_SAMPLES if isinstance(i, Gap) else 1 for i in items)
-        flush = partial(Session.flush, flush_id=command.flush_id)
-        events = self._with_session(flush, start=False)
-        if not any(isinstance(event, Flushed) for event in events):
+        self._flushes.append(command)
+        if self._session is None:
+            self._answer_flushes()
+        else:
+            self._with_session(lambda session: session.flush(command.flush_id))
+
+    def _answer_flushes(self) -> None:
+        """Answers all flushes: no session has words for them."""
+        for command in list(self._flushes):
             self._emit([Flushed(command.flush_id)])
-        command.done()
+            self._flush_done()
+
+    def _flush_done(self) -> None:
+        self._flushes.popleft().done()
 
     def _restart(self, models: Models) -> None:
         self._end_session()
         self._models = models
         self._retry_at = self._failed_at = 0.0
 
-    def _end_session(self, turn_timeout_s: float = TURN_TIMEOUT_S) -> None:
-        self._with_session(Session.finish, start=False)  # words do not wait for the second pass
-        self._with_session(partial(Session.end, timeout_s=turn_timeout_s), start=False)
+    def _end_session(self, by: float | None = None) -> None:
+        """Finishes what was said. by: `time.monotonic()` at which to stop waiting for it."""
+        left_s = None if by is None else max(0.1, by - time.monotonic())
+        words_s = min(WORDS_TIMEOUT_S, left_s or WORDS_TIMEOUT_S)
+        # words do not wait for the second pass
+        self._with_session(lambda session: session.finish(words_s), start=False)
+        self.heartbeat = time.monotonic()
+        turn_s = TURN_TIMEOUT_S if by is None else max(0.1, by - time.monotonic())
+        self._with_session(lambda session: session.end(turn_s), start=False)
         self._forget_session()  # and with it all audio that it held
 
-    def _with_session(
-        self, call: Callable[[Session], list[Event]], start: bool = True
-    ) -> list[Event]:
-        """Calls the session and emits its events in stream time; returns them.
+    def _with_session(self, call: Callable[[Session], list[Event]], start: bool = True) -> None:
+        """Calls the session and emits its events in stream time.
 
         start: without a session start one; otherwise nothing is done. If the session fails, it is
         forgotten, an `error` 1011 is emitted, and the next session starts after a pause that grows
         with each failure in a row.
         """
+        failed = False
         try:
             if self._session is None:
                 if not start:
-                    return []
-                self._session = Session(self._models, self._options, self._executor)
+                    return
+                self._session = self._new_session()
                 self._first_step = self._steps
             events = call(self._session)
         except Exception as error:
-            self._forget_session()
+            failed = True
             events = [self._failed(error)]
         events = [
             in_stream(event, self._first_step)
@@ -312,14 +363,31 @@ class Engine:
         ]
         self._steps += sum(isinstance(event, Step) for event in events)
         self._emit(events)
+        for event in events:
+            if isinstance(event, Flushed):
+                self._flush_done()
+        if failed:
+            self._forget_session()
         self._notify_speaking()
-        return events
+
+    def _new_session(self) -> Session:
+        self._busy_s = 0.0
+        return self._session_factory(
+            self._models,
+            self._options,
+            self._executor,
+            recogniser_executor=self._recogniser_executor,
+            on_result=self._ring.wake,
+        )
 
     def _forget_session(self) -> None:
         if self._session is not None:
             self._rejected = self._rejected + self._session.dropped
             self._smart_turn_failures += self._session.smart_turn_failures
+            self._lost += self._session.lost
+            self._session.close()
         self._session = None
+        self._answer_flushes()
         self._notify_speaking()
 
     def _notify_speaking(self) -> None:
@@ -349,6 +417,14 @@ class Engine:
             self._sink(events)
         except Exception:
             log_exception(_log, "engine-listener", "the engine's events could not be handed on")
+
+
+def _push(frame: NDArray[np.int16], backlog: bool, session: Session) -> list[Event]:
+    return session.push(frame, backlog)
+
+
+def _gap(samples: int, session: Session) -> list[Event]:
+    return session.gap(samples)
 
 
 def in_stream(event: Event, first_step: int) -> Event:

@@ -1,16 +1,22 @@
-"""Session: 80 ms frames in, events out. Pure: no thread, clock, file or socket.
+"""Session: 80 ms frames in, events out. Pure: no thread, file or socket, and no clock but for
+time limits.
 
 A session takes each frame through the voice gate, hands speech to the recogniser, asks the turn
 detector whether the speaker has finished, and puts the results into stream order. Which words are
 committed, and where a long segment is cut, is decided in `edged.stt`. What takes longer than a step
-(the second pass, Smart Turn) runs on an executor that the caller provides.
+(the recogniser, the second pass, Smart Turn) runs on executors that the caller provides. With
+inline ones, which are the default, everything happens in `push`, and a run can be repeated exactly.
 """
 
 from __future__ import annotations
 
+import time
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import Executor
+from dataclasses import dataclass
 from functools import partial
+from typing import TypeAlias
 
 import numpy as np
 import soxr
@@ -19,13 +25,19 @@ from numpy.typing import NDArray
 from edged import SAMPLE_RATE, STEP_S, STEP_SAMPLES
 from edged.audio.sample_history import SampleHistory
 from edged.engine.background_worker import InlineExecutor
+from edged.engine.recogniser_queue import (
+    CommittedWords,
+    RecogniserQueue,
+    SegmentEnd,
+    StreamRecogniser,
+)
 from edged.engine.turn_assembler import TurnAssembler
 from edged.events import EndOfStream, EndText, Event, Flushed, Step, Text, Word
 from edged.models.loader import Models
 from edged.options import Options
 from edged.stt.family import RATE, Tuning
-from edged.stt.recogniser import Recogniser
-from edged.stt.second_pass import transcribe
+from edged.stt.recogniser import FinishedSegment, Recogniser
+from edged.stt.second_pass import Transcript, transcribe
 from edged.vad.endpoint import Endpoint
 from edged.vad.gate import Gate
 from edged.vad.silero import WINDOW, Silero, VoiceDetector
@@ -33,7 +45,9 @@ from edged.vad.smart_turn import SmartTurn
 from edged.vad.text_evidence import TextEvidence
 from edged.vad.turn_detector import TurnDetector
 
-HISTORY_S = 26  # the longest segment, its pre-roll and some margin
+MAX_LAG_S = 10.0  # unread audio: if the recogniser is further behind, it skips all but KEPT_LAG_S
+KEPT_LAG_S = 1.0
+HISTORY_S = 32  # the longest segment, its pre-roll, the largest lag and some margin
 PRE_ROLL_S = 0.4  # audio before the first window with speech that a segment begins with
 HANGOVER_S = 0.3  # audio after the last window with speech that a segment ends with
 MIN_SPEECH_WINDOWS = 5  # 160 ms of confident speech: less is a click, a cough, a dropped spoon
@@ -43,12 +57,26 @@ OVERTIME_S = 20.0  # or, if none ends, this much later in mid-segment
 SILENCE_BY_AGE = ((8.0, 0.6), (16.0, 0.16))  # (age of a segment, silence that ends it), seconds
 
 
+SecondPass: TypeAlias = Callable[[NDArray[np.float32], FinishedSegment], Transcript]
+"""Decodes the audio of a segment (float32[n], 16 kHz) with full context. Called on an executor."""
+
+
+@dataclass(frozen=True, slots=True)
+class _TurnEnd:
+    """Marks in the recogniser's results where a turn ends."""
+
+
 class Session:
     """One stream of audio on its way through voice gate, recogniser and turn detector.
+
+    With a background recogniser, words become known at any time. They come with the next call of
+    any method, `collect` included, always in order: before the `step` of the frame that is pushed,
+    and before the `flushed` of a flush that followed them.
 
     options: the options in force; see `configure`.
     step_idx: the index of the next step.
     turn_detector: that of this stream, with the evidence of the last step.
+    lost: samples (24 kHz) that were given up because the recogniser was too slow.
     """
 
     def __init__(
@@ -58,11 +86,18 @@ class Session:
         executor: Executor | None = None,
         tuning: Tuning | None = None,
         voice_detector: VoiceDetector | None = None,
+        recogniser: StreamRecogniser | None = None,
+        second_pass: SecondPass | None = None,
+        recogniser_executor: Executor | None = None,
+        on_result: Callable[[], None] | None = None,
     ) -> None:
-        """executor: runs the second pass and Smart Turn. None runs them in the caller, which makes
-            a run repeatable.
+        """executor: runs the second pass and Smart Turn. None runs them in the caller.
         tuning: of the recogniser, in place of the one that suits the delay.
         voice_detector: in place of Silero.
+        recogniser, second_pass: in place of those of the models.
+        recogniser_executor: runs the recogniser; None runs it in the caller. It must do jobs in
+            order, one at a time, and not be one that second passes keep busy.
+        on_result: called on the recogniser's thread when `collect` has something to give.
         """
         self.options = options or Options()
         self._models = models
@@ -70,9 +105,14 @@ class Session:
         self._history = SampleHistory(HISTORY_S * RATE)
         self._voice_detector = voice_detector or Silero(models.silero)
         self._gate = Gate(self.options.vad_threshold)
-        self._recogniser = Recogniser(models.recogniser, self.options, tuning)
+        self._recogniser = recogniser or Recogniser(models.recogniser, self.options, tuning)
+        self._queue = RecogniserQueue(
+            self._recogniser, self._history, recogniser_executor or InlineExecutor(), on_result
+        )
+        self._second_pass = second_pass or self._transcribe
         executor = executor or InlineExecutor()
-        self._turns = TurnAssembler(executor, self._recogniser.dropped)
+        self._dropped: Counter[str] = Counter()  # what the recogniser's own guards did not withhold
+        self._turns = TurnAssembler(executor, self._dropped)
         smart_turn = SmartTurn(models.smart_turn) if models.smart_turn else None
         self.turn_detector = TurnDetector(
             models.inactivity, smart_turn, executor, self.options.vad_threshold
@@ -83,7 +123,9 @@ class Session:
         self._speech_end = 0  # the end of the last window with speech
         self._opened_at = 0  # where the gate opened
         self._turn_start: int | None = None
-        self._lost = 0  # samples (24 kHz) of gaps that do not fill a step yet
+        self._turn_ends = 0  # turns that have ended and whose last words are not known yet
+        self._gap = 0  # samples (24 kHz) of gaps that do not fill a step yet
+        self.lost = 0
         self.step_idx = 0
 
     # ---- state ----------------------------------------------------------------------------------
@@ -99,41 +141,60 @@ class Session:
 
     @property
     def dropped(self) -> Counter[str]:
-        """How many words the recogniser's guards withheld, by reason."""
-        return self._recogniser.dropped
+        """How many words were withheld, by reason. May be read from any thread."""
+        return Counter(dict(self._dropped)) + Counter(dict(self._recogniser.dropped))
 
     @property
     def decoder_runs(self) -> int:
         """Decoder runs of finished segments: 0 in silence."""
-        return self._recogniser.runs
+        return self._queue.runs
+
+    @property
+    def lag_s(self) -> float:
+        """Seconds of audio that wait for the recogniser. May be read from any thread."""
+        return self._queue.lag_s
+
+    @property
+    def recogniser_busy_s(self) -> float:
+        """Seconds that the recogniser has worked so far. May be read from any thread."""
+        return self._queue.busy_s
 
     # ---- audio ----------------------------------------------------------------------------------
     def push(self, frame: NDArray[np.int16], backlog: bool = False) -> list[Event]:
         """Takes one step: int16[1920], 24 kHz, mono.
 
-        Returns the words that are committed at this step, then exactly one `step`, then `turn`s.
+        Returns the words that are known by now, then exactly one `step`, then `turn`s.
         backlog: more audio waits, so the recogniser updates in larger chunks, which takes less CPU
-        time. Raises ValueError for a frame of another length.
+        time. Raises ValueError for a frame of another length, and what the recogniser raised.
         """
         if len(frame) != STEP_SAMPLES:
             raise ValueError(f"a frame has {STEP_SAMPLES} samples, not {len(frame)}")
+        events = self._collect_words()
         audio = self._resampler.resample_chunk(frame.astype(np.float32) / 32768)
         self._history.append(audio)
         probabilities = self._voice_detector.push(audio)
-        words = []
         for probability in probabilities:
-            words += self._push_window(probability)
-        words += self._recognise(backlog)
-        self._start_second_passes()
+            self._push_window(probability)
+            events += self._collect_words()
+        self._recognise(backlog)
+        events += self._collect_words()
         inactivity = self.turn_detector.push(probabilities, self._text_evidence(), self._turn_audio)
         if self._turn_is_over():
-            words += self._end_turn()
-        elif self._turn_s > LONGEST_TURN_S and self._turns.is_whole:
-            self._close_turn(self._recogniser.start)
-        events = _text_events(words)
+            self._end_turn()
+        elif self._turn_s > LONGEST_TURN_S and not self._turn_ends and self._turns.is_whole:
+            self._turns.close()
+            self._next_turn(self._queue.start)
+        events += self._collect_words()
         events.append(Step(self.step_idx, inactivity))
         self.step_idx += 1
         return events + self._finished_turns()
+
+    def collect(self) -> list[Event]:
+        """Returns the words and turns that have become known since the last call.
+
+        Raises what the recogniser raised.
+        """
+        return self._collect_words() + self._finished_turns()
 
     def gap(self, samples: int) -> list[Event]:
         """Tells that `samples` (24 kHz) were lost. Stream time goes on, with its steps.
@@ -141,36 +202,56 @@ class Session:
         The audio before and after is not joined: the open segment ends at the gap. Less than a
         step is added to the next gap.
         """
-        self._lost += samples
-        if self._lost < STEP_SAMPLES:
+        self._gap += samples
+        if self._gap < STEP_SAMPLES:
             return []
-        events = _text_events(self._end_segment())
+        self._end_segment()
+        events = self._collect_words()
         silence = np.zeros(STEP_SAMPLES, np.int16)
-        while self._lost >= STEP_SAMPLES:
-            self._lost -= STEP_SAMPLES
+        while self._gap >= STEP_SAMPLES:
+            self._gap -= STEP_SAMPLES
             events += self.push(silence)
         return events
 
     def flush(self, flush_id: int | str) -> list[Event]:
-        """Returns all words of the audio so far, then `flushed`. No later text is about it."""
-        events = _text_events(self._end_segment())
-        self._floor = self._history.end
-        self._recogniser.set_earliest_start(self.step_idx * STEP_S)
-        return [*events, Flushed(flush_id)]
+        """Asks for all words of the audio so far, then `flushed`. No later text is about it.
 
-    def finish(self) -> list[Event]:
-        """Ends the open turn; returns the words of the audio so far. `end` returns the turn."""
-        return _text_events(self._end_turn())
+        Does not wait for the recogniser: with a background one, a later call returns what it still
+        has to give, `flushed` included.
+        """
+        self._end_segment()
+        self._floor = self._history.end
+        self._queue.set_earliest_start(self.step_idx * STEP_S)
+        self._queue.mark(Flushed(flush_id))
+        return self._collect_words()
+
+    def finish(self, timeout_s: float | None = None) -> list[Event]:
+        """Ends the open turn; returns the words of the audio so far. `end` returns the turn.
+
+        timeout_s: the longest wait for the recogniser (None: any). Words that are not known by then
+        come with a later call.
+        """
+        self._end_turn()
+        self._queue.join(timeout_s)
+        return self._collect_words()
 
     def end(self, timeout_s: float | None = None) -> list[Event]:
         """Returns all that is left, an open turn included, then `end_of_stream`.
 
-        A turn whose second pass takes longer than `timeout_s` (None: any time) gets the words as
-        they were committed.
+        timeout_s: the longest wait for the recogniser and the second pass (None: any). A turn
+        whose second pass takes longer gets the words as they were committed.
         """
-        events = self.finish()
-        turns = self._turns.pop_all(timeout_s)
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        events = self.finish(timeout_s)
+        self._queue.close()
+        self._turns.close()  # with the words so far, if there was no time for its last ones
+        left_s = None if deadline is None else max(0.0, deadline - time.monotonic())
+        turns = self._turns.pop_all(left_s)
         return [*events, *(turns if self.options.turns else []), EndOfStream()]
+
+    def close(self) -> None:
+        """Gives up the session: cancels what is not yet done."""
+        self._queue.close()
 
     def configure(self, options: Options) -> None:
         """Sets new options: for the voice gate and turns at once, for the recogniser from the next
@@ -178,10 +259,10 @@ class Session:
         self.options = options
         self._gate.threshold = options.vad_threshold
         self.turn_detector.set_threshold(options.vad_threshold)
-        self._recogniser.options = options
+        self._queue.configure(options)
 
     # ---- segments -------------------------------------------------------------------------------
-    def _push_window(self, probability: float) -> list[Word]:
+    def _push_window(self, probability: float) -> None:
         """Takes one window of 32 ms; begins and ends segments."""
         self._windows += 1
         place = self._windows * WINDOW
@@ -193,12 +274,11 @@ class Session:
             onset = place - self._gate.onset_windows * WINDOW
             start = max(onset - int(PRE_ROLL_S * RATE), self._floor, self._history.start, 0)
             self._opened_at = place
-            self._recogniser.begin(start)
+            self._queue.begin(start)
             if self._turn_start is None:
                 self._turn_start = start
         elif change == "close" or self._is_noise_only(place):
-            return self._end_segment()
-        return []
+            self._end_segment()
 
     def _is_noise_only(self, place: int) -> bool:
         """Whether something that is no speech keeps the gate open.
@@ -220,58 +300,74 @@ class Session:
         It should end in a pause before it grows so long that it is cut between two words.
         """
         ages, silences = zip(*SILENCE_BY_AGE, strict=True)
-        return float(np.interp(self._recogniser.age_s, ages, silences))
+        return float(np.interp(self._queue.age_s, ages, silences))
 
-    def _recognise(self, backlog: bool) -> list[Word]:
-        """Gives the recogniser the audio of this step; returns the words to commit."""
-        if not self._recogniser.is_open or not self._has_speech:
-            return []
+    def _recognise(self, backlog: bool) -> None:
+        """Gives the recogniser the audio of this step."""
+        if not self._queue.is_open or not self._has_speech:
+            return
+        if self._queue.lag_s > MAX_LAG_S:
+            lost = self._queue.skip_to(self._history.end - int(KEPT_LAG_S * RATE))
+            self.lost += lost * SAMPLE_RATE // RATE
         hangover_end = self._speech_end + int(HANGOVER_S * RATE)
         pause = self._history.end > hangover_end
         until = min(self._history.end, hangover_end)
-        words = self._recogniser.advance(
-            self._history, until, backlog, pause, self._gate.voice_uncertainty
-        )
-        self._add_to_turn(words)
-        return words
+        self._queue.advance(until, backlog, pause, self._gate.voice_uncertainty)
 
-    def _end_segment(self) -> list[Word]:
-        """Ends the open segment shortly after the last speech; returns its words."""
+    def _end_segment(self) -> None:
+        """Ends the open segment shortly after the last speech."""
         self._gate.close()
-        if not self._recogniser.is_open:
-            return []
+        if not self._queue.is_open:
+            return
         if not self._has_speech:
-            self._recogniser.dropped["short"] += 1
-            self._recogniser.discard()
-            return []
+            self._dropped["short"] += 1
+            self._queue.discard()
+            return
         stop = min(self._history.end, self._speech_end + int(HANGOVER_S * RATE))
-        words = self._recogniser.finish(self._history, stop, self._gate.voice_uncertainty)
+        self._queue.finish(stop, self._gate.voice_uncertainty)
         # the next segment may begin in the silence after this one's speech
         self._floor = max(self._floor, min(stop, self._speech_end + 2 * WINDOW))
-        self._add_to_turn(words)
-        self._start_second_passes()
-        return words
 
-    def _start_second_passes(self) -> None:
-        """Starts the second pass of each segment that has ended, if turns are wanted."""
-        while self._recogniser.finished:
-            segment = self._recogniser.finished.pop(0)
-            if not self.options.turns:
-                continue
-            samples = self._history.read(segment.start, segment.stop).copy()
-            model, language = self._models.recogniser, self.options.language
-            work = partial(transcribe, model, samples, language, segment.tokens)
-            self._turns.add_segment(segment.start, work, segment.voice_uncertainty)
+    # ---- results of the recogniser --------------------------------------------------------------
+    def _collect_words(self) -> list[Event]:
+        """Takes the recogniser's results in order; returns `text`, `end_text` and `flushed`."""
+        events: list[Event] = []
+        for result in self._queue.collect():
+            match result:
+                case CommittedWords(words):
+                    if self.options.turns:
+                        self._turns.add_words(words)
+                    events += _text_events(words)
+                case SegmentEnd(segment):
+                    if self.options.turns:
+                        self._start_second_pass(segment)
+                case _TurnEnd():
+                    self._turn_ends -= 1
+                    self._turns.close()
+                case Flushed():
+                    events.append(result)
+        return events
+
+    def _start_second_pass(self, segment: FinishedSegment) -> None:
+        samples = self._history.read(segment.start, segment.stop)
+        work = partial(self._second_pass, samples, segment)
+        self._turns.add_segment(segment.start, work, segment.voice_uncertainty)
+
+    def _transcribe(self, samples: NDArray[np.float32], segment: FinishedSegment) -> Transcript:
+        language = self.options.language
+        return transcribe(self._models.recogniser, samples, language, segment.tokens)
 
     # ---- turns ----------------------------------------------------------------------------------
-    def _add_to_turn(self, words: list[Word]) -> None:
-        if self.options.turns:
-            self._turns.add_words(words)
-
     def _text_evidence(self) -> TextEvidence | None:
-        """What the words before a pause tell about the end of the turn."""
-        decoded = self._recogniser.decoded
-        if decoded is None or not self._gate.silence_s:
+        """What the words before a pause tell about the end of the turn.
+
+        None while the recogniser has not read up to the pause.
+        """
+        last = self._queue.decoded
+        if last is None or not self._gate.silence_s:
+            return None
+        decoded, until = last
+        if until < self._speech_end:
             return None
         text = self._models.recogniser.vocabulary.text(decoded.tokens)
         p_last = (decoded.probabilities or [0.0])[-1]
@@ -296,15 +392,16 @@ class Session:
         endpoint = Endpoint(options.turn_threshold, options.turn_silence_ms / 1000)
         return self.turn_detector.is_over(endpoint)
 
-    def _end_turn(self) -> list[Word]:
-        words = self._end_segment()
-        self._close_turn(None)
-        return words
+    def _end_turn(self) -> None:
+        """Ends the open segment and the turn. Words that become known later still belong to it."""
+        self._end_segment()
+        self._turn_ends += 1
+        self._queue.mark(_TurnEnd())
+        self._next_turn(None)
 
-    def _close_turn(self, next_start: int | None) -> None:
-        """next_start: where the open segment began, which belongs to the next turn."""
-        self._turns.close()
-        self._turn_start = next_start
+    def _next_turn(self, start: int | None) -> None:
+        """start: where the open segment began, which belongs to the next turn; None without one."""
+        self._turn_start = start
         self.turn_detector.turn_closed()
 
     def _finished_turns(self) -> list[Event]:

@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 class ManualExecutor(Executor):
-    """Keeps jobs until the test runs them, in order.
+    """Keeps jobs until the test runs them, in order, or something waits for one.
 
     jobs: those that wait. Cancelled ones are skipped when their turn comes.
     """
@@ -19,7 +19,7 @@ class ManualExecutor(Executor):
         self.jobs: list[tuple[Future[Any], Callable[[], Any]]] = []
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
-        future: Future[T] = Future()
+        future: Future[T] = _ManualFuture(self)
         self.jobs.append((future, lambda: fn(*args, **kwargs)))
         return future
 
@@ -40,6 +40,19 @@ class ManualExecutor(Executor):
         """Runs jobs until none waits, those that jobs submit included."""
         while self.run_next():
             pass
+
+
+class _ManualFuture(Future[T]):
+    """Whoever waits for it runs the jobs."""
+
+    def __init__(self, executor: ManualExecutor) -> None:
+        super().__init__()
+        self._executor = executor
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        while not self.done() and self._executor.run_next():
+            pass
+        return super().exception(0)
 
 
 class FailingExecutor(Executor):

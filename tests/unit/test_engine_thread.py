@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,6 +37,8 @@ class Script:
 
     fail_at: set[int] = field(default_factory=set)  # frames, over all sessions
     hold: threading.Event | None = None
+    answers_late: bool = False  # flushes, and the words of `finish`, come with `collect`
+    lost: int = 0
     second_pass: threading.Event | None = None  # what `end` waits for
     push_s: float = 0.0
     made: list[Any] = field(default_factory=list)
@@ -49,9 +51,22 @@ class ScriptedSession:
     """Gives one word for each frame, named after its step."""
 
     script: Script
+    lag_s = 0.0
+    recogniser_busy_s = 0.0
 
-    def __init__(self, models: object, options: Options, executor: object) -> None:
+    def __init__(
+        self,
+        models: object,
+        options: Options,
+        executor: object,
+        recogniser_executor: object,
+        on_result: Callable[[], None],
+    ) -> None:
         self.models, self.options = models, options
+        self.on_result = on_result
+        self.known: list[Event] = []
+        self.lost = self.script.lost
+        self.closed = False
         self.step_idx = 0
         self.speaking = False
         self.dropped: Counter[str] = Counter()
@@ -80,10 +95,21 @@ class ScriptedSession:
         return [Step(self.step_idx - steps + i) for i in range(steps)]
 
     def flush(self, flush_id: int | str) -> list[Event]:
-        return [Text("flushed", 0.0), Flushed(flush_id)]
+        answer: list[Event] = [Text("flushed", 0.0), Flushed(flush_id)]
+        if not self.script.answers_late:
+            return answer
+        self.known += answer
+        return []
 
-    def finish(self) -> list[Event]:
-        return [Text("last", 0.0)]
+    def collect(self) -> list[Event]:
+        known, self.known = self.known, []
+        return known
+
+    def close(self) -> None:
+        self.closed = True
+
+    def finish(self, timeout_s: float) -> list[Event]:
+        return [*self.collect(), Text("last", 0.0)]
 
     def end(self, timeout_s: float) -> list[Event]:
         at = self.step_idx * 0.08
@@ -107,7 +133,8 @@ class RunningEngine:
             "models",
             Options(),
             self.events.extend,
-            self.speaking.append,  # type: ignore[arg-type]
+            self.speaking.append,
+            session_factory=ScriptedSession,  # type: ignore[arg-type]
         )
 
     def write(self, steps: int) -> None:
@@ -131,7 +158,6 @@ class RunningEngine:
 def script(monkeypatch: pytest.MonkeyPatch) -> Script:
     made = Script()
     monkeypatch.setattr(ScriptedSession, "script", made, raising=False)
-    monkeypatch.setattr(module, "Session", ScriptedSession)
     return made
 
 
@@ -167,6 +193,60 @@ def test_a_flush_is_answered_after_all_audio_heard_before_it(
     before = running.events[: running.events.index(Flushed("ab"))]
     assert len([e for e in before if isinstance(e, Step)]) == 40
     assert running.of(Flushed) == [Flushed("ab")]
+
+
+def test_a_flush_is_answered_when_the_recogniser_is_done_and_steps_go_on_before(
+    running: RunningEngine, script: Script
+) -> None:
+    """A flush waited for the recogniser: on a slow device no step came in the meantime."""
+    script.answers_late = True
+    running.write(5)
+    running.stepped(5)
+    done = threading.Event()
+    assert running.engine.submit(FlushCommand("late", done.set))
+    running.write(5)
+    running.stepped(10)
+    until(lambda: done.is_set() or not script.made[0].known, "collected")
+    script.made[0].on_result()
+    assert done.wait(5)
+    assert running.of(Flushed) == [Flushed("late")]
+    assert len(running.of(Step)) == 10
+
+
+def test_words_are_emitted_when_they_are_known_and_not_at_the_next_step(
+    running: RunningEngine, script: Script
+) -> None:
+    running.write(1)
+    running.stepped(1)
+    script.made[0].known.append(Text("between", 0.0))
+    script.made[0].on_result()
+    until(lambda: "between" in [t.text for t in running.of(Text)], "the word", 0.9)
+    assert len(running.of(Step)) == 1
+
+
+def test_a_flush_whose_session_fails_is_answered(running: RunningEngine, script: Script) -> None:
+    script.answers_late = True
+    script.fail_at = {2}
+    running.write(1)
+    running.stepped(1)
+    script.made[0].collect = list
+    done = threading.Event()
+    assert running.engine.submit(FlushCommand("x", done.set))
+    running.write(1)
+    assert done.wait(5)
+    kinds = [type(e) for e in running.events]
+    assert kinds.index(Error) < kinds.index(Flushed)
+    assert script.made[0].closed
+
+
+def test_audio_that_the_session_gave_up_is_reported(running: RunningEngine, script: Script) -> None:
+    script.lost = SAMPLES
+    running.write(1)
+    until(lambda: running.of(Error), "an error")
+    assert "1.0 s of audio were lost" in running.of(Error)[0].message
+    assert running.engine.lost_s == 1.0
+    running.submit(EndCommand())
+    assert running.engine.lost_s == 1.0
 
 
 def test_a_flush_without_any_audio_is_answered_at_once(running: RunningEngine) -> None:
@@ -306,7 +386,14 @@ def test_a_listener_that_fails_does_not_stop_the_engine(script: Script) -> None:
         calls.append(1)
         raise ValueError
 
-    running.engine = Engine(running.ring, "m", Options(), listener, running.speaking.append)  # type: ignore[arg-type]
+    running.engine = Engine(
+        running.ring,
+        "m",
+        Options(),
+        listener,
+        running.speaking.append,
+        session_factory=ScriptedSession,
+    )  # type: ignore[arg-type]
     running.engine.start()
     running.write(3)
     until(lambda: len(calls) >= 3, "three calls")

@@ -1,0 +1,340 @@
+"""A session whose recogniser runs on an executor: the same words and the same contract, however its
+jobs and the session's calls are interleaved."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import Executor
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edged import STEP_S, STEP_SAMPLES
+from edged.engine.background_worker import BackgroundWorker, InlineExecutor
+from edged.engine.session import KEPT_LAG_S, MAX_LAG_S, Session
+from edged.events import EndOfStream, EndText, Event, Flushed, Step, Text, Turn, Word
+from edged.options import Options
+from edged.stt.decoder import DecodedText
+from edged.vad.inactivity import FEATURES, Weights
+from tests.support.executors import FailingExecutor, ManualExecutor
+from tests.support.fake_recogniser import FakeRecogniser, ScriptedVoice
+from tests.support.mosquitto import until
+
+FRAME = np.zeros(STEP_SAMPLES, np.int16)
+# After 1 s of silence the turn model of these tests finds an end likely.
+WEIGHTS = np.zeros((3, len(FEATURES)))
+WEIGHTS[:, FEATURES.index("bias")] = -6.0
+WEIGHTS[:, FEATURES.index("silence_1")] = 12.0
+
+Spans = Sequence[tuple[float, float]]
+Speech = st.lists(st.tuples(st.floats(0.7, 4.0), st.floats(0.3, 2.5)), min_size=1, max_size=4)
+
+
+def spans_of(durations: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """(speech, silence) durations as spans of speech, in seconds, after 0.5 s of silence."""
+    spans, now = [], 0.5
+    for speech_s, silence_s in durations:
+        spans.append((now, now + speech_s))
+        now += speech_s + silence_s
+    return spans
+
+
+def words_in(spans: Spans) -> list[Word]:
+    """A word each 0.3 s of speech, numbered."""
+    words: list[Word] = []
+    for start, stop in spans:
+        at = start + 0.05
+        while at + 0.25 < stop:
+            words.append(Word(f"w{len(words)}", at, at + 0.2))
+            at += 0.3
+    return words
+
+
+class Stream:
+    """A session with a fake recogniser; keeps all its events."""
+
+    def __init__(
+        self,
+        spans: Spans,
+        recogniser_executor: Executor,
+        executor: Executor | None = None,
+        decoded: DecodedText | None = None,
+        turns: bool = True,
+    ) -> None:
+        self.words = words_in(spans)
+        self.recogniser = FakeRecogniser(self.words, decoded)
+        models = SimpleNamespace(
+            smart_turn=None,
+            inactivity=Weights(WEIGHTS),
+            recogniser=SimpleNamespace(vocabulary=SimpleNamespace(text=lambda tokens: "and so.")),
+        )
+        self.session = Session(
+            models,  # type: ignore[arg-type]
+            Options(turns=turns),
+            executor,
+            voice_detector=ScriptedVoice(spans),
+            recogniser=self.recogniser,
+            second_pass=self.recogniser.second_pass,
+            recogniser_executor=recogniser_executor,
+        )
+        self.events: list[Event] = []
+        self.keep_up: ManualExecutor | None = None  # runs a job when the recogniser is far behind
+        self.seconds = spans[-1][1] + 2.0
+
+    def push(self, steps: int = 1) -> None:
+        for _ in range(steps):
+            before = len(self.events)
+            self.events += self.session.push(FRAME)
+            if self.keep_up is not None and self.session.lag_s > 5:
+                self.keep_up.run_next()
+            assert sum(isinstance(e, Step) for e in self.events[before:]) == 1
+
+    def push_rest(self) -> None:
+        self.push(max(0, round(self.seconds / STEP_S) - self.session.step_idx))
+
+    def of(self, kind: type[Any]) -> list[Any]:
+        return [e for e in self.events if isinstance(e, kind)]
+
+    @property
+    def said(self) -> list[str]:
+        return [e.text for e in self.of(Text)]
+
+
+def check_contract(stream: Stream) -> None:
+    """What every stream of events keeps to."""
+    steps = [e.step_idx for e in stream.of(Step)]
+    assert steps == list(range(len(steps))), "one step for each frame, in order"
+    assert len(stream.said) == len(set(stream.said)), "nothing is said twice"
+    spoken = [type(e) for e in stream.events if isinstance(e, Text | EndText)]
+    assert spoken == [Text, EndText] * len(stream.said)
+    for position, event in enumerate(stream.events):
+        if isinstance(event, Flushed):
+            flushed_at_s = float(event.flush_id)
+            later = stream.events[position:]
+            late = [e for e in later if isinstance(e, Text) and e.start_s < flushed_at_s - 1e-6]
+            assert not late, "no text for the audio before a flush follows its `flushed`"
+
+
+Action = st.one_of(
+    st.tuples(st.just("push"), st.integers(1, 12)),
+    st.tuples(st.just("run"), st.integers(1, 3)),
+    st.tuples(st.just("collect"), st.just(0)),
+    st.tuples(st.just("flush"), st.just(0)),
+    st.tuples(st.just("gap"), st.integers(1, 4 * STEP_SAMPLES)),
+    st.tuples(st.just("configure"), st.sampled_from([7, 10, 48])),
+    st.tuples(st.just("finish"), st.just(0)),
+)
+
+
+def play(
+    stream: Stream, actions: Sequence[tuple[str, int]], executor: ManualExecutor | None
+) -> None:
+    """Does the actions, then pushes the rest of the audio and ends the session."""
+    stream.keep_up = executor
+    for name, number in actions:
+        match name:
+            case "push":
+                stream.push(number)
+            case "run" if executor is not None:
+                for _ in range(number):
+                    executor.run_next()
+            case "collect":
+                stream.events += stream.session.collect()
+            case "flush":
+                at_s = stream.session.step_idx * STEP_S
+                stream.events += stream.session.flush(f"{at_s:.2f}")
+            case "gap":
+                stream.events += stream.session.gap(number)
+            case "configure":
+                stream.session.configure(Options(delay_in_frames=number))
+            case "finish":
+                stream.events += stream.session.finish()
+    stream.push_rest()
+    stream.events += stream.session.finish()
+    if executor is not None:
+        executor.run_all()  # second passes, for which `end` waits
+    stream.events += stream.session.end()
+
+
+@settings(deadline=None, max_examples=30)
+@given(Speech, st.lists(Action, max_size=40))
+def test_whatever_the_interleaving_the_words_are_those_of_an_inline_run(
+    durations: Sequence[tuple[float, float]], actions: list[tuple[str, int]]
+) -> None:
+    spans = spans_of(durations)
+    inline = Stream(spans, InlineExecutor())
+    play(inline, actions, None)
+    executor = ManualExecutor()
+    background = Stream(spans, executor)
+    play(background, actions, executor)
+    for stream in (inline, background):
+        check_contract(stream)
+        assert stream.events[-1] == EndOfStream()
+    assert background.said == inline.said
+    assert [e.flush_id for e in background.of(Flushed)] == [e.flush_id for e in inline.of(Flushed)]
+    assert [t.text for t in background.of(Turn)] == [t.text for t in inline.of(Turn)]
+
+
+@settings(deadline=None, max_examples=30)
+@given(Speech, st.lists(Action, max_size=40), st.booleans())
+def test_text_evidence_that_comes_late_costs_no_word_and_no_turn(
+    durations: Sequence[tuple[float, float]], actions: list[tuple[str, int]], shared: bool
+) -> None:
+    """The evidence depends on when jobs are done, and so does where turns end; their words do not.
+    The second pass may run on any executor."""
+    spans = spans_of(durations)
+    sure_end = DecodedText([1], [1], [0.99], p_eos=0.99)
+    executor = ManualExecutor()
+    stream = Stream(spans, executor, executor if shared else None, sure_end)
+    play(stream, actions, executor)
+    check_contract(stream)
+    in_turns = [word.text for turn in stream.of(Turn) for word in turn.words]
+    assert in_turns == stream.said
+
+
+def test_a_push_does_not_wait_for_the_recogniser_and_one_job_covers_what_arrived_since() -> None:
+    executor = ManualExecutor()
+    stream = Stream([(0.5, 4.0)], executor)
+    stream.push(30)
+    assert len(executor.jobs) == 1
+    assert stream.recogniser.updates == []
+    assert len(stream.of(Step)) == 30
+    executor.run_next()
+    assert len(stream.recogniser.updates) == 1
+    executor.run_all()
+    stream.push(5)
+    assert len(executor.jobs) == 1, "one job at a time"
+    executor.run_next()
+    assert len(stream.recogniser.updates) == 2
+    reads = stream.recogniser.updates
+    assert reads[0][1] == reads[1][0]
+    assert reads[1][1] - reads[1][0] == pytest.approx(5 * 1280, abs=100)
+
+
+def test_words_come_before_the_next_step_or_at_once_to_who_collects() -> None:
+    executor = ManualExecutor()
+    stream = Stream([(0.5, 4.0)], executor)
+    stream.push(25)
+    executor.run_all()
+    assert stream.said == []
+    stream.push()
+    assert stream.said
+    assert isinstance(stream.events[-1], Step)
+    assert isinstance(stream.events[-2], EndText)
+    stream.push(10)
+    executor.run_all()
+    known = stream.session.collect()
+    assert [type(e) for e in known[:2]] == [Text, EndText]
+    assert stream.session.collect() == []
+
+
+def test_flush_does_not_wait_and_is_answered_after_its_words() -> None:
+    executor = ManualExecutor()
+    stream = Stream([(0.5, 4.0)], executor)
+    stream.push(25)
+    assert stream.session.flush(7) == []
+    stream.push(3)
+    assert not stream.of(Flushed)
+    executor.run_all()
+    answer = stream.session.collect()
+    assert answer[-1] == Flushed(7)
+    assert [e.text for e in answer if isinstance(e, Text)] == [
+        w.text for w in stream.words if w.start_s < 2.0
+    ]
+
+
+def test_long_unread_audio_is_read_in_several_updates() -> None:
+    """A segment has room for so much audio beyond the age at which it is cut."""
+    executor = ManualExecutor()
+    stream = Stream([(0.5, 9.0)], executor)
+    stream.push(100)
+    executor.run_all()
+    longest = max(stop - start for start, stop in stream.recogniser.updates)
+    assert len(stream.recogniser.updates) > 1
+    assert longest <= 2.7 * 16000
+
+
+def test_a_recogniser_that_falls_far_behind_skips_audio_and_counts_it() -> None:
+    executor = ManualExecutor()
+    stream = Stream([(0.5, 30.0)], executor)
+    stream.push(round((MAX_LAG_S + 1.0) / STEP_S))
+    assert stream.session.lost == pytest.approx((MAX_LAG_S - KEPT_LAG_S) * 24000, abs=5000)
+    assert stream.session.lag_s < KEPT_LAG_S + 1.0
+    executor.run_all()
+    stream.push(round(5 / STEP_S))
+    executor.run_all()
+    stream.events += stream.session.end()
+    check_contract(stream)
+    skipped_to_s = MAX_LAG_S - KEPT_LAG_S
+    assert [w for w in stream.said if stream.words[int(w[1:])].start_s > skipped_to_s + 2]
+
+
+def test_a_recogniser_that_is_just_fast_enough_loses_nothing_of_unbroken_speech() -> None:
+    """One job in 1.6 s: each covers all that has arrived since the one before."""
+    executor = ManualExecutor()
+    stream = Stream([(0.5, 400.0)], executor, turns=False)
+    stream.session.turn_detector.push = (  # type: ignore[method-assign]
+        lambda *arguments: (0.0, 0.0, 0.0)
+    )
+    for _ in range(round(400 / STEP_S) // 20):
+        stream.push(20)
+        executor.run_next()
+        stream.events.clear()
+    assert stream.session.lost == 0
+    assert stream.session.lag_s < 2.0
+
+
+def test_a_failure_of_the_recogniser_reaches_the_caller_after_the_words_before_it() -> None:
+    executor = ManualExecutor()
+    stream = Stream([(0.5, 9.0)], executor)
+    stream.recogniser.fail_at = 3 * 16000
+    stream.push(30)
+    executor.run_all()
+    stream.push(20)
+    executor.run_all()
+    with pytest.raises(RuntimeError, match="scripted failure"):
+        stream.push(2)
+    assert stream.said, "what was known before the failure was given"
+
+
+def test_an_executor_that_refuses_jobs_fails_the_session_instead_of_losing_words() -> None:
+    stream = Stream([(0.5, 9.0)], FailingExecutor())
+    with pytest.raises(MemoryError):
+        stream.push(30)
+
+
+def test_a_recogniser_that_hangs_does_not_keep_the_session_from_ending() -> None:
+    class Hangs(ManualExecutor):
+        def run_next(self) -> bool:
+            return False
+
+    stream = Stream([(0.5, 9.0)], Hangs())
+    stream.push(50)
+    assert stream.session.finish(timeout_s=0.01) == []
+    assert stream.session.end(timeout_s=0.01) == [EndOfStream()]
+
+
+def test_a_closed_session_calls_nobody_and_its_job_does_not_run() -> None:
+    executor = ManualExecutor()
+    stream = Stream([(0.5, 9.0)], executor)
+    stream.push(50)
+    stream.session.close()
+    executor.run_all()
+    assert stream.recogniser.updates == []
+    assert stream.session.collect() == []
+
+
+def test_on_a_real_thread_all_words_come_in_order() -> None:
+    worker = BackgroundWorker("recogniser")
+    stream = Stream([(0.5, 6.0), (8.0, 12.0)], worker)
+    stream.push_rest()
+    until(lambda: worker.idle, "the recogniser is done")
+    stream.events += stream.session.flush("12.0")
+    stream.events += stream.session.end()
+    check_contract(stream)
+    assert stream.said == [w.text for w in stream.words]
+    assert [w.text for t in stream.of(Turn) for w in t.words] == stream.said

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from edged import SAMPLE_RATE
 from edged.audio.microphone import MicrophoneManager
 from edged.config.settings_manager import SettingsManager
 from edged.daemon.control import Control
@@ -62,17 +61,17 @@ class HealthReport:
 
     def health(self) -> dict[str, Any]:
         """The payload of `state/health`."""
-        ring, level = self._microphone.ring, self._microphone.level
+        level = self._microphone.level
         stats, rtf, rejected = self._publisher.stats(), self._engine.rtf, self._engine.rejected
         return {
             "level_dbfs": None if level is None else round(level.rms_dbfs, 1),
             "clipping": None if level is None else level.clipping,
             "rtf": None if rtf is None else round(rtf, 3),
-            "lag_s": round(ring.depth_s, 2),
+            "lag_s": round(self._engine.lag_s, 2),
             "cpu_temp": cpu_temp_c(),
             "rss_mb": rss_mb(),
             "xruns": self._microphone.xruns,
-            "dropped_s": round(ring.dropped / SAMPLE_RATE, 2),
+            "dropped_s": round(self._engine.lost_s, 2),
             "engine_failures": self._engine.failures,
             "turn_model_failures": self._engine.smart_turn_failures,
             "rejected": rejected.total(),

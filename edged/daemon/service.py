@@ -43,8 +43,8 @@ from edged.server import factory
 
 FIRST_OPEN_S = 5.0  # how long READY waits for the first attempt to open the microphone
 FIRST_HEALTH_S = 5.0
-MAX_BACKLOG_STEPS = 1  # of the microphone; at this backlog streams of the API server wait
 SECOND_PASS_STALE_S = 60.0  # one takes several seconds on a slow board
+RECOGNISER_STALE_S = 30.0  # an update of much audio takes seconds on a slow board
 STOP_TIMEOUT_S = 4.5  # supervisors and people expect a stop within 5 s
 GOODBYE_S = 1.5  # of STOP_TIMEOUT_S, to publish the last words and to disconnect
 _SUPERVISION_INTERVAL_S = 1.0
@@ -81,6 +81,7 @@ class Daemon:
             lambda message: self._publisher.event(Error(message)),
         )
         self._second_pass = BackgroundWorker("second-pass")
+        self._recogniser = BackgroundWorker("recogniser")
         self._models = ModelLoader(self._jobs.put)
         settings = settings_manager.settings
         self._microphone = MicrophoneManager(
@@ -140,6 +141,7 @@ class Daemon:
         watch("engine", lambda: time.monotonic() - self._engine.heartbeat)
         watch("mqtt", self._publisher.heartbeat_age_s)
         watch("second pass", lambda: self._second_pass.age_s, SECOND_PASS_STALE_S)
+        watch("recogniser", lambda: self._recogniser.age_s, RECOGNISER_STALE_S)
 
     def _make_parts(self, settings: Settings, models: Models) -> None:
         self._engine = Engine(
@@ -149,6 +151,7 @@ class Daemon:
             lambda events: self._states.events(events),
             lambda speaking: self._states.speaking(speaking),
             self._second_pass,
+            self._recogniser,
         )
         self._publisher = Publisher(
             settings.broker(self._embedded_address(settings)),
@@ -199,7 +202,7 @@ class Daemon:
         sessions = factory.session_provider(
             lambda: self._engine.models,
             lambda: self._settings_manager.settings,
-            lambda: self._engine.waiting >= MAX_BACKLOG_STEPS,
+            lambda: self._engine.is_behind,
         )
         api_server = factory.api_server(
             settings,
@@ -231,7 +234,8 @@ class Daemon:
             api_server.stop(max(0.1, by - time.monotonic()))
         if self._embedded is not None:
             self._embedded.stop()
-        self.has_hung_threads |= not self._second_pass.idle or not self._models.idle
+        workers_idle = self._second_pass.idle and self._recogniser.idle
+        self.has_hung_threads |= not workers_idle or not self._models.idle
         log_event(_log, logging.INFO, "stopped", "stopped")
 
     def _embedded_address(self, settings: Settings) -> BrokerAddress | None:

@@ -15,7 +15,7 @@ from edged.logs import log_event
 
 EXIT_AFTER_S = 30.0  # since one thread was found hung; the WatchdogSec= of deploy/edged.service
 MIN_REPORT_INTERVAL_S = 60.0  # threads that come and go must not fill the spool with errors
-RECOGNITION_THREADS = frozenset({"capture", "engine"})
+RECOGNITION_THREADS = frozenset({"capture", "engine", "recogniser"})
 
 _log = logging.getLogger(__name__)
 

@@ -43,6 +43,7 @@ MAX_FLUSHES = 64  # waiting flushes; the daemon's own commands always find room 
 TURN_TIMEOUT_S = 5.0  # longest wait for a turn's second pass when the microphone stops
 END_S = 1.0  # of the time to stop, kept for the last words and their turn
 WORDS_TIMEOUT_S = 4.0  # longest wait for the last words when the microphone stops
+PRIORITY_LAG_S = 0.3  # more than the recogniser needs for an update on a device that keeps up
 _IDLE_S = 1.0  # longest wait for audio, so that the heartbeat goes on
 _BACKOFF_S = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)  # pause after each of several failures in a row
 _FAILURE_MEMORY_S = 30.0  # after this time without a failure the next one counts as the first
@@ -207,6 +208,11 @@ class Engine:
         """Seconds of audio that wait: to be pushed, and for the recogniser."""
         session = self._session
         return self.waiting * STEP_S + (0.0 if session is None else session.lag_s)
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether audio waits so long that streams of less importance should stand back."""
+        return self.waiting > 0 or self.lag_s > PRIORITY_LAG_S
 
     @property
     def lost_s(self) -> float:

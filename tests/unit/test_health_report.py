@@ -25,7 +25,6 @@ class Parts:
     def __init__(self, folder: Path) -> None:
         self.microphone: Any = SimpleNamespace(
             status=MicrophoneStatus(MicrophoneState.RUNNING, "hw:CARD=A", "listening to A", 0.0),
-            ring=SimpleNamespace(depth_s=0.16, dropped=24_000),
             level=SimpleNamespace(rms_dbfs=-20.04, clipping=False),
             xruns=1,
         )
@@ -35,6 +34,8 @@ class Parts:
             failures=0,
             smart_turn_failures=3,
             heard_s=5.0,
+            lag_s=0.16,
+            lost_s=1.0,
         )
         self.stats: Any = SimpleNamespace(
             depth=4, spooled=2, dropped=Counter(full=1), disk_error=None, damaged=5

@@ -52,12 +52,14 @@ class BackgroundWorker(Executor):
         name: str = "background",
         max_waiting: int = MAX_WAITING,
         initializer: Callable[[], None] | None = None,
+        before_job: Callable[[], None] | None = None,
     ) -> None:
         """name: of the thread. max_waiting: most jobs that wait. initializer: called first on the
-        thread."""
+        thread. before_job: called before each job; may block, to let something else go first."""
         self._jobs: queue.Queue[Callable[[], None] | None] = queue.Queue(max_waiting)
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._initializer = initializer
+        self._before_job = before_job
         self._start_lock = threading.Lock()
         self._job_started_at: float | None = None
         self._closed = False
@@ -116,6 +118,8 @@ class BackgroundWorker(Executor):
             if job is None:
                 self._jobs.task_done()
                 return
+            if self._before_job is not None:
+                self._before_job()
             self._job_started_at = time.monotonic()
             job()
             self._job_started_at = None

@@ -163,7 +163,7 @@ class RecogniserQueue:
         """history: the audio of the stream; safe to read while the session appends.
         on_result: called on the executor's thread when there is something to collect.
         """
-        self._recogniser = recogniser
+        self._recogniser: StreamRecogniser | None = recogniser  # None: closed before its job ran
         self._history = history
         self._executor = executor
         self._on_result = on_result
@@ -275,6 +275,12 @@ class RecogniserQueue:
             return self._job is None and not self._requests
 
     @property
+    def is_drained(self) -> bool:
+        """Whether all requests are done and all results were collected."""
+        with self._changed:
+            return self._job is None and not self._requests and not self._results
+
+    @property
     def lag_s(self) -> float:
         """Seconds of audio between what was requested and what was read; 0 while idle."""
         return 0.0 if self.idle else max(0, self._until - self._read) / RATE
@@ -338,8 +344,9 @@ class RecogniserQueue:
             self._requests.clear()
             self._results.clear()
             job = self._job
-        if job is not None:
-            job.cancel()
+        if job is not None and job.cancel():
+            # the executor keeps the cancelled job, and with it this queue, until its turn comes
+            self._recogniser, self._history = None, SampleHistory(0)
 
     # ---- jobs -----------------------------------------------------------------------------------
     def _request(self, request: _Request) -> None:
@@ -405,6 +412,7 @@ class RecogniserQueue:
 
     def _do(self, request: _Request) -> Sequence[object]:
         recogniser, state = self._recogniser, self._job_state
+        assert recogniser is not None
         words: list[Word] = []
         match request:
             case _Begin(start, segment):
@@ -442,12 +450,13 @@ class RecogniserQueue:
 
     def _read_backlog(self, until: int, voice_uncertainty: float) -> list[Word]:
         """Reads audio in updates of MAX_UPDATE_S until no more than that is left before `until`."""
-        step = int(MAX_UPDATE_S * RATE)
+        recogniser, step = self._recogniser, int(MAX_UPDATE_S * RATE)
+        assert recogniser is not None
         words: list[Word] = []
         read = self._job_state.read
-        while self._recogniser.is_open and until - read > step:
+        while recogniser.is_open and until - read > step:
             read += step
-            words += self._recogniser.advance(self._history, read, True, False, voice_uncertainty)
+            words += recogniser.advance(self._history, read, True, False, voice_uncertainty)
         return words
 
 

@@ -97,7 +97,7 @@ class Session:
         recogniser, second_pass: in place of those of the models.
         recogniser_executor: runs the recogniser; None runs it in the caller. It must do jobs in
             order, one at a time, and not be one that second passes keep busy.
-        on_result: called on the recogniser's thread when `collect` has something to give.
+        on_result: called on an executor's thread when `collect` has something to give.
         """
         self.options = options or Options()
         self._models = models
@@ -112,7 +112,7 @@ class Session:
         self._second_pass = second_pass or self._transcribe
         executor = executor or InlineExecutor()
         self._dropped: Counter[str] = Counter()  # what the recogniser's own guards did not withhold
-        self._turns = TurnAssembler(executor, self._dropped)
+        self._turns = TurnAssembler(executor, self._dropped, on_result)
         smart_turn = SmartTurn(models.smart_turn) if models.smart_turn else None
         self.turn_detector = TurnDetector(
             models.inactivity, smart_turn, executor, self.options.vad_threshold
@@ -234,6 +234,12 @@ class Session:
         self._end_turn()
         self._queue.join(timeout_s)
         return self._collect_words()
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether, after `finish`, all words and turns are known and were given: `end` will not
+        wait."""
+        return self._queue.is_drained and self._turns.is_empty
 
     def end(self, timeout_s: float | None = None) -> list[Event]:
         """Returns all that is left, an open turn included, then `end_of_stream`.

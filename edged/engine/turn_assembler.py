@@ -36,12 +36,19 @@ class TurnAssembler:
     Bounded: the Session limits how long a turn grows, and few turns wait for their second pass.
     """
 
-    def __init__(self, executor: Executor, dropped: Counter[str]) -> None:
+    def __init__(
+        self,
+        executor: Executor,
+        dropped: Counter[str],
+        on_result: Callable[[], None] | None = None,
+    ) -> None:
         """executor: runs the second passes.
         dropped: counts words that were withheld and second passes that failed, by reason.
+        on_result: called on the executor's thread when a second pass is done.
         """
         self._executor = executor
         self._dropped = dropped
+        self._on_result = on_result
         self._open = _OpenTurn()
         self._closed: deque[_OpenTurn] = deque()
 
@@ -49,6 +56,11 @@ class TurnAssembler:
     def is_whole(self) -> bool:
         """Whether all committed words of the open turn belong to segments that have ended."""
         return self._open.in_segments == len(self._open.committed)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no closed turn waits for its second pass."""
+        return not self._closed
 
     def add_words(self, words: Sequence[Word]) -> None:
         """Adds words that the first pass committed to the open turn."""
@@ -66,6 +78,7 @@ class TurnAssembler:
         committed = tuple(turn.committed[turn.in_segments :])
         turn.in_segments = len(turn.committed)
         transcript = self._executor.submit(second_pass)
+        transcript.add_done_callback(self._notify)
         turn.segments.append(_SegmentOfTurn(start, committed, voice_uncertainty, transcript))
 
     def close(self) -> None:
@@ -93,6 +106,10 @@ class TurnAssembler:
         turns = [self._join(t) if _is_done(t) else _as_committed(t) for t in self._closed]
         self._closed.clear()
         return [turn for turn in turns if turn is not None]
+
+    def _notify(self, _: Future[Transcript]) -> None:
+        if self._on_result is not None:
+            self._on_result()
 
     def _join(self, turn: _OpenTurn) -> Turn | None:
         words: list[Word] = []

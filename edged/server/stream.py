@@ -21,7 +21,7 @@ from edged.audio.source import Frame
 from edged.engine.background_worker import ConditionalExecutor
 from edged.engine.session import Session
 from edged.errors import RequestError
-from edged.events import EndOfStream, Error, Event
+from edged.events import EndOfStream, Error, Event, Flushed
 from edged.logs import log_exception
 from edged.server.metrics import Metrics
 from edged.server.realtime_detector import RealtimeDetector
@@ -94,29 +94,39 @@ class Stream:
 
     def __init__(
         self,
-        make_session: Callable[[Executor], Session],
+        make_session: Callable[..., Session],
         decoder: AudioDecoder,
         client: StreamClient,
         wake: Callable[[Stream], None],
         background: Executor,
+        recogniser: Executor,
         metrics: Metrics,
         whole_file: bool = False,
         on_speaking: Callable[[bool, float], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`make_session` is called at the first step, with an executor for long work. `wake` tells
-        the worker pool that there is something to do. `whole_file`: the audio is a file, however
-        it arrives, and its long work is done at once, so that its text is always the same.
-        `on_speaking` is called on a worker thread, with the stream time in seconds, when somebody
-        begins or stops to speak."""
+        """
+        Args:
+            make_session: called at the first step, with the keyword arguments `executor`,
+                `recogniser_executor` and `on_result` of `Session`.
+            wake: tells the worker pool that there is something to do.
+            background, recogniser: the executors of the session, while it is not a file.
+            whole_file: the audio is a file, however it arrives. Its long work is done at once, so
+                that its text is always the same.
+            on_speaking: called on a worker thread, with the stream time in seconds, when somebody
+                begins or stops to speak.
+        """
         self.done = False
         self._make_session = make_session
         self._decoder = decoder
         self._client = client
         self._wake = wake
         self._background = ConditionalExecutor(background, self._is_file)
+        self._recogniser = ConditionalExecutor(recogniser, self._is_file)
         self._metrics = metrics
         self._session: Session | None = None
+        self._flushed_at: deque[float] = deque()  # arrival of the flushes that are not answered
+        self._finishing = False  # the audio has ended, its last words are not known yet
         self._lock = threading.Lock()
         self._waiting: deque[tuple[_Command, float]] = deque()  # with the time of arrival
         self._waiting_bytes = 0  # of audio
@@ -163,7 +173,13 @@ class Stream:
         """Whether something is still to be processed or, once `done`, to be sent. The stages are
         checked in the order in which a command passes through them, so that none is missed."""
         return (
-            bool(self._waiting) or self._working or bool(self._decoded) or self._ending or self.done
+            bool(self._waiting)
+            or self._working
+            or bool(self._decoded)
+            or self._ending
+            or bool(self._flushed_at)
+            or self._finishing
+            or self.done
         )
 
     @property
@@ -212,6 +228,8 @@ class Stream:
 
     def work(self) -> bool:
         """Processes at most one step. Returns True if there may be more to do."""
+        if self.done:
+            self._close()
         if self.done or self._client.is_full():
             return False
         self._working = True
@@ -227,20 +245,26 @@ class Stream:
     def _step(self) -> bool:
         self._decode()
         if not self._decoded:
+            self._collect()
             return False
         item, arrived_at = self._decoded.popleft()
         if isinstance(item, _Failure):
             self._finish_and_fail(item)
             return False
         if self._session is None:
-            self._session = self._make_session(self._background)
+            self._session = self._make_session(
+                executor=self._background,
+                recogniser_executor=self._recogniser,
+                on_result=lambda: self._wake(self),
+            )
         match item:
             case _Flush(flush_id):
-                events = self._session.flush(flush_id)
-                self._metrics.flush_seconds.observe(self._clock() - arrived_at)
-                self._deliver(events)
+                self._flushed_at.append(arrived_at)
+                self._deliver(self._session.flush(flush_id))
             case _End():
-                self._deliver(self._session.end())
+                self._finishing = True
+                self._deliver(self._session.finish(0.0))
+                self._collect()
             case frame:
                 is_file = self._is_file()
                 # Files are processed in larger chunks, as in edged.cli.transcribe.
@@ -261,6 +285,14 @@ class Stream:
         if self._session.speaking is not self._speaking:
             self._speaking = self._session.speaking
             self._on_speaking(self._speaking, self._session.step_idx * STEP_S)
+
+    def _collect(self) -> None:
+        """Delivers what the recogniser has given in the meantime; ends a stream that has it all."""
+        if self._session is None:
+            return
+        self._deliver(self._session.collect())
+        if self._finishing and self._session.is_finished:
+            self._deliver(self._session.end())
 
     def _decode(self) -> None:
         """Keeps a few frames decoded, so that it is known whether more wait."""
@@ -324,6 +356,10 @@ class Stream:
     def _deliver(self, events: list[Event]) -> None:
         if self.done or not events:
             return
+        for event in events:
+            if isinstance(event, Flushed):
+                waited_s = self._clock() - self._flushed_at.popleft()
+                self._metrics.flush_seconds.observe(waited_s)
         if isinstance(events[-1], EndOfStream):
             self._close()
         self._client.on_events(events)
@@ -344,4 +380,8 @@ class Stream:
 
     def _close(self) -> None:
         self.done = True
+        self._flushed_at.clear()
+        self._finishing = False
+        if self._session is not None:
+            self._session.close()
         self._session = None

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -33,13 +33,13 @@ class SessionProvider:
     models: the loaded models.
     options: the session options that the settings ask for.
     microphone_waits: true while audio of the microphone waits; None: there is no microphone.
-    make_session: makes a session of models, options and an executor for long work.
+    make_session: makes a session, with the arguments of `Session`.
     """
 
     models: Callable[[], Models]
     options: Callable[[], Options]
     microphone_waits: Callable[[], bool] | None = None
-    make_session: Callable[[Models, Options, Executor], Session] = Session
+    make_session: Callable[..., Session] = Session
 
 
 class StreamPool:
@@ -55,6 +55,17 @@ class StreamPool:
         self._background = BackgroundWorker(
             "api-background", MAX_WAITING * max_streams, initializer=lower_priority
         )
+        # Each stream keeps to one of these, which owns the state of its recogniser.
+        self._recognisers = [
+            BackgroundWorker(
+                f"api-recogniser-{n}",
+                MAX_WAITING * max_streams,
+                lower_priority,
+                self._workers.wait_for_microphone,
+            )
+            for n in range(threads)
+        ]
+        self._recogniser_of: dict[Stream, BackgroundWorker] = {}
 
     def start(self) -> None:
         """Starts the threads."""
@@ -63,7 +74,8 @@ class StreamPool:
     def stop(self) -> None:
         """Begins no further work."""
         self._workers.stop()
-        self._background.shutdown()
+        for worker in (self._background, *self._recognisers):
+            worker.shutdown()
 
     @property
     def count(self) -> int:
@@ -82,7 +94,7 @@ class StreamPool:
 
     def problems(self) -> list[str]:
         """What `/healthz` should report, as sentences."""
-        stuck_s = self._workers.longest_s
+        stuck_s = max(self._workers.longest_s, *(worker.age_s for worker in self._recognisers))
         return [f"a step of a stream has not ended in {stuck_s:.0f} s"] if stuck_s > STUCK_S else []
 
     @property
@@ -114,16 +126,20 @@ class StreamPool:
                 f"all {self.max_streams} streams of this device are in use (EDGED_MAX_STREAMS)"
             )
         make = partial(self._sessions.make_session, self._sessions.models(), options)
+        taken = Counter(self._recogniser_of.values())
+        recogniser = min(self._recognisers, key=lambda worker: taken[worker])
         stream = Stream(
             make,
             audio,
             client,
             self._workers.wake,
             self._background,
+            recogniser,
             self._metrics,
             whole_file,
             on_speaking,
         )
+        self._recogniser_of[stream] = recogniser
         self._open.add(stream)
         self._metrics.sessions.labels(protocol).inc()
         return stream
@@ -136,3 +152,5 @@ class StreamPool:
         """Closes a stream, whether or not it is done."""
         stream.abandon()
         self._open.discard(stream)
+        self._recogniser_of.pop(stream, None)
+        self._workers.wake(stream)  # it gives up its session on the thread that uses it

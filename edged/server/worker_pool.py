@@ -94,6 +94,11 @@ class WorkerPool:
             elif state is _JobState.RUNNING:
                 self._states[job] = _JobState.RUNNING_AND_WOKEN
 
+    def wait_for_microphone(self) -> None:
+        """Blocks while audio of the microphone waits, unless the pool is being stopped."""
+        while self._must_wait() and not self._stopping.wait(_POLL_S):
+            pass
+
     def _must_wait(self) -> bool:
         return self._microphone_waits is not None and self._microphone_waits()
 
@@ -102,8 +107,7 @@ class WorkerPool:
             lower_priority()
         while not self._stopping.is_set():
             job = self._queue.get()
-            while self._must_wait() and not self._stopping.wait(_POLL_S):
-                pass
+            self.wait_for_microphone()
             if job is None or self._stopping.is_set():
                 return
             with self._lock:

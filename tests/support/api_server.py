@@ -8,7 +8,6 @@ import io
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -40,7 +39,9 @@ class ScriptedSession:
     speaking = False
     word = "w"
 
-    def __init__(self, models: object, options: Options, background: object = None) -> None:
+    is_finished = True
+
+    def __init__(self, models: object, options: Options, **executors: object) -> None:
         self.options = options
         self.step_idx = 0
 
@@ -54,6 +55,15 @@ class ScriptedSession:
     def flush(self, flush_id: int | str) -> list[Event]:
         return [Flushed(flush_id)]
 
+    def collect(self) -> list[Event]:
+        return []
+
+    def finish(self, timeout_s: float) -> list[Event]:
+        return []
+
+    def close(self) -> None:
+        pass
+
     def end(self) -> list[Event]:
         turn = [Turn("all", 0.0, 1.0)] if self.options.turns else []
         return [*turn, EndOfStream()]
@@ -62,7 +72,7 @@ class ScriptedSession:
 def scripted_sessions() -> SessionProvider:
     """Sessions without models."""
     models = cast(Models, SimpleNamespace(name="tiny-en"))
-    make = cast(Callable[[Models, Options, Executor], Session], ScriptedSession)
+    make = cast(Callable[..., Session], ScriptedSession)
     return SessionProvider(lambda: models, Options, make_session=make)
 
 

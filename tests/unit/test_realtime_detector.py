@@ -103,15 +103,28 @@ class Receiver:
 class RecordingSession:
     """Records how it is fed, and whether its long work is done at once."""
 
-    def __init__(self, background: Executor) -> None:
+    is_finished = True
+
+    def __init__(self, background: Executor, recogniser: Executor) -> None:
         self.background = background
+        self.recogniser = recogniser
         self.backlog: list[bool] = []
         self.inline: list[bool] = []
 
     def push(self, frame: NDArray[np.int16], backlog: bool = False) -> list[Event]:
         self.backlog.append(backlog)
-        self.inline.append(self.background.submit(time.monotonic_ns).done())
+        for executor in (self.background, self.recogniser):
+            self.inline.append(executor.submit(time.monotonic_ns).done())
         return [Step(len(self.backlog) - 1)]
+
+    def collect(self) -> list[Event]:
+        return []
+
+    def finish(self, timeout_s: float) -> list[Event]:
+        return []
+
+    def close(self) -> None:
+        pass
 
     def end(self) -> list[Event]:
         return [Text("last", 0.0), EndOfStream()]
@@ -137,12 +150,15 @@ class Rig:
             self.receiver,
             lambda _: None,
             NeverExecutor(),
+            NeverExecutor(),
             Metrics(),
             clock=lambda: self.now,
         )
 
-    def _session(self, background: Executor) -> Session:
-        self.sessions.append(RecordingSession(background))
+    def _session(
+        self, executor: Executor, recogniser_executor: Executor, on_result: object
+    ) -> Session:
+        self.sessions.append(RecordingSession(executor, recogniser_executor))
         return cast(Session, self.sessions[-1])
 
     def work(self) -> None:

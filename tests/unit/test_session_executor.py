@@ -3,6 +3,8 @@ jobs and the session's calls are interleaved."""
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from types import SimpleNamespace
@@ -338,3 +340,17 @@ def test_on_a_real_thread_all_words_come_in_order() -> None:
     check_contract(stream)
     assert stream.said == [w.text for w in stream.words]
     assert [w.text for t in stream.of(Turn) for w in t.words] == stream.said
+
+
+def test_a_cancelled_job_does_not_keep_the_audio_of_its_session() -> None:
+    """Clients that came and went while the microphone went first left a cancelled job each."""
+    executor = ManualExecutor()
+    stream = Stream([(0.5, 9.0)], executor)
+    stream.push(50)
+    history = weakref.ref(stream.session._history)
+    stream.session.close()
+    jobs = len(executor.jobs)
+    del stream
+    gc.collect()
+    assert jobs == 1
+    assert history() is None

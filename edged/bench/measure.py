@@ -93,7 +93,7 @@ class RunResult:
 
     options: Options
     joined: bool = False
-    heard: list[ClipResult] = field(default_factory=list)
+    clips: list[ClipResult] = field(default_factory=list)
     steps: RunStats = field(default_factory=RunStats)
     cpu_s: float = 0.0
     lags_s: list[float] = field(default_factory=list)
@@ -148,13 +148,13 @@ class _ClipFeed:
         self._session = Session(models, result.options, self._background)
         self._steps = 0
         self._first_steps: list[int] = []
-        self._heard: list[ClipResult] = []
+        self._clips: list[ClipResult] = []
         self._open: ClipResult | None = None  # the clip of the word whose end is still to come
         self._word_start_s = 0.0
 
     def push_clip(self, clip: Clip) -> None:
         """Pushes a clip. Raises InputError."""
-        self._heard.append(ClipResult(clip))
+        self._clips.append(ClipResult(clip))
         self._first_steps.append(self._steps)
         for frame in frames(clip.file):
             before = sum(self._background.seconds)
@@ -175,7 +175,7 @@ class _ClipFeed:
         events = self._session.end()
         self._result.cpu_s += time.process_time() - cpu_before
         self._collect(events)
-        self._result.heard += self._heard
+        self._result.clips += self._clips
         self._result.background_s += self._background.seconds
         self._result.dropped.update(self._session.dropped)
 
@@ -200,7 +200,7 @@ class _ClipFeed:
     def _clip_at(self, seconds: float) -> tuple[ClipResult, float]:
         """Returns the clip that was playing at that time, and when it began."""
         index = max(0, bisect_right(self._first_steps, seconds / STEP_S) - 1)
-        return self._heard[index], self._first_steps[index] * STEP_S
+        return self._clips[index], self._first_steps[index] * STEP_S
 
 
 def flush_times(

@@ -43,8 +43,8 @@ def measure_offline(models: Models, clips: Sequence[Clip]) -> OfflineResult:
     for clip in clips:
         samples = _audio(clip.file)
         audio_s += len(samples) / RATE
-        heard = [transcribe(models.recogniser, piece, models.language) for piece in pieces(samples)]
-        texts.append(" ".join(word.text for part in heard for word in part.words))
+        parts = [transcribe(models.recogniser, piece, models.language) for piece in pieces(samples)]
+        texts.append(" ".join(word.text for part in parts for word in part.words))
     return OfflineResult(texts, audio_s, time.process_time() - started)
 
 

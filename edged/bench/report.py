@@ -39,11 +39,11 @@ def machine() -> Figures:
 def figures(measured: RunResult) -> Figures:
     """Returns all figures by name; None for what could not be measured."""
     steps, audio_s = measured.steps.step_ms, measured.steps.audio_s
-    heard = measured.heard
-    clips = [h.clip for h in heard]
+    results = measured.clips
+    clips = [h.clip for h in results]
     return {
         "delay_in_frames": measured.options.delay_in_frames,
-        "clips": len(heard),
+        "clips": len(results),
         "audio_s": round(audio_s, 2),
         "step_ms": _percentiles(steps),
         "step_histogram": _histogram(steps),
@@ -53,30 +53,30 @@ def figures(measured: RunResult) -> Figures:
         "flush_ms": _percentiles([s * 1000 for s in measured.flushes_s]),
         "peak_rss_mb": megabytes(measured.peak_rss),
         "rss_growth_mb": None if measured.rss_growth is None else megabytes(measured.rss_growth),
-        "wer": error_rates(clips, [h.text for h in heard], measured.joined),
-        "turn_wer": error_rates(clips, [h.turn_text for h in heard], measured.joined),
-        "condition_wer": condition_error_rates(clips, [h.text for h in heard]),
-        "turn_condition_wer": condition_error_rates(clips, [h.turn_text for h in heard]),
-        "slots": slots(clips, [h.text for h in heard]),
-        "turn_slots": slots(clips, [h.turn_text for h in heard]),
-        "condition_slots": condition_slots(clips, [h.text for h in heard]),
-        "turn_condition_slots": condition_slots(clips, [h.turn_text for h in heard]),
+        "wer": error_rates(clips, [h.text for h in results], measured.joined),
+        "turn_wer": error_rates(clips, [h.turn_text for h in results], measured.joined),
+        "condition_wer": condition_error_rates(clips, [h.text for h in results]),
+        "turn_condition_wer": condition_error_rates(clips, [h.turn_text for h in results]),
+        "slots": slots(clips, [h.text for h in results]),
+        "turn_slots": slots(clips, [h.turn_text for h in results]),
+        "condition_slots": condition_slots(clips, [h.text for h in results]),
+        "turn_condition_slots": condition_slots(clips, [h.turn_text for h in results]),
         "invented_texts": {
-            kind: sum(h.text_events for h in heard if h.clip.kind == kind)
+            kind: sum(h.text_events for h in results if h.clip.kind == kind)
             for kind in NO_SPEECH
-            if any(h.clip.kind == kind for h in heard)
+            if any(h.clip.kind == kind for h in results)
         },
-        "word_times": word_times((h, h.words) for h in heard),
-        "turn_word_times": word_times((h, h.turn_words) for h in heard),
+        "word_times": word_times((h, h.words) for h in results),
+        "turn_word_times": word_times((h, h.turn_words) for h in results),
         "dropped": dict(measured.dropped),
     }
 
 
-def word_times(heard: Iterable[tuple[ClipResult, Sequence[Word]]]) -> Figures | None:
+def word_times(results: Iterable[tuple[ClipResult, Sequence[Word]]]) -> Figures | None:
     """Returns errors in ms against hand labels, over the words that were recognised correctly."""
     starts: list[float] = []
     stops: list[float] = []
-    for one, found in heard:
+    for one, found in results:
         labels = one.clip.word_times
         expected = [" ".join(wer.words(label[0])) for label in labels]
         got = [" ".join(wer.words(word.text)) for word in found]

@@ -144,23 +144,25 @@ def errors_of_each(references: Sequence[str], hypotheses: Sequence[str]) -> list
     """
     parts = [words(reference) for reference in references]
     expected = [word for part in parts for word in part]
-    heard = [word for hypothesis in hypotheses for word in words(hypothesis)]
+    recognised = [word for hypothesis in hypotheses for word in words(hypothesis)]
     owners = [owner for owner, part in enumerate(parts) for _ in part]
     wrong, owner = [0] * len(parts), 0
-    for a, b in align(expected, heard):
+    for a, b in align(expected, recognised):
         owner = owner if a is None else owners[a]
-        wrong[owner] += a is None or b is None or expected[a] != heard[b]
+        wrong[owner] += a is None or b is None or expected[a] != recognised[b]
     return [Errors(n, len(part)) for n, part in zip(wrong, parts, strict=True)]
 
 
-def align(expected: Sequence[str], heard: Sequence[str]) -> list[tuple[int | None, int | None]]:
+def align(
+    expected: Sequence[str], recognised: Sequence[str]
+) -> list[tuple[int | None, int | None]]:
     """Returns a cheapest alignment (Levenshtein): pairs of indices, None for a missing word."""
-    costs = _costs(expected, heard)
+    costs = _costs(expected, recognised)
     pairs: list[tuple[int | None, int | None]] = []
-    i, j = len(expected), len(heard)
+    i, j = len(expected), len(recognised)
     while i or j:
         cost = costs[i, j]
-        if i and j and cost == costs[i - 1, j - 1] + (expected[i - 1] != heard[j - 1]):
+        if i and j and cost == costs[i - 1, j - 1] + (expected[i - 1] != recognised[j - 1]):
             i, j = i - 1, j - 1
             pairs.append((i, j))
         elif i and cost == costs[i - 1, j] + 1:
@@ -172,12 +174,12 @@ def align(expected: Sequence[str], heard: Sequence[str]) -> list[tuple[int | Non
     return pairs[::-1]
 
 
-def _costs(expected: Sequence[str], heard: Sequence[str]) -> NDArray[np.int32]:
-    """Returns int32[len(expected) + 1, len(heard) + 1]: edit distance between all prefixes."""
-    codes = {word: code for code, word in enumerate({*expected, *heard})}
-    target = np.array([codes[word] for word in heard], np.int32)
-    columns = np.arange(len(heard) + 1, dtype=np.int32)
-    costs = np.empty((len(expected) + 1, len(heard) + 1), np.int32)
+def _costs(expected: Sequence[str], recognised: Sequence[str]) -> NDArray[np.int32]:
+    """Returns int32[len(expected) + 1, len(recognised) + 1]: edit distance between all prefixes."""
+    codes = {word: code for code, word in enumerate({*expected, *recognised})}
+    target = np.array([codes[word] for word in recognised], np.int32)
+    columns = np.arange(len(recognised) + 1, dtype=np.int32)
+    costs = np.empty((len(expected) + 1, len(recognised) + 1), np.int32)
     costs[0] = columns
     for i, word in enumerate(expected, 1):
         above = costs[i - 1]

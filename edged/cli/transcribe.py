@@ -114,8 +114,8 @@ def _transcribe_one(
     with contextlib.ExitStack() as stack:
         stack.callback(source.close)
         out = stack.enter_context(_output(target))
-        beside = stack.enter_context(ThreadPoolExecutor(1)) if job.realtime else None
-        session = Session(models, job.options, beside)
+        background = stack.enter_context(ThreadPoolExecutor(1)) if job.realtime else None
+        session = Session(models, job.options, background)
         if job.stats:
             stack.callback(_print_stats, source, session, stats)
         view = stack.enter_context(_view(source, target, job))

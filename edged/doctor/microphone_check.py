@@ -66,7 +66,7 @@ def _record(microphone: Microphone, seconds: float) -> LevelMeasurement | None:
     """Records and measures. Returns None if no data arrived at all."""
     negotiated = microphone.negotiated
     converter = Converter(negotiated.rate, negotiated.channels, negotiated.format)
-    heard: list[np.ndarray] = []
+    blocks: list[np.ndarray] = []
     frames = overruns = 0
     started: float | None = None
     opened = now = time.monotonic()
@@ -78,12 +78,12 @@ def _record(microphone: Microphone, seconds: float) -> LevelMeasurement | None:
         elif data:
             started = started or now
             frames += microphone.frames(data)
-            heard.append(converter.push(data))
+            blocks.append(converter.push(data))
         else:
             microphone.wait(0.25)
     if started is None:
         return None
-    samples = np.concatenate([*heard, converter.flush()]) / 2.0**15
+    samples = np.concatenate([*blocks, converter.flush()]) / 2.0**15
     return _measure(samples, frames / negotiated.rate, now - started, overruns)
 
 

@@ -91,17 +91,17 @@ def simulate(room: Room, reverberation_s: float, source: Point) -> Samples:
     import pyroomacoustics
 
     absorption, order = pyroomacoustics.inverse_sabine(reverberation_s, room.size)
-    box = pyroomacoustics.ShoeBox(
+    shoebox = pyroomacoustics.ShoeBox(
         room.size,
         fs=RATE,
         materials=pyroomacoustics.Material(absorption),
         max_order=min(order, 40),
         air_absorption=True,
     )
-    box.add_microphone(room.microphone)
-    box.add_source(source)
-    box.compute_rir()
-    return np.asarray(box.rir[0][0], np.float32)
+    shoebox.add_microphone(room.microphone)
+    shoebox.add_source(source)
+    shoebox.compute_rir()
+    return np.asarray(shoebox.rir[0][0], np.float32)
 
 
 # ---- sound -----------------------------------------------------------------------------------

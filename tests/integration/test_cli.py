@@ -86,11 +86,11 @@ def test_raw_pcm_on_standard_input_gives_the_same_events(speech: Path, tmp_path:
     assert result.returncode == 0
     by_name = edged("transcribe", str(speech), "--format", "events")
 
-    def said(out: bytes) -> list[object]:
+    def without_file_names(out: bytes) -> list[object]:
         lines = [json.loads(line) for line in out.splitlines()]
         return [{**line, "file": ""} for line in lines if line["type"] != "ready"]
 
-    assert said(result.stdout) == said(by_name.stdout)
+    assert without_file_names(result.stdout) == without_file_names(by_name.stdout)
     assert {line["type"] for line in map(json.loads, result.stdout.splitlines())} == {
         "ready", "text", "end_text", "step", "turn", "end_of_stream"
     }  # fmt: skip
@@ -133,7 +133,7 @@ def test_a_file_name_may_be_any_bytes(speech: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("command", ["transcribe", "bench"])
 def test_a_seed_below_zero_is_a_wrong_command_line(command: str) -> None:
-    """NumPy has none, and said so as "a bug in edged"."""
+    """NumPy has none, and reported it as "a bug in edged"."""
     words = [command, *(["-"] if command == "transcribe" else []), "--seed", "-5"]
     done = CliRunner().invoke(cli.app, words)
     assert done.exit_code == 2
@@ -265,14 +265,14 @@ WRITES = {
 def test_every_writer_ends_with_5_on_a_full_disk_and_with_141_without_a_reader(
     words: list[str], tmp_path: Path
 ) -> None:
-    """Only the writers of transcribe knew these: everything else was "a bug in edged", said nothing
+    """Only the writers of transcribe handled these: all else was "a bug in edged", was silent
     until the interpreter's last flush, or (Rich, where the reader had gone) ended with 1."""
     clip = seconds_of_silence(tmp_path / "a.wav", 0.2)
     command = [*RUN, *(word.format(clip=clip) for word in words)]
     with open("/dev/full", "wb") as full:
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, timeout=300)
-    said = b"edged: error: the result cannot be written: No space left on device\n"
-    assert (done.returncode, done.stderr) == (5, said)
+    expected = b"edged: error: the result cannot be written: No space left on device\n"
+    assert (done.returncode, done.stderr) == (5, expected)
     reader, pipe = os.pipe()
     os.close(reader)
     done = subprocess.run(command, stdout=pipe, stderr=subprocess.PIPE, timeout=300)
@@ -286,8 +286,8 @@ def test_a_closed_standard_output_takes_no_result_either() -> None:
         done = subprocess.run(
             ["sh", "-c", 'exec "$@" >&-', "sh", *RUN, *words], stderr=subprocess.PIPE, timeout=300
         )
-        said = b"edged: error: the result cannot be written: Bad file descriptor\n"
-        assert (done.returncode, done.stderr) == (5, said)
+        expected = b"edged: error: the result cannot be written: Bad file descriptor\n"
+        assert (done.returncode, done.stderr) == (5, expected)
 
 
 def test_on_a_terminal_words_appear_while_the_speech_goes_on(speech: Path) -> None:

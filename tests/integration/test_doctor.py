@@ -88,12 +88,12 @@ def test_wrong_settings_are_reported_line_by_line(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("quick")
 def test_while_edged_runs_its_own_report_about_the_microphone_counts(tmp_path: Path) -> None:
-    """The daemon holds the device: opening it again would only say "busy"."""
+    """The daemon holds the device: opening it again would only give "busy"."""
     with Mosquitto(tmp_path / "broker") as broker, Ear(broker.port) as ear:
-        with DaemonProcess(tmp_path, broker.port) as box:
-            until(lambda: ear.on("state/mic"), "it tells of its microphone", 15)
+        with DaemonProcess(tmp_path, broker.port) as daemon:
+            until(lambda: ear.on("state/mic"), "it reports its microphone", 15)
             file = io.StringIO()
-            assert checkup(box.env_file, {}, Console(file=file, width=200)) == 0
+            assert checkup(daemon.env_file, {}, Console(file=file, width=200)) == 0
     out = file.getvalue()
     assert "ok   daemon: edged is running as box" in out
     assert "ok   microphone: playing" in out
@@ -128,8 +128,8 @@ def test_a_refused_login_and_a_refused_publish_are_distinguished(tmp_path: Path)
 def test_a_broker_that_knows_no_mqtt_5_is_connected_to_and_a_missing_one_is_reported(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The broker inside edged is one of them: `edged doctor` said that it does not answer, while
-    `edged run` was connected to it."""
+    """The broker inside edged is one of them: `edged doctor` reported that it did not answer,
+    while `edged run` was connected to it."""
     monkeypatch.setattr("edged.doctor.broker_check.CONNECT_S", 1.0)
     port = free_port()
     address = BrokerSettings(BrokerAddress("127.0.0.1", port))

@@ -60,7 +60,7 @@ def at(broker: Mosquitto) -> BrokerSettings:
     return BrokerSettings(BrokerAddress("127.0.0.1", broker.port))
 
 
-def say(ear: Ear, device: str, name: str, value: Any, retain: bool = False) -> None:
+def publish(ear: Ear, device: str, name: str, value: Any, retain: bool = False) -> None:
     payload = value if isinstance(value, str) else json.dumps(value)
     ear.say(f"edged/{device}/{name}", payload, retain)
 
@@ -69,16 +69,16 @@ def test_a_pipe_gets_a_line_for_each_turn_and_change_of_state_of_every_device(
     broker: Mosquitto,
 ) -> None:
     with Ear(broker.port) as ear:
-        say(ear, "kitchen", "availability", "online", retain=True)
-        say(ear, "kitchen", "state/mute", "off", retain=True)
+        publish(ear, "kitchen", "availability", "online", retain=True)
+        publish(ear, "kitchen", "state/mute", "off", retain=True)
         watcher = Watcher(at(broker))
         time.sleep(0.5)
-        say(ear, "kitchen", "text", {"type": "text", "text": "light"})
-        say(ear, "kitchen", "turn", {"type": "turn", "text": "Light on."})
-        say(ear, "hall", "turn", {"type": "turn", "text": "Hello."})
-        say(ear, "hall", "state/mic", {"ok": False, "message": "gone"})
-        say(ear, "kitchen", "state/mute", "on")
-        say(ear, "kitchen", "availability", "offline")
+        publish(ear, "kitchen", "text", {"type": "text", "text": "light"})
+        publish(ear, "kitchen", "turn", {"type": "turn", "text": "Light on."})
+        publish(ear, "hall", "turn", {"type": "turn", "text": "Hello."})
+        publish(ear, "hall", "state/mic", {"ok": False, "message": "gone"})
+        publish(ear, "kitchen", "state/mute", "on")
+        publish(ear, "kitchen", "availability", "offline")
         until(lambda: len(watcher.lines) >= 5, f"five lines: {watcher.lines}")
         watcher.end()
     assert [line.split(" ", 1)[1] for line in watcher.lines] == [
@@ -94,11 +94,11 @@ def test_json_gives_every_message_of_one_device_as_it_is(broker: Mosquitto) -> N
     with Ear(broker.port) as ear:
         watcher = Watcher(at(broker), "hall", as_json=True)
         time.sleep(0.5)
-        say(ear, "kitchen", "turn", {"type": "turn", "text": "no"})
-        say(ear, "hall", "step", STEP)
-        say(ear, "hall", "state/mute", "on")
-        say(ear, "hall", "cmd/mute", "on")
-        say(ear, "hall", "turn", {"type": "turn", "text": "größe\u2028", "device": "liar"})
+        publish(ear, "kitchen", "turn", {"type": "turn", "text": "no"})
+        publish(ear, "hall", "step", STEP)
+        publish(ear, "hall", "state/mute", "on")
+        publish(ear, "hall", "cmd/mute", "on")
+        publish(ear, "hall", "turn", {"type": "turn", "text": "größe\u2028", "device": "liar"})
         until(lambda: len(watcher.lines) >= 3, f"three lines: {watcher.lines}")
         watcher.end()
     step, mute, turn = map(json.loads, watcher.file.getvalue().strip("\n").split("\n"))
@@ -115,7 +115,7 @@ def test_it_waits_for_a_broker_and_comes_back_after_its_restart(tmp_path: Path) 
     with broker, Ear(broker.port) as ear:
 
         def shown(text: str) -> bool:
-            say(ear, "hall", "turn", {"type": "turn", "text": text})
+            publish(ear, "hall", "turn", {"type": "turn", "text": text})
             time.sleep(0.2)
             return any(line.endswith(f"hall: {text}") for line in watcher.lines)
 
@@ -143,6 +143,6 @@ def test_wrong_credentials_end_it_with_a_sentence(tmp_path: Path) -> None:
         watcher = Watcher(right)
         with Ear(broker.port, username="hub") as ear:
             time.sleep(0.5)
-            say(ear, "hall", "turn", {"type": "turn", "text": "safe"})
+            publish(ear, "hall", "turn", {"type": "turn", "text": "safe"})
             until(lambda: watcher.lines, "a line over TLS")
         watcher.end()

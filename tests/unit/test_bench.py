@@ -48,12 +48,12 @@ def test_texts_that_say_the_same_are_made_the_same(text: str, normal: str) -> No
 
 
 def test_each_kind_of_word_error_counts_one() -> None:
-    said = "she had your dark suit"
-    assert wer.errors(said, "She had your dark suit.") == wer.Errors(0, 5)
-    assert wer.errors(said, "she had your duck suit").wrong == 1
-    assert wer.errors(said, "she had dark suit").wrong == 1
-    assert wer.errors(said, "so she had your dark suit").wrong == 1
-    assert wer.errors(said, "").wrong == 5
+    expected_text = "she had your dark suit"
+    assert wer.errors(expected_text, "She had your dark suit.") == wer.Errors(0, 5)
+    assert wer.errors(expected_text, "she had your duck suit").wrong == 1
+    assert wer.errors(expected_text, "she had dark suit").wrong == 1
+    assert wer.errors(expected_text, "so she had your dark suit").wrong == 1
+    assert wer.errors(expected_text, "").wrong == 5
     assert wer.Errors().rate is None
 
 
@@ -132,14 +132,14 @@ class Scripted:
 
     dropped: ClassVar[Counter[str]] = Counter(loop=1)
 
-    def __init__(self, models: Any, options: Any, beside: Any) -> None:
-        self.beside = beside
+    def __init__(self, models: Any, options: Any, background: Any) -> None:
+        self.background = background
         self.step = 0
 
     def push(self, frame: Any) -> list[Event]:
         self.step += 1
         if self.step == 1:
-            self.beside.submit(time.sleep, 0.2)
+            self.background.submit(time.sleep, 0.2)
         words: list[Event] = [Text("she", 0.02), EndText(0.1)] if self.step == 3 else []
         return [*words, Step(self.step - 1)]
 
@@ -208,7 +208,7 @@ def test_words_of_a_joined_stream_belong_to_the_clip_that_was_heard_then(
     """Three clips of 13 steps: words began in the steps 5, 15 and 25 of the stream."""
     monkeypatch.setattr(measure, "Session", Punctual)
     models: Any = SimpleNamespace()
-    heard = measure.measure(models, clips, Options(), lambda s: None, joined=True).heard
+    heard = measure.measure(models, clips, Options(), lambda s: None, joined=True).clips
     assert [h.clip.id for h in heard] == ["a", "b", "c"]
     starts = [[round(word.start_s / 0.08) for word in h.words] for h in heard]
     assert starts == [[5], [2, 12], []]
@@ -276,7 +276,7 @@ def test_word_times_are_compared_for_the_words_that_were_heard_right(measured: R
 
 
 def test_nothing_measured_is_unknown_and_not_zero() -> None:
-    figures = report.figures(RunResult(Options(), heard=[ClipResult(Clip("a", Path("a")))]))
+    figures = report.figures(RunResult(Options(), clips=[ClipResult(Clip("a", Path("a")))]))
     assert figures["step_ms"]["p99"] is None
     assert figures["wer"] == {}
     assert figures["cpu_s_per_audio_s"] is None
@@ -285,7 +285,7 @@ def test_nothing_measured_is_unknown_and_not_zero() -> None:
 
 def test_the_table_fits_a_terminal_and_shows_what_there_is(measured: RunResult) -> None:
     figures = report.figures(measured)
-    other = report.other("peer", [h.clip for h in measured.heard], ["she had", "", "who"], 3, 1)
+    other = report.other("peer", [h.clip for h in measured.clips], ["she had", "", "who"], 3, 1)
     whole = {
         "machine": report.machine(), "model": "tiny-en", "threads": 1,
         "runs": [{"model": "tiny-en", **figures}], "offline": [], "peer": other,
@@ -320,10 +320,10 @@ def test_models_are_compared_side_by_side(
 
 
 def test_an_error_of_background_work_reaches_its_result() -> None:
-    beside = TimedInlineExecutor()
-    future = beside.submit(lambda: 1 / 0)
+    background = TimedInlineExecutor()
+    future = background.submit(lambda: 1 / 0)
     assert isinstance(future.exception(), ZeroDivisionError)
-    assert beside.submit(lambda: 3).result() == 3
+    assert background.submit(lambda: 3).result() == 3
 
 
 def test_long_clips_are_cut_where_they_are_quietest_for_the_ceiling() -> None:

@@ -63,7 +63,7 @@ def test_an_unknown_name_is_answered_with_the_names_there_are() -> None:
 
 
 @pytest.mark.parametrize(
-    ("lines", "said"),
+    ("lines", "message"),
     [
         ('name = "../x"\nurl = "https://h/x"', "may hold letters"),
         ('name = "x"\nurl = "http://h/x"', "only https"),
@@ -75,8 +75,8 @@ def test_an_unknown_name_is_answered_with_the_names_there_are() -> None:
         ('url = "https://h/x"', "'name' is missing"),
     ],
 )
-def test_a_wrong_entry_is_named_with_its_fault(tmp_path: Path, lines: str, said: str) -> None:
-    with pytest.raises(ModelError, match=f"toy.*{re.escape(said)}"):
+def test_a_wrong_entry_is_named_with_its_fault(tmp_path: Path, lines: str, message: str) -> None:
+    with pytest.raises(ModelError, match=f"toy.*{re.escape(message)}"):
         catalogue(tmp_path, entry("toy", lines))
 
 

@@ -28,7 +28,7 @@ class Scripted:
 
     dropped: ClassVar[Counter[str]] = Counter(loop=2)
 
-    def __init__(self, models: Any, options: Any, beside: Any = None) -> None:
+    def __init__(self, models: Any, options: Any, background: Any = None) -> None:
         self.step_idx = 0
 
     def push(self, frame: Any, backlog: bool = False) -> list[Event]:

@@ -22,6 +22,7 @@ MAX_SHOWN = 80  # characters of a foreign origin or host name in an error messag
 NO_KEY = "the x-api-key is missing or wrong"
 TOO_MANY_KEYS = "too many wrong keys came from this address: try again later"
 TOO_MANY_SESSIONS = "too many new sessions in a short time: try again later"
+KEY_SUBPROTOCOL = "openai-insecure-api-key."
 CROSS_SITE = ("cross-site", "same-site")  # Fetch Metadata, https://www.w3.org/TR/fetch-metadata/
 
 
@@ -55,11 +56,15 @@ class Denial:
 def presented_key(headers: Mapping[str, str], query: Mapping[str, str]) -> str:
     """The API key of a request, or "" if it has none.
 
-    The key is taken from `x-api-key`, from `Authorization: Bearer` (OpenAI clients, Prometheus) or
-    from `?token=` (browsers cannot set headers on a WebSocket), in this order.
+    The key is taken from `x-api-key`, from `Authorization: Bearer` (OpenAI clients, Prometheus),
+    from the subprotocol that OpenAI's browser client sends, or from `?token=`, in this order.
+    Browsers cannot set headers on a WebSocket.
     """
     if key := _header_key(headers):
         return key
+    for name in headers.get("Sec-WebSocket-Protocol", "").split(","):
+        if name.strip().startswith(KEY_SUBPROTOCOL):
+            return name.strip().removeprefix(KEY_SUBPROTOCOL)
     return query.get("token", "")
 
 

@@ -29,6 +29,7 @@ from edged.server.gradium_api import GradiumApi
 from edged.server.http_context import HttpContext
 from edged.server.listener import REQUEST_S, ListenAddress, Listener
 from edged.server.metrics import Metrics
+from edged.server.openai_realtime import OpenAiRealtime
 from edged.server.openai_transcriptions import OpenAiTranscriptions
 from edged.server.routes import Routes
 from edged.server.stream_pool import SessionProvider, StreamPool
@@ -187,7 +188,7 @@ class ApiServer:
         gradium = GradiumApi(context)
         routes = Routes(
             context,
-            [gradium, OpenAiTranscriptions(context)],
+            [gradium, OpenAiTranscriptions(context), OpenAiRealtime(context)],
             self._problems,
             self._microphone,
             lambda: list(self._states.values()),

@@ -19,7 +19,7 @@ from edged import __version__
 from edged.server.health_collector import HealthCollector
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
-PROTOCOLS = ("gradium_websocket", "gradium_upload", "openai_file", "wyoming")
+PROTOCOLS = ("gradium_websocket", "gradium_upload", "openai_file", "openai_realtime", "wyoming")
 REFUSAL_REASONS = ("connections", "key", "origin", "rate", "sockets", "streams")
 STEP_BUCKETS = (0.002, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08)  # seconds; 0.08 is real time
 WAIT_BUCKETS = (0.02, 0.04, 0.08, 0.16, 0.24, 0.4, 0.8, 1.6, 3.2)  # seconds

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import io
 import json
 import os
@@ -283,6 +284,30 @@ def test_openais_sdk_gets_the_text_of_transcribe(api_server: ApiServer, models: 
         )
         assert events[-1].type == "transcript.text.done"
         assert events[-1].text == expected
+
+
+def test_openais_realtime_gives_the_text_of_transcribe(
+    api_server: ApiServer, models: Models, tmp_path: Path
+) -> None:
+    sdk = openai.OpenAI(base_url=f"{api_server.url}/v1", api_key="any", max_retries=0)
+    with sdk.realtime.connect(extra_query={"intent": "transcription"}) as connection:
+        update: Any = {"type": "transcription", "audio": {"input": {"turn_detection": None}}}
+        connection.session.update(session=update)
+        for clip in CLIPS:
+            samples = pcm(clip.path)
+            path = tmp_path / "clip.wav"
+            soundfile.write(path, samples, 24_000, "PCM_16")
+            for at in range(0, len(samples), 24_000):
+                part = base64.b64encode(samples[at : at + 24_000].tobytes()).decode()
+                connection.input_audio_buffer.append(audio=part)
+            connection.input_audio_buffer.commit()
+            deltas = ""
+            while not (event := connection.recv()).type.endswith(".completed"):
+                assert event.type != "error", event
+                if event.type == "conversation.item.input_audio_transcription.delta":
+                    deltas += event.delta or ""
+            assert event.transcript == turns_transcribed(models, path)  # type: ignore[union-attr]
+            assert deltas == transcribed(models, path)
 
 
 def test_a_websockets_client_gets_turns_if_it_asks_for_them(api_server: ApiServer) -> None:

@@ -9,8 +9,10 @@ import random
 from collections.abc import Iterator
 from typing import Any, cast
 
+import numpy as np
 import openai
 import pytest
+from numpy.typing import NDArray
 from openai.resources.realtime.realtime import RealtimeConnection
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
@@ -20,7 +22,14 @@ from edged.options import Options
 from edged.server import access, openai_realtime
 from edged.server.api_server import ApiServer
 from edged.server.stream_pool import SessionProvider
-from tests.support.api_server import client, open_api_server, scripted_sessions, silence, socket_url
+from tests.support.api_server import (
+    ScriptedSession,
+    client,
+    open_api_server,
+    scripted_sessions,
+    silence,
+    socket_url,
+)
 from tests.support.mosquitto import until
 
 KEY = "correct horse"
@@ -28,18 +37,17 @@ PERIOD = 60  # steps from one turn to the next
 PATH = "/v1/realtime?intent=transcription"
 
 
-class TalkingSession:
+class TalkingSession(ScriptedSession):
     """Two words and a turn every PERIOD steps; before that a cough, which is no word."""
 
     last_options = Options()
 
-    def __init__(self, models: object, options: Options, background: object = None) -> None:
+    def __init__(self, models: object, options: Options, **executors: object) -> None:
+        super().__init__(models, options)
         TalkingSession.last_options = options
-        self.speaking = False
-        self.step_idx = 0
         self._open_turn = False
 
-    def push(self, frame: object, backlog: bool = False) -> list[Event]:
+    def push(self, frame: NDArray[np.int16], backlog: bool = False) -> list[Event]:
         at, self.step_idx = self.step_idx, self.step_idx + 1
         n, place = divmod(at, PERIOD)
         begin = n * PERIOD * 0.08

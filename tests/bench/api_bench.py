@@ -98,7 +98,7 @@ def _is_open(url: str) -> bool:
 
 
 def cpu_s(process: psutil.Process) -> float:
-    return sum(process.cpu_times()[:2])
+    return float(sum(process.cpu_times()[:2]))
 
 
 def speech(first: int = 0) -> list[str]:
@@ -114,7 +114,8 @@ def speech(first: int = 0) -> list[str]:
 
 async def live_stream(url: str, number: int, streams: int, seconds: float) -> list[float]:
     """Lateness in ms of each step: from sending its last sample to its message."""
-    messages, late = speech(number % 4), []
+    messages = speech(number % 4)
+    late: list[float] = []
     async with connect(url, compression=None) as socket:
         await socket.send(SETUP)
         await socket.recv()
@@ -174,7 +175,7 @@ async def first(seconds: float) -> None:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         (folder / "broker").mkdir()
         broker = stack.enter_context(Mosquitto(folder / "broker"))
-        settings = {"alsa_device": "sample", "listen": listen, "max_streams": 2}
+        settings: dict[str, Any] = {"alsa_device": "sample", "listen": listen, "max_streams": 2}
         stack.enter_context(DaemonProcess(folder, broker.port, **settings))
         events = await connect(f"ws://{listen}/api/events", compression=None)
         arrived = []
@@ -425,7 +426,7 @@ def opus_errors(url: str, manifest: Path | None, save: Path | None) -> None:
 
 
 def _is_mono(path: Path) -> bool:
-    return soundfile.info(path).channels == 1
+    return bool(soundfile.info(path).channels == 1)
 
 
 async def memory(url: str, process: psutil.Process) -> None:

@@ -21,7 +21,7 @@ from websockets.asyncio.client import connect as connect_async
 from websockets.sync.client import connect
 
 from tests.support.api_process import ServeProcess, serving
-from tests.support.daemon_process import Box
+from tests.support.daemon_process import DaemonProcess
 from tests.support.mosquitto import certificates, free_port
 
 # requests warns about each connection whose certificate is not checked.
@@ -140,7 +140,7 @@ def test_a_flood_does_not_disturb_the_daemon(data: bytes, tmp_path: Path) -> Non
     served = ServeProcess("127.0.0.1", free_port(), "", None, tmp_path / "log")
     trust = ssl.create_default_context(cafile=str(folder / "ca.crt"))
     trust.check_hostname = False
-    daemon = Box(
+    daemon = DaemonProcess(
         tmp_path,
         free_port(),  # no broker: messages are spooled
         listen=f"{served.host}:{served.port}",

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -21,6 +22,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from edged import __version__
+from edged.errors import PeerError
 from edged.events import Step, Text
 from edged.server import (
     access,
@@ -75,7 +77,7 @@ def healthz(api_server: ApiServer) -> requests.Response:
     return requests.get(f"{api_server.url}/healthz", timeout=10)
 
 
-def lines(answer: requests.Response) -> list[dict]:
+def lines(answer: requests.Response) -> list[dict[str, Any]]:
     return [json.loads(line) for line in answer.text.splitlines()]
 
 
@@ -590,9 +592,7 @@ def test_a_port_in_use_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
             ListenAddress("127.0.0.1", port), AccessControl(None, Origins()), scripted_sessions(), 2
         )
         late.start()
-        with pytest.raises(
-            api_server_module.PeerError, match=rf"EDGED_LISTEN 127.0.0.1:{port} cannot"
-        ):
+        with pytest.raises(PeerError, match=rf"EDGED_LISTEN 127.0.0.1:{port} cannot"):
             late.wait_open()
     until(lambda: late.url, "it opens when the port is free")
     assert requests.get(f"{late.url}/healthz", timeout=10).ok

@@ -13,12 +13,12 @@ import pytest
 import requests
 from websockets.sync.client import connect
 
-from edged.bench import wer
 from edged.models.samples import samples
 from tests.support.api_process import EDGED, serving
 from tests.support.api_server import Client, as_wav
 from tests.support.daemon_process import DaemonProcess
 from tests.support.mosquitto import Ear, Mosquitto, free_port, until
+from tests.support.words import error_rate
 
 KEY = "a secret of the test"
 CLIP = samples()[0]
@@ -33,7 +33,8 @@ def test_edged_serve_needs_neither_microphone_nor_broker_and_ends_on_sigterm() -
     with serving() as served:
         messages = [json.loads(line) for line in upload(served.url).text.splitlines()]
         words = " ".join(m["text"] for m in messages if m["type"] == "text")
-        assert wer.errors(CLIP.text, words).rate < 0.2
+        assert error_rate(CLIP.text, words) < 0.2
+        assert served.process is not None
         served.process.send_signal(signal.SIGTERM)
         assert served.process.wait(10) == 0
 
@@ -45,6 +46,7 @@ def test_edged_serve_requires_its_key_and_never_logs_it() -> None:
         assert requests.get(f"{url}/metrics", timeout=10).status_code == 401
         assert upload(url, **{"x-api-key": KEY}).status_code == 200
         assert requests.get(f"{url}/api/events?token={KEY}", timeout=10).status_code == 404
+        assert served.process is not None
         served.process.send_signal(signal.SIGTERM)
         served.process.wait(10)
         assert "the API server listens at" in served.log

@@ -22,7 +22,15 @@ def openssl(*args: str | Path) -> None:
 def files(tmp_path: Path) -> tuple[Path, Path, Path]:
     """A certificate, its key, and the key with a pass phrase."""
     cert, key, encrypted = (tmp_path / name for name in ("cert.pem", "key.pem", "encrypted.pem"))
-    new_key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", key]
+    new_key: list[str | Path] = [
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:P-256",
+        "-nodes",
+        "-keyout",
+        key,
+    ]
     openssl("req", "-x509", *new_key, "-out", cert, "-days", "1", "-subj", "/CN=test")
     openssl("pkey", "-in", key, "-aes128", "-passout", "pass:secret", "-out", encrypted)
     return cert, key, encrypted

@@ -153,7 +153,7 @@ def test_each_user_may_do_with_each_topic_what_is_meant_and_no_more(
             peer.listen("#")
     for user, peer in peers.items():
         wanted_topics = {t for t in TOPICS if may_read(user, t)}
-        until(lambda p=peer, w=wanted_topics: {t for t, _ in p.heard} >= w, f"{user} reads")
+        until(lambda: {t for t, _ in peer.heard} >= wanted_topics, f"{user} reads")  # noqa: B023
     admin.say("edged/kitchen/availability", "last")
     until(lambda: ("edged/kitchen/availability", "last") in peers["fleet"].heard, "the last")
     for user, peer in peers.items():

@@ -10,6 +10,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -110,7 +111,7 @@ def test_the_first_message_must_be_setup(api_server: ApiServer, first: str) -> N
     ],
 )
 def test_a_wrong_setup_gets_an_error_and_closes_the_socket(
-    api_server: ApiServer, setup: dict, words: str
+    api_server: ApiServer, setup: dict[str, Any], words: str
 ) -> None:
     with client(api_server) as c:
         c.setup(**setup)

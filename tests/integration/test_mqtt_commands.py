@@ -24,7 +24,7 @@ def test_hundreds_of_mangled_commands_over_the_broker_are_all_answered(tmp_path:
             for start in range(0, len(sent), 10):
                 for name, raw in sent[start : start + 10]:
                     ear.client.publish(f"edged/kitchen/cmd/{name}", raw, 1)
-                until(lambda end=start + 10: len(ear.on("result")) >= end, f"{start} answered")
+                until(lambda: len(ear.on("result")) >= start + 10, f"{start} answered")  # noqa: B023
             answers = [h.json() for h in ear.on("result")]
             good = [c for c in (command_or_sentence(*s) for s in sent) if isinstance(c, Command)]
             assert len(answers) == 400
@@ -93,7 +93,9 @@ def test_a_retained_command_is_ignored_and_reported_live_and_at_each_connection(
     assert caplog.text.count("publish cmd/restart without retain") == 1
 
 
-def test_retained_commands_that_nobody_knows_do_not_fill_the_log(tmp_path, caplog) -> None:
+def test_retained_commands_that_nobody_knows_do_not_fill_the_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """Each made-up name was logged, and remembered for ever."""
     with Mosquitto(tmp_path) as broker, Ear(broker.port) as ear:
         for n in range(20):

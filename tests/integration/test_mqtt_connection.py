@@ -27,7 +27,7 @@ from edged.mqtt.paho_client import PahoClient, make_client
 from tests.support.mosquitto import Ear, Mosquitto, certificates, free_port, until
 from tests.support.mqtt_publisher import FAST, Rig, assert_gapless, words
 
-KITCHEN = {"username": "kitchen", "password": SecretStr("secret-kitchen")}
+KITCHEN: dict[str, Any] = {"username": "kitchen", "password": SecretStr("secret-kitchen")}
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mosquitto]:
         yield broker
 
 
-def tls(port: int, **more: object) -> dict[str, object]:
+def tls(port: int, **more: Any) -> dict[str, Any]:
     return {
         "address": BrokerAddress("localhost", port, tls=True),
         "ca_file": certificates() / "ca.crt",
@@ -67,7 +67,9 @@ def test_every_connection_begins_with_online_then_info_then_states(tmp_path: Pat
         assert late.on("state/mute")[0].retained
 
 
-def test_small_packets_are_not_held_back_by_our_own_system(tmp_path: Path, monkeypatch) -> None:
+def test_small_packets_are_not_held_back_by_our_own_system(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A word 10 ms behind a step took 36 ms in the median, until the broker's system had
     acknowledged the step (Nagle's algorithm, paho's default); 3 ms without."""
     made: list[PahoClient] = []
@@ -79,7 +81,9 @@ def test_small_packets_are_not_held_back_by_our_own_system(tmp_path: Path, monke
     monkeypatch.setattr(link, "make_client", make)
     with Mosquitto(tmp_path) as broker, Rig(tmp_path, broker.port) as rig:
         rig.connected()
-        assert made[0].socket().getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        sock = made[0].socket()
+        assert isinstance(sock, socket.socket)
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 def test_only_the_last_value_of_a_state_is_published_and_only_when_it_changes(
@@ -180,7 +184,7 @@ def test_tls_with_user_and_password_works(guarded: Mosquitto, tmp_path: Path) ->
 def test_wrong_credentials_are_told_apart_from_a_missing_broker(
     guarded: Mosquitto, tmp_path: Path
 ) -> None:
-    wrong = {"username": "kitchen", "password": SecretStr("wr0ng-s3cret")}
+    wrong: dict[str, Any] = {"username": "kitchen", "password": SecretStr("wr0ng-s3cret")}
     with Rig(tmp_path, guarded.port, **wrong) as rig:
         state = rig.was(ConnectionStatus.AUTH)
         assert "as kitchen" in state.message
@@ -252,7 +256,7 @@ def test_a_client_certificate_is_shown_and_its_absence_is_said(
 def test_an_unchecked_certificate_is_warned_of_at_each_start(
     guarded: Mosquitto, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    strange = {"ca_file": certificates() / "otherca.crt", "insecure": True}
+    strange: dict[str, Any] = {"ca_file": certificates() / "otherca.crt", "insecure": True}
     with Rig(tmp_path, 0, **(tls(guarded.tls_port) | strange), **KITCHEN) as rig:
         rig.connected()
     assert "certificate is not checked" in caplog.text
@@ -261,7 +265,11 @@ def test_an_unchecked_certificate_is_warned_of_at_each_start(
 def test_a_refused_publish_is_counted_said_once_and_not_sent_again(
     guarded: Mosquitto, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    hall = {"device": "hall", "username": "hall", "password": SecretStr("secret-hall")}
+    hall: dict[str, Any] = {
+        "device": "hall",
+        "username": "hall",
+        "password": SecretStr("secret-hall"),
+    }
     with Ear(guarded.port, ("edged/hall/#",), username="hub") as ear:
         with Rig(tmp_path, guarded.port, **hall) as rig:
             rig.connected()
@@ -412,7 +420,11 @@ def _packet_size(data: bytes | bytearray) -> int:
 
 
 def test_two_devices_share_a_broker(guarded: Mosquitto, tmp_path: Path) -> None:
-    hall = {"device": "hall", "username": "hall", "password": SecretStr("secret-hall")}
+    hall: dict[str, Any] = {
+        "device": "hall",
+        "username": "hall",
+        "password": SecretStr("secret-hall"),
+    }
     with Ear(guarded.port, ("edged/#",), username="hub") as ear:
         with (
             Rig(tmp_path / "a", guarded.port, **KITCHEN) as one,
@@ -452,7 +464,7 @@ def test_a_change_of_broker_loses_nothing(tmp_path: Path) -> None:
 
 def test_new_credentials_are_taken_at_once(guarded: Mosquitto, tmp_path: Path) -> None:
     slow = replace(FAST, retry_refused=(60, 60))
-    wrong = {"username": "kitchen", "password": SecretStr("wrong")}
+    wrong: dict[str, Any] = {"username": "kitchen", "password": SecretStr("wrong")}
     with Rig(tmp_path, guarded.port, timing=slow, **wrong) as rig:
         rig.was(ConnectionStatus.AUTH)
         rig.publisher.reconfigure(replace(rig.broker, password=KITCHEN["password"]))

@@ -56,7 +56,7 @@ def test_words_go_before_the_step_that_they_came_with(tmp_path: Path) -> None:
         for n in range(20):
             rig.publisher.event(Text(f"word{n}", n))
             rig.publisher.event(Step(n))
-            until(lambda n=n: len(ear.on("step")) > n, "the step")
+            until(lambda: len(ear.on("step")) > n, "the step")  # noqa: B023
         kinds = [h.topic.rpartition("/")[2] for h in ear.heard]
     assert [k for k in kinds if k in ("text", "step")] == ["text", "step"] * 20
 

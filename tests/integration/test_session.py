@@ -35,7 +35,8 @@ def models() -> Models:
 
 def _clip(name: str) -> Audio:
     x, rate = soundfile.read(SAMPLES / f"{name}.flac", dtype="float32")
-    return (soxr.resample(x, rate, SAMPLE_RATE) * 32000).astype(np.int16)
+    samples: Audio = (soxr.resample(x, rate, SAMPLE_RATE) * 32000).astype(np.int16)
+    return samples
 
 
 def _silence(seconds: float) -> Audio:
@@ -345,13 +346,16 @@ class Never(Executor):
         return Future()
 
 
-def test_a_turn_whose_second_pass_takes_too_long_has_the_words_as_they_were_said(models) -> None:
+def test_a_turn_whose_second_pass_takes_too_long_has_the_words_as_they_were_said(
+    models: Models,
+) -> None:
     session = Session(models, executor=Never())
     events = _run(session, _clip("good-influence")) + session.finish()
     assert session.finish() == []
     *rest, turn, end = session.end(timeout_s=0.05)
     assert rest == []
     assert isinstance(end, EndOfStream)
+    assert isinstance(turn, Turn)
     assert turn.text == " ".join(e.text for e in events if isinstance(e, Text))
     assert len(turn.text.split()) > 8
     assert [w.start_s for w in turn.words] == [e.start_s for e in events if isinstance(e, Text)]

@@ -32,7 +32,8 @@ def models() -> Models:
 
 def clip(name: str) -> Audio:
     x, rate = soundfile.read(SAMPLES / f"{name}.flac", dtype="float32")
-    return (soxr.resample(x, rate, SAMPLE_RATE) * 32000).astype(np.int16)
+    samples: Audio = (soxr.resample(x, rate, SAMPLE_RATE) * 32000).astype(np.int16)
+    return samples
 
 
 def rest(seconds: float) -> Audio:

@@ -15,7 +15,18 @@ _KEYS = (
     "audio", "flush_id", "client_req_id", "json_config", "model_name", "input_format",
     "close_ws_on_eos", "retry_for_s", "x",
 )  # fmt: skip
-_TYPES = ("setup", "audio", "flush", "end_of_stream", "text", "ready", "", None, 1, [])
+_TYPES: tuple[Any, ...] = (
+    "setup",
+    "audio",
+    "flush",
+    "end_of_stream",
+    "text",
+    "ready",
+    "",
+    None,
+    1,
+    [],
+)
 _WHOLE = (
     '{"type": "setup", "input_format": "pcm", "client_req_id": "a", "close_ws_on_eos": false}',
     '{"type": "audio", "audio": "AAAAAAAA", "client_req_id": "a"}',

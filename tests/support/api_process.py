@@ -36,6 +36,7 @@ class ServeProcess:
 
     @property
     def rss_mb(self) -> float:
+        assert self.process is not None
         return float(psutil.Process(self.process.pid).memory_info().rss) / 1e6
 
     def healthz(self, timeout_s: float = 5.0) -> requests.Response:

@@ -17,7 +17,8 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 from websockets.exceptions import ConnectionClosed
-from websockets.sync.client import ClientConnection, connect
+from websockets.sync.client import connect
+from websockets.sync.connection import Connection
 
 from edged.engine.session import Session
 from edged.events import EndOfStream, EndText, Event, Flushed, Step, Text, Turn
@@ -98,7 +99,7 @@ def socket_url(api_server: ApiServer, path: str = "/api/speech/asr") -> str:
 class Client:
     """A bare WebSocket client that keeps every message it receives."""
 
-    socket: ClientConnection
+    socket: Connection
     messages: list[dict[str, Any]] = field(default_factory=list)
 
     def send(self, **message: Any) -> None:
@@ -111,7 +112,7 @@ class Client:
         self.send(type="audio", audio=base64.b64encode(data).decode(), **fields)
 
     def receive(self, timeout: float = 20) -> dict[str, Any]:
-        message = json.loads(self.socket.recv(timeout))
+        message: dict[str, Any] = json.loads(self.socket.recv(timeout))
         self.messages.append(message)
         return message
 

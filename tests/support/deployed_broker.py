@@ -65,7 +65,7 @@ class DeployedBroker:
         """Adds a user without any rules."""
         self.passwords[name] = f"secret-{name}"
         file = self.folder / "edged.passwd"
-        command = ["mosquitto_passwd", "-b", file, name, self.passwords[name]]
+        command: list[str | Path] = ["mosquitto_passwd", "-b", file, name, self.passwords[name]]
         subprocess.run(command, check=True, capture_output=True)
 
     def add_rules(self, device: str) -> None:

@@ -76,11 +76,11 @@ class MockSystem:
         self.tools = root / "tools"
         for folder in (self.checkout / "deploy", self.wheels, self.tools, root / "proc/net"):
             folder.mkdir(parents=True)
-        for folder in ("opt", "etc/systemd/system", "var/lib", "usr/local/bin", "usr/share/edged"):
-            (root / folder).mkdir(parents=True)
+        for name in ("opt", "etc/systemd/system", "var/lib", "usr/local/bin", "usr/share/edged"):
+            (root / name).mkdir(parents=True)
         (root / "proc/meminfo").write_text("MemTotal: 928000 kB\n")
-        for name, script in (_STAND_INS | {"systemctl": _SYSTEMCTL}).items():
-            self._program(self.tools / name, script.replace("{root}", str(root)))
+        for program, script in (_STAND_INS | {"systemctl": _SYSTEMCTL}).items():
+            self._program(self.tools / program, script.replace("{root}", str(root)))
         (self.tools / "python3").symlink_to(sys.executable)
 
     def path(self, installed: str) -> Path:

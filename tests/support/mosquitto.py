@@ -209,7 +209,7 @@ class Ear:
         client.reconnect_delay_set(1, 1)
         if self.username:
             client.username_pw_set(self.username, PASSWORDS[self.username])
-        asked = Properties(PacketTypes.CONNECT)
+        asked = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
         asked.SessionExpiryInterval = 3600
         client.connect("127.0.0.1", self.port, 30, clean_start=False, properties=asked)
         client.loop_start()
@@ -237,7 +237,7 @@ class Ear:
     def say(self, topic: str, payload: str | bytes, retain: bool = False, **more: Any) -> None:
         properties = None
         if more:
-            properties = Properties(PacketTypes.PUBLISH)
+            properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
             for name, value in more.items():
                 setattr(properties, name, value)
         info = self.client.publish(topic, payload, 1, retain, properties)

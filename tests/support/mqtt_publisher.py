@@ -46,7 +46,10 @@ class Rig:
         outbox: Outbox | None = None,
         **broker: Any,
     ) -> None:
-        asked = {"address": BrokerAddress("127.0.0.1", port), "device": "kitchen"} | broker
+        asked: dict[str, Any] = {
+            "address": BrokerAddress("127.0.0.1", port),
+            "device": "kitchen",
+        } | broker
         self.broker = BrokerSettings(**asked)
         self.states: list[ConnectionReport] = []
         self.commands: list[Command] = []
@@ -87,7 +90,8 @@ class Rig:
         found = until(
             lambda: [s for s in list(self.states) if s.status is status], f"{status}: {self.states}"
         )
-        return found[0]
+        report: ConnectionReport = found[0]
+        return report
 
     def _command(self, command: Command) -> None:
         if self.full:

@@ -15,7 +15,10 @@ from numpy.typing import NDArray
 def pcm(path: Path) -> NDArray[np.int16]:
     """The samples of a mono file at 24 kHz."""
     audio, rate = soundfile.read(path, dtype="float32")
-    return np.rint(soxr.resample(audio, rate, 24_000) * 32767).astype(np.int16)
+    samples: NDArray[np.int16] = np.rint(soxr.resample(audio, rate, 24_000) * 32767).astype(
+        np.int16
+    )
+    return samples
 
 
 def opus(path: Path, bits_per_s: int) -> bytes:

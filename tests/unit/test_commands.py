@@ -110,7 +110,12 @@ def assert_safe(name: str, raw: bytes) -> bool:
     if isinstance(outcome, str):
         assert 0 < len(outcome.encode()) < 400
         return False
-    promised = {"flush": (int, str), "mute": bool, "config": dict, "reload": type(None)}
+    promised: dict[str, Any] = {
+        "flush": (int, str),
+        "mute": bool,
+        "config": dict,
+        "reload": type(None),
+    }
     assert isinstance(outcome.payload, promised.get(name, type(None)))
     assert name != "flush" or not isinstance(outcome.payload, bool)
     json.dumps(outcome.payload, allow_nan=False).encode()

@@ -83,12 +83,12 @@ def test_a_bad_radio_link_is_not_taken_for_another_device_forever(tmp_path: Path
     """Three quick disconnections look like a rival. Then each link that lasted less than five
     minutes counted as one more: the device waited a minute each time, and blamed another one."""
     driver = Driver(tmp_path)
-    hung_up = Disconnected(ConnectionStatus.NETWORK, "gone", disconnected_by_peer=True)
+    closed = Disconnected(ConnectionStatus.NETWORK, "gone", disconnected_by_peer=True)
     now = 100.0
     kinds = []
     for life in (20, 20, 20, 200, 200):
         driver.connect(now)
-        driver.hear(hung_up, now + life)
+        driver.hear(closed, now + life)
         kinds.append(driver.connection.report.status)
         now = driver.connection.retry_at
     assert kinds == [
@@ -104,15 +104,17 @@ def test_a_bad_radio_link_is_not_taken_for_another_device_forever(tmp_path: Path
 def test_a_device_with_a_new_name_is_not_blamed_for_what_befell_the_old_one(tmp_path: Path) -> None:
     """The first quick disconnection under the new name was the fourth in the count."""
     driver = Driver(tmp_path)
-    hung_up = Disconnected(ConnectionStatus.NETWORK, "gone", disconnected_by_peer=True)
+    closed = Disconnected(ConnectionStatus.NETWORK, "gone", disconnected_by_peer=True)
     for now in (100.0, 200.0, 300.0):
         driver.connect(now)
-        driver.hear(hung_up, now + 20)
-    assert driver.connection.report.status is ConnectionStatus.DUPLICATE
+        driver.hear(closed, now + 20)
+    before = driver.connection.report.status
+    assert before is ConnectionStatus.DUPLICATE
     driver.connection.reconfigure(BrokerSettings(device="hall"))
     driver.connect(400)
-    driver.hear(hung_up, 420)
-    assert driver.connection.report.status is ConnectionStatus.NETWORK
+    driver.hear(closed, 420)
+    after = driver.connection.report.status
+    assert after is ConnectionStatus.NETWORK
 
 
 def test_answers_that_the_broker_refuses_are_counted_and_no_more(tmp_path: Path) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
-from edged.audio.capture import MicrophoneState, MicrophoneStatus
+from edged.audio.microphone_status import MicrophoneState, MicrophoneStatus
 from edged.daemon.health_report import HealthReport
 from edged.daemon.systemd import Notifier
 from edged.daemon.watchdog import Watchdog
@@ -47,10 +47,10 @@ class Parts:
         publisher: Any = SimpleNamespace(stats=lambda: self.stats)
         self.report = HealthReport(
             settings_manager(folder),
-            self.microphone,
-            self.engine,
-            publisher,
-            self.control,
+            cast(Any, self.microphone),
+            cast(Any, self.engine),
+            cast(Any, publisher),
+            cast(Any, self.control),
             self.watchdog,
         )
 

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edged.vad.endpoint import Endpoint
-from edged.vad.speech_clock import MIN_SPEECH, WINDOW_S, SpeechClock
+from edged.vad.gate import WINDOW_S
+from edged.vad.speech_clock import MIN_SPEECH, SpeechClock
 
 
 def test_before_any_speech_the_silence_is_unknown() -> None:

@@ -15,7 +15,8 @@ import pytest
 from numpy.typing import NDArray
 from openai.resources.realtime.realtime import RealtimeConnection
 from websockets.exceptions import ConnectionClosed, InvalidStatus
-from websockets.sync.client import ClientConnection, connect
+from websockets.sync.client import connect
+from websockets.sync.connection import Connection
 
 from edged.events import EndOfStream, EndText, Event, Step, Text, Turn
 from edged.options import Options
@@ -215,14 +216,14 @@ def test_telephone_formats(api_server: ApiServer, form: str) -> None:
 
 
 @contextlib.contextmanager
-def bare(api_server: ApiServer, **headers: str) -> Iterator[ClientConnection]:
+def bare(api_server: ApiServer, **headers: str) -> Iterator[Connection]:
     headers = {"Authorization": f"Bearer {KEY}", **headers}
     url = socket_url(api_server, PATH)
     with connect(url, additional_headers=headers, compression=None, max_size=None) as socket:
         yield socket
 
 
-def ask(socket: ClientConnection, message: Any) -> dict[str, Any]:
+def ask(socket: Connection, message: Any) -> dict[str, Any]:
     socket.send(message if isinstance(message, str) else json.dumps(message))
     answer: dict[str, Any] = json.loads(socket.recv(10))
     return answer
@@ -327,7 +328,7 @@ def test_a_wrong_key_is_refused(api_server: ApiServer) -> None:
 
 
 def test_streams_are_taken_with_the_first_audio_and_shared(api_server: ApiServer) -> None:
-    right = {"additional_headers": {"x-api-key": KEY}}
+    right: dict[str, Any] = {"additional_headers": {"x-api-key": KEY}}
     audio = {"type": "input_audio_buffer.append", "audio": "AAAA"}
     with (
         bare(api_server) as idle,

@@ -148,10 +148,10 @@ def test_the_end_of_a_stream_does_not_hold_the_thread() -> None:
     assert rig.stream.is_busy
     rig.session.known.append(Text("last", 0.0))
     rig.work()
-    assert rig.events[-1] == Text("last", 0.0)
+    assert rig.events[-1:] == [Text("last", 0.0)]
     rig.session.is_finished = True
     rig.work()
-    assert rig.events[-1] == EndOfStream()
+    assert rig.events[-1:] == [EndOfStream()]
     assert rig.session.calls[-2:] == ["end", "close"]
     assert rig.stream.done
 
@@ -170,7 +170,7 @@ def test_words_wait_while_the_client_does_not_read() -> None:
     rig.full = True
     rig.session.known.append(Text("word", 0.0))
     rig.work()
-    assert rig.events[-1] == Step(0)
+    assert rig.events[-1:] == [Step(0)]
     rig.full = False
     rig.work()
-    assert rig.events[-1] == Text("word", 0.0)
+    assert rig.events[-1:] == [Text("word", 0.0)]

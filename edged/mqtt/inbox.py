@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections import Counter, deque
 from collections.abc import Callable
@@ -17,8 +18,8 @@ _ANSWERS = 1024
 _STEPS = 64
 # The broker is asked to send at most 64 that need an acknowledgement, which mosquitto 2.0 exceeds
 # several times over; messages with QoS 0 have no limit at all.
-_RECEIVED = 1024
-_RECEIVED_BYTES = 2 * 1024 * 1024
+_RECEIVED_BYTES = 4 * 1024 * 1024
+_OBJECT_BYTES = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +67,8 @@ class Inbox:
     def put_link_event(self, link: Link, event: LinkEvent) -> None:
         with self._changed:
             if isinstance(event, Received):
-                size = self._received_bytes + len(event.payload)
-                if len(self._received) >= _RECEIVED or size > _RECEIVED_BYTES:
+                size = self._received_bytes + _size(event)
+                if size > _RECEIVED_BYTES:
                     self._dropped["commands"] += 1
                     link.acknowledge(event.token)
                     return
@@ -98,7 +99,7 @@ class Inbox:
             self._retained[name] = payload
             self._changed.notify()
 
-    def take(self, timeout_s: float, max_received: int = _RECEIVED) -> Batch:
+    def take(self, timeout_s: float, max_received: int = sys.maxsize) -> Batch:
         """Returns everything, after waiting at most `timeout_s` for the first thing.
 
         Of what links have received, it returns the oldest `max_received`.
@@ -108,7 +109,7 @@ class Inbox:
             events = list(self._link_events)
             for _ in range(min(max_received, len(self._received))):
                 link, received = self._received.popleft()
-                self._received_bytes -= len(received.payload)
+                self._received_bytes -= _size(received)
                 events.append((link, received))
             batch = Batch(
                 self._calls, events, list(self._messages), list(self._steps), self._retained
@@ -137,3 +138,9 @@ class Inbox:
             or self._steps
             or self._retained
         )
+
+
+def _size(message: Received) -> int:
+    """About how many bytes of memory a received message takes."""
+    more = len(message.response_topic or "") + len(message.correlation or b"")
+    return _OBJECT_BYTES + len(message.topic) + len(message.payload) + more

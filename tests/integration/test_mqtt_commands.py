@@ -130,19 +130,21 @@ def test_a_flood_of_commands_is_bounded(tmp_path: Path, qos: int) -> None:
         assert held.wait(10)
         try:
             for n in range(3000):
-                ear.client.publish("edged/kitchen/cmd/flush", str(n), qos)
+                ear.client.publish(
+                    "edged/kitchen/cmd/flush", f"{n:<4000}" if qos == 0 else str(n), qos
+                )
             if qos == 0:
-                dropped = 3000 - 1024
-                until(lambda: rig.publisher.stats().dropped.get("commands") == dropped, "dropped")
+                until(lambda: rig.publisher.stats().dropped.get("commands", 0) > 1900, "dropped")
         finally:
             go_on.set()
         ear.say("edged/kitchen/cmd/reload", "")
         rig.say(0, 5)
         until(lambda: rig.commands and rig.commands[-1].name == "reload", "commands are heard")
-        assert len(rig.commands) == (1024 if qos == 0 else 3000) + 1
+        dropped = rig.publisher.stats().dropped.get("commands", 0)
+        assert len(rig.commands) == 3001 - dropped
+        assert bool(dropped) == (qos == 0)
         until(lambda: len(ear.on("text")) == 5, "the texts still come", 20)
         assert rig.publisher.stats().connected
-        assert rig.publisher.stats().dropped.get("commands", 0) == (0 if qos else 3000 - 1024)
 
 
 def test_an_enormous_command_is_answered_and_not_kept(tmp_path: Path) -> None:

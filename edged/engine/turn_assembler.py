@@ -8,8 +8,8 @@ from concurrent.futures import Executor, Future, wait
 from dataclasses import dataclass, field
 
 from edged.events import Turn, Word
+from edged.stt.confidence import mean_probability
 from edged.stt.edge_words import with_edge_words
-from edged.stt.guards import mean_probability
 from edged.stt.second_pass import Transcript
 
 RATE = 16_000
@@ -120,6 +120,8 @@ class TurnAssembler:
                 words += segment.committed
                 continue
             transcript = segment.transcript.result()
+            if transcript.is_cut:
+                self._dropped["loop_in_turn"] += 1
             origin = segment.start / RATE
             heard = [Word(w.text, origin + w.start_s, origin + w.stop_s) for w in transcript.words]
             if transcript.low_confidence(segment.voice_uncertainty):

@@ -16,6 +16,7 @@ MATCHED_WORDS = 8  # committed words that take part in the alignment
 # well it would fit; one that starts this long behind its end is new, unless it is spelled like one
 # of the last committed words.
 MAX_TIME_DRIFT_S = 0.5
+APOSTROPHES = "'’"
 EOS_P = 0.5  # probability of the end of the text from which a last word counts as complete
 
 
@@ -47,10 +48,12 @@ def first_uncommitted(committed: Sequence[SegmentWord], words: Sequence[SegmentW
     for i, (word, key) in enumerate(zip(tail, keys, strict=True)):
         above, row = row, [float(i + 1)]
         for j, candidate in enumerate(candidates):
-            other = (key != spelled[j]) + 0.5 * abs(word.start_s - candidate.start_s)
+            differs = key != spelled[j] and not has_grown(word, candidate)
+            other = differs + 0.5 * abs(word.start_s - candidate.start_s)
             row.append(min(above[j] + other, row[j] + 1, above[j + 1] + 1))
     end = tail[-1].stop_s
-    cost = [c + (abs(candidates[j - 1].stop_s - end) if j else 1.0) for j, c in enumerate(row)]
+    last = tail[-1]
+    cost = [c + (_end_difference(last, candidates[j - 1]) if j else 1.0) for j, c in enumerate(row)]
     passed = tail[-1].start_s - MAX_TIME_DRIFT_S
     behind = next((i for i, w in enumerate(words) if w.stop_s > passed), len(words))
     new = [
@@ -61,11 +64,40 @@ def first_uncommitted(committed: Sequence[SegmentWord], words: Sequence[SegmentW
     return min(max(first + cost.index(min(cost)), behind), ahead)
 
 
+def _end_difference(committed: SegmentWord, word: SegmentWord) -> float:
+    """Seconds between the ends of two words, or between their starts if the second has grown."""
+    if has_grown(committed, word):
+        return abs(committed.start_s - word.start_s)
+    return abs(committed.stop_s - word.stop_s)
+
+
+def has_grown(committed: SegmentWord, word: SegmentWord) -> bool:
+    """Whether a committed word has turned out to be the beginning of this longer one."""
+    short, long = normalised(committed.text), normalised(word.text)
+    shared_s = min(committed.stop_s, word.stop_s) - max(committed.start_s, word.start_s)
+    together = shared_s >= 0.5 * (committed.stop_s - committed.start_s)
+    return together and bool(short) and long != short and long.startswith(short)
+
+
+def remainder(committed: SegmentWord, word: SegmentWord) -> SegmentWord | None:
+    """The rest of a word that has grown (`has_grown`), as a word of its own.
+
+    "2026" behind "20" gives "26", "5.30pm" behind "5.30" gives "pm", "twenty-three" behind "twenty"
+    gives "three". None where the rest is no word ("some" of "something", "I" of "I'm"): what was
+    committed cannot be revised.
+    """
+    length = len(normalised(committed.text))
+    at = next(i for i in range(len(word.text)) if len(normalised(word.text[: i + 1])) == length) + 1
+    before, rest = word.text[at - 1], word.text[at:]
+    if rest[0] in APOSTROPHES or (before.isalpha() and rest[0].isalpha()):
+        return None
+    text = rest.lstrip("-–.,:/")
+    start = min(max(committed.stop_s, word.start_s), word.stop_s)
+    return SegmentWord(text, start, word.stop_s, word.end_token, word.probability)
+
+
 def commit_prefix_length(
-    words: Sequence[SegmentWord], first: int, may_commit: Callable[[SegmentWord], bool]
+    words: Sequence[SegmentWord], may_commit: Callable[[SegmentWord], bool]
 ) -> int:
-    """Index behind the last word of the unbroken run from `first` on that may be committed."""
-    end = first
-    while end < len(words) and may_commit(words[end]):
-        end += 1
-    return end
+    """How many of the words may be committed: up to the first one that may not."""
+    return next((i for i, word in enumerate(words) if not may_commit(word)), len(words))

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from edged.stt.guards import ConfidenceBounds
+from edged.stt.confidence import ConfidenceBounds
 
 RATE = 16_000  # Hz: the sample rate that every recogniser is given
 
@@ -36,6 +36,10 @@ class LanguageTraits:
 
     tokens_per_s: float = 6.5
     word_separator: str = " "
+
+    def max_tokens(self, seconds: float) -> int:
+        """The most tokens that `seconds` of speech may have."""
+        return max(1, int(seconds * self.tokens_per_s) + 3)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,28 +6,28 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from edged.ortsession import release_memory
+from edged.stt.confidence import DEFAULT_CONFIDENCE, ConfidenceBounds, low_confidence
 from edged.stt.decoder import DecodedText, Decoder
 from edged.stt.family import Floats, SpeechModel, language_traits
-from edged.stt.guards import (
-    DEFAULT_CONFIDENCE,
-    ConfidenceBounds,
-    loop_free_length,
-    low_confidence,
-    token_limit,
-)
+from edged.stt.frame_power import FramePower
+from edged.stt.repetition import loop_free_length
 from edged.stt.words import SegmentWord, group_words
 
 
 @dataclass(frozen=True, slots=True)
 class Transcript:
-    """Words of a segment, in seconds from its start, and the probability of each token."""
+    """Words of a segment, in seconds from its start, and the probability of each token.
+
+    is_cut: whether a repetition that was not spoken was cut off.
+    """
 
     words: list[SegmentWord]
     probabilities: list[float] = field(default_factory=list)
     bounds: ConfidenceBounds = DEFAULT_CONFIDENCE
+    is_cut: bool = False
 
     def low_confidence(self, voice_uncertainty: float = 0.0) -> bool:
-        """Whether the text is more likely invented than spoken; see `edged.stt.guards`."""
+        """Whether the text is more likely invented than spoken; see `edged.stt.confidence`."""
         return low_confidence(self.probabilities, voice_uncertainty, self.bounds)
 
 
@@ -44,15 +44,16 @@ def transcribe(
     if audio is None:
         return Transcript([], bounds=model.confidence)
     seconds = audio.frames * model.timing.frame_s
-    limit = token_limit(seconds, language_traits(model, language).tokens_per_s)
+    limit = language_traits(model, language).max_tokens(seconds)
     decoder = Decoder(model, language, limit + 1)
     decoder.decoded = DecodedText(list(draft[:limit]))
     decoded = decoder.update(audio, limit, None)
-    n = loop_free_length(decoded.tokens)
+    power, frame_s = FramePower(samples), model.timing.frame_s
+    n = loop_free_length(decoded.tokens, decoded.frames, frame_s, power)
     probabilities = decoded.probabilities[:n]
     words = group_words(
         decoded.tokens[:n], decoded.frames[:n], probabilities, model.vocabulary, model.timing
     )
     del audio, decoder
     release_memory()
-    return Transcript(words, probabilities, model.confidence)
+    return Transcript(words, probabilities, model.confidence, n < len(decoded.tokens))

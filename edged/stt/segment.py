@@ -8,10 +8,18 @@ import numpy as np
 
 from edged import STEP_S
 from edged.options import Options
-from edged.stt.commit import commit_prefix_length, first_uncommitted, is_complete
+from edged.stt.commit import (
+    commit_prefix_length,
+    first_uncommitted,
+    has_grown,
+    is_complete,
+    remainder,
+)
+from edged.stt.confidence import low_confidence
 from edged.stt.decoder import DecodedText, Decoder
 from edged.stt.family import Floats, SpeechModel, Tuning, language_traits
-from edged.stt.guards import loop_free_length, low_confidence, token_limit
+from edged.stt.frame_power import FramePower
+from edged.stt.repetition import loop_free_length, loop_period
 from edged.stt.words import SegmentWord, group_words
 
 # How long the decoder may predict the end of the text during ongoing speech before an early end is
@@ -41,13 +49,14 @@ class Segment:
         """dropped: the caller's counter of words that guards withheld, by reason."""
         self._model, self._options, self._tuning = model, options, tuning
         self._frame_s = model.timing.frame_s
-        self._tokens_per_s = language_traits(model, options.language).tokens_per_s
+        self._traits = language_traits(model, options.language)
         frames = int((tuning.max_segment_s + SPARE_S) / self._frame_s)
         self._encoder = model.streaming_encoder(tuning, frames)
+        self._power = FramePower()
         self._decoder = Decoder(
             model,
             options.language,
-            self._token_limit(frames * self._frame_s) + 1,
+            self._traits.max_tokens(frames * self._frame_s) + 1,
             options.temp,
             options.padding_bonus,
             random,
@@ -65,6 +74,7 @@ class Segment:
 
     def push(self, samples: Floats) -> None:
         """Adds samples: float32[any], 16 kHz, -1..1."""
+        self._power.push(samples)
         self._encoder.push(samples)
 
     @property
@@ -120,49 +130,64 @@ class Segment:
                 return []
             margin = self._tuning.horizon_margin_s
             horizon = None if last or pause else int((now - delay + margin) / self._frame_s)
-            limit = self._token_limit(now)
+            limit = self._traits.max_tokens(now)
             decoded = self._decoder.update(audio, limit, horizon, last, self._early_eos)
             self._watch_eos(decoded.ended and horizon is not None)
             self.decoded_to_end = horizon is None and (last or decoded.ended)
         decoded = self.decoded
-        believed = loop_free_length(decoded.tokens)
+        believed = self._loop_free_length()
         is_loop = believed < len(decoded.tokens)
-        self._loop_updates = self._loop_updates + is_new if is_loop else 0
+        is_stuck = is_loop and not loop_period(decoded.tokens[:believed])
+        self._loop_updates = self._loop_updates + is_new if is_stuck else 0
         words = self._words(believed)
-        first = first_uncommitted(self._committed, words)
-        end = len(words)
+        new = self._uncommitted(words)
+        count = len(new)
         unsure = self._low_confidence(believed)
         if last:
             if is_loop:
                 self._dropped["loop"] += 1
-            if unsure and end > first:
-                self._dropped["unsure"] += end - first
+            if unsure and new:
+                self._dropped["unsure"] += len(new)
         else:
-            end = commit_prefix_length(
-                words, first, lambda word: self._may_commit(word, decoded, cutoff)
-            )
+            count = commit_prefix_length(new, lambda word: self._may_commit(word, decoded, cutoff))
             self._previous_cutoff_s = cutoff
-        if unsure:
-            end = first
-        fresh = words[first:end]
-        self._committed += fresh
+        fresh = [] if unsure else self._commit(new[:count], words)
         fixed_s = now - delay - self._tuning.prefix_lag_s
-        fixed = max((w.end_token for w in words[:end] if w.stop_s < fixed_s), default=0)
+        done = words[: len(words) - len(new)] + fresh
+        fixed = max((w.end_token for w in done if w.stop_s < fixed_s), default=0)
         self._decoder.commit(fixed)
         return fresh
 
     def commit_overdue(self) -> list[SegmentWord]:
         """Returns the overdue words of a segment that ends although nothing was committed for long,
         or none of them if the text has low confidence."""
-        believed = loop_free_length(self.decoded.tokens)
+        believed = self._loop_free_length()
         words = self._words(believed)
-        first = first_uncommitted(self._committed, words)
-        overdue = [w for w in words[first:] if w.start_s < self.overdue_s]
+        overdue = [w for w in self._uncommitted(words) if w.start_s < self.overdue_s]
         if overdue and self._low_confidence(believed):
             self._dropped["unsure"] += len(overdue)
             return []
-        self._committed += overdue
-        return overdue
+        return self._commit(overdue, words)
+
+    def _uncommitted(self, words: list[SegmentWord]) -> list[SegmentWord]:
+        """The decoded words that have not been committed. If the last committed word has become
+        the beginning of a longer one, the rest of that one comes first."""
+        first = first_uncommitted(self._committed, words)
+        new = words[first:]
+        if first and has_grown(self._committed[-1], words[first - 1]):
+            rest = remainder(self._committed[-1], words[first - 1])
+            new = [rest, *new] if rest else new
+        return new
+
+    def _commit(self, fresh: list[SegmentWord], words: list[SegmentWord]) -> list[SegmentWord]:
+        """Commits words and returns them. A word that has grown replaces its beginning, so that
+        later updates find it."""
+        for word in fresh:
+            whole = next(w for w in words if w.end_token == word.end_token)
+            if whole is not word:
+                self._committed.pop()
+            self._committed.append(whole)
+        return fresh
 
     def _watch_eos(self, ended: bool) -> None:
         """Ends the permission for an early end of the text after MAX_EOS_DURING_SPEECH_S.
@@ -187,17 +212,18 @@ class Segment:
             self._model.timing,
         )
 
+    def _loop_free_length(self) -> int:
+        decoded = self.decoded
+        return loop_free_length(decoded.tokens, decoded.frames, self._frame_s, self._power)
+
     def _low_confidence(self, tokens: int) -> bool:
         return low_confidence(
             self.decoded.probabilities[:tokens], self.voice_uncertainty, self._model.confidence
         )
 
-    def _token_limit(self, seconds: float) -> int:
-        return token_limit(seconds, self._tokens_per_s)
-
     def _may_commit(self, word: SegmentWord, decoded: DecodedText, cutoff_s: float) -> bool:
         """Whether the word is complete, old enough, and one of: the same as in the previous update;
-        probable and shared by all hypotheses; waited for long enough.
+        probable, shared by all hypotheses and no beginning of a number; waited for long enough.
 
         A word has waited only if it was already due at the previous update: where audio has piled
         up, one update alone covers more than the time-out.
@@ -207,7 +233,9 @@ class Segment:
         tuning = self._tuning
         if word.end_token <= decoded.agreed_prefix:
             return True
-        if word.end_token <= decoded.shared_prefix and word.probability >= tuning.uncontested_p:
+        may_grow = word.text[-1].isdigit()  # numbers are decoded digit by digit
+        is_probable = word.probability >= tuning.uncontested_p
+        if is_probable and not may_grow and word.end_token <= decoded.shared_prefix:
             return True
         waited_s = cutoff_s - tuning.early_commit_s - tuning.confirmation_timeout_s
         return word.stop_s <= min(waited_s, self._previous_cutoff_s)

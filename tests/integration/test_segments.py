@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import soxr
 from numpy.typing import NDArray
 
-from edged import SAMPLE_RATE, STEP_S, STEP_SAMPLES
+from edged import SAMPLE_RATE, STEP_S, STEP_SAMPLES, resources
 from edged.engine.session import Session
 from edged.events import EndText, Event, Text, Turn, Word
 from edged.models.loader import Models, load
@@ -19,6 +20,7 @@ from edged.stt.family import RATE, EncoderOutput
 from edged.stt.moonshine.tuning import SHORT_DELAY
 from edged.stt.moonshine.vocabulary import PieceVocabulary
 from edged.stt.recogniser import Recogniser
+from edged.stt.second_pass import transcribe
 from edged.vad.gate import WINDOW_S
 from edged.vad.silero import Silero
 from models.turn.material import load_audio
@@ -256,6 +258,29 @@ def test_a_loop_that_is_decoded_twice_in_a_pause_does_not_end_the_segment(
     session = listening(models, lambda t: 0.9 if t < 0.8 else 0.0, Options(delay_in_frames=24))
     events = run(session, hum(3))
     assert len([e for _, e in events if isinstance(e, Text)]) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"), [("inaugural-address", "country"), ("shopping-list", "six")]
+)
+def test_a_word_really_said_five_times_is_there_five_times(
+    models: Models, name: str, wanted: str
+) -> None:
+    """At the end of a turn it was cut to one or two, and in turns that was not counted."""
+    recording = load_audio(resources.sample_speech() / f"{name}.flac")
+    samples = soxr.resample(recording.astype(np.float32) / 32768, SAMPLE_RATE, RATE)
+    found = transcribe(models.recogniser, samples).words
+    word = [w for w in found if w.text.lower().strip(".,") == wanted][-1]
+    start, stop = word.start_s - 0.02, word.stop_s + 0.02
+    piece = recording[round(start * SAMPLE_RATE) : round(stop * SAMPLE_RATE)]
+    fade = np.minimum(1, np.minimum(np.arange(len(piece)), np.arange(len(piece))[::-1]) / 240)
+    one = np.concatenate([(piece * fade).astype(np.int16), rest(0.15)])
+    session = Session(models)
+    events = run(session, rest(0.5), *[one] * 5, rest(3))
+    assert words(events) == [wanted] * 5
+    (turn,) = [e for _, e in events if isinstance(e, Turn)]
+    assert [w.text.lower().strip(".,") for w in turn.words] == [wanted] * 5
+    assert not session.dropped
 
 
 @pytest.mark.parametrize("loud_first", [False, True])

@@ -18,7 +18,6 @@ from edged.models.store import default_models_dir
 from edged.stt import beam
 from edged.stt.decoder import MAX_UPDATE_RUNS, DecodedText, Decoder
 from edged.stt.family import EncoderOutput, SpeechModel, TopTokens
-from edged.stt.guards import token_limit
 from edged.stt.moonshine.build_version import EMBEDDING
 from edged.stt.moonshine.decoder_step import TreeDecoder
 from edged.stt.moonshine.dimensions import BOS, EOS, TINY
@@ -51,7 +50,7 @@ def audio(model: Moonshine, sentence: NDArray[np.float32]) -> tuple[EncoderOutpu
     """What the decoder attends to of a sentence, and the most tokens it may have."""
     encoded = model.encode(sentence)
     assert encoded is not None
-    return encoded, token_limit(encoded.frames * model.timing.frame_s, 6.5)
+    return encoded, model.languages["en"].max_tokens(encoded.frames * model.timing.frame_s)
 
 
 def decoder(model: SpeechModel, draft: list[int] | None = None, beam_width: int = 3) -> Decoder:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from edged.stt.confidence import DEFAULT_CONFIDENCE, ConfidenceBounds
 from edged.stt.family import (
     AttentionTiming,
     EncoderOutput,
@@ -19,7 +20,6 @@ from edged.stt.family import (
     TopTokens,
     Tuning,
 )
-from edged.stt.guards import DEFAULT_CONFIDENCE, ConfidenceBounds
 
 FRAME = 320  # samples of 16 kHz
 EOS = 0

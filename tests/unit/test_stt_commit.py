@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edged.stt.commit import first_uncommitted, is_complete
+from edged.stt.commit import first_uncommitted, has_grown, is_complete, remainder
 from edged.stt.words import SegmentWord
 
 
@@ -101,3 +101,44 @@ def test_a_word_is_complete_when_nothing_more_of_it_can_come(
     text: str, tokens: int, p_eos: float | None, complete: bool
 ) -> None:
     assert is_complete(SegmentWord(text, 1.0, 1.2, 5, 0.9), tokens, p_eos) is complete
+
+
+@pytest.mark.parametrize(
+    ("committed", "decoded", "rest"),
+    [
+        ("20", "2026,", "26,"),
+        ("5.30", "5.30pm.", "pm."),
+        ("twenty", "twenty-three", "three"),
+        ("5", "5:30", "30"),
+        ("some", "something", None),  # half a word helps nobody
+        ("I", "I'm", None),
+    ],
+)
+def test_a_committed_word_that_becomes_the_beginning_of_a_longer_one_is_not_repeated(
+    committed: str, decoded: str, rest: str | None
+) -> None:
+    """ "5.30" was committed, then the decoder made "5.30pm" of it: "5.30 5.30pm" was said."""
+    before = SegmentWord("at", 3.1, 3.3, 4, 0.9)
+    short = SegmentWord(committed, 3.3, 4.0, 6, 0.9)
+    long = SegmentWord(decoded, 3.5, 4.7, 8, 0.9)
+    assert has_grown(short, long)
+    assert first_uncommitted([before, short], [before, long]) == 2
+    found = remainder(short, long)
+    assert (found.text if found else None) == rest
+    if found:
+        assert short.stop_s <= found.start_s <= found.stop_s == long.stop_s
+
+
+@pytest.mark.parametrize(
+    ("committed", "word"),
+    [
+        (SegmentWord("a", 1.0, 1.1, 1, 0.9), SegmentWord("apple", 1.2, 1.6, 2, 0.9)),
+        (SegmentWord("20", 1.0, 1.4, 1, 0.9), SegmentWord("20,", 1.0, 1.4, 1, 0.9)),
+        (SegmentWord("20", 1.0, 1.4, 1, 0.9), SegmentWord("30", 1.0, 1.4, 1, 0.9)),
+        (SegmentWord("...", 1.0, 1.4, 1, 0.9), SegmentWord("yes", 1.0, 1.4, 1, 0.9)),
+    ],
+)
+def test_another_word_is_not_taken_for_a_longer_form(
+    committed: SegmentWord, word: SegmentWord
+) -> None:
+    assert not has_grown(committed, word)

@@ -80,6 +80,37 @@ def test_tokens_join_to_words_where_the_vocabulary_says() -> None:
     assert [word.text for _, word in words] == ["unbelievable."]
 
 
+def test_a_number_that_grows_digit_by_digit_is_committed_once() -> None:
+    """ "20" was committed and then "2026": the decoder had not yet heard the last two digits."""
+
+    def hear(frames: int) -> list[Spoken]:
+        digits = [Spoken(" 20", 20), Spoken("26", 70), Spoken(" is", 90), Spoken(" late", 105)]
+        return [s for s in digits if s.frame < frames] if frames >= 80 else digits[:1]
+
+    words, _ = stream(ToySpeechModel(hear), 4)
+    assert "".join(word.text for _, word in words) == "2026islate"
+
+
+def test_a_word_said_four_times_is_committed_four_times() -> None:
+    model = ToySpeechModel(script(*[Spoken(" nine", 10 + 30 * n) for n in range(4)]))
+    words, recogniser = stream(model, 4)
+    assert [word.text for _, word in words] == ["nine"] * 4
+    assert not recogniser.dropped
+    assert [word.text for word in transcribe(model, np.zeros(4 * RATE, np.float32)).words] == [
+        "nine"
+    ] * 4
+
+
+def test_a_loop_of_the_decoder_is_cut_and_marked() -> None:
+    looping = [*sentence("please"), *[Spoken(" please", 11)] * 8]
+    model = ToySpeechModel(script(*looping))
+    model.tuned = Tuning(chunk_frames=12, max_loop_updates=100)
+    assert [word.text for _, word in stream(model, 3)[0]] == ["please"]
+    transcript = transcribe(model, np.zeros(3 * RATE, np.float32))
+    assert [word.text for word in transcript.words] == ["please"]
+    assert transcript.is_cut
+
+
 def test_the_second_pass_gives_the_same_words_with_and_without_a_draft() -> None:
     model = ToySpeechModel(script(*sentence("set a timer for ten minutes")))
     samples = np.zeros(3 * RATE, np.float32)

@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edged.stt.alignment import monotonic_frames
 from edged.stt.commit import first_uncommitted
 from edged.stt.family import AttentionTiming
 from edged.stt.moonshine.vocabulary import PieceVocabulary
-from edged.stt.words import SegmentWord, group_words, monotonic_frames
+from edged.stt.words import SegmentWord, group_words
 
 SPACE = "\u2581"
 TIMING = AttentionTiming(frame_s=0.024, onset_lag_s=0.03, tail_frames=4)

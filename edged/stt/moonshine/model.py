@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from edged.stt.confidence import ConfidenceBounds
 from edged.stt.family import (
     RATE,
     AttentionTiming,
@@ -15,7 +16,6 @@ from edged.stt.family import (
     StreamingEncoder,
     Tuning,
 )
-from edged.stt.guards import ConfidenceBounds
 from edged.stt.moonshine.decoder_step import TreeDecoder
 from edged.stt.moonshine.dimensions import BOS, FRAME_SAMPLES
 from edged.stt.moonshine.encoder import Encoder, encode_whole

@@ -1,40 +1,19 @@
-"""Guards against invented text: repetition, low confidence, too many tokens."""
+"""Whether a text is more likely invented than spoken."""
 
 from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edged.stt.guards import loop_free_length, low_confidence, token_limit
+from edged.stt.confidence import low_confidence
+from edged.stt.family import LanguageTraits
 from edged.vad.gate import Gate
 
 
-@given(
-    st.lists(st.integers(0, 4), max_size=12),
-    st.lists(st.integers(0, 4), min_size=1, max_size=8),
-    st.integers(3, 6),
-)
-def test_a_loop_is_cut_to_its_first_occurrence_at_most(
-    head: list[int], loop: list[int], times: int
-) -> None:
-    tokens = head + loop * times
-    kept = loop_free_length(tokens)
-    assert kept <= len(head) + len(loop)
-    assert loop_free_length(tokens[:kept]) == kept
-
-
-@given(st.lists(st.integers(0, 1000), max_size=50, unique=True))
-def test_plain_text_is_no_loop(tokens: list[int]) -> None:
-    assert loop_free_length(tokens) == len(tokens)
-
-
-def test_a_word_said_twice_is_no_loop() -> None:
-    assert loop_free_length([1, 2, 3, 3]) == 4
-
-
-def test_speech_is_at_most_six_and_a_half_tokens_a_second() -> None:
-    assert token_limit(10.0, 6.5) == 68
-    assert token_limit(0.0, 6.5) >= 1
+def test_speech_has_at_most_six_and_a_half_tokens_a_second() -> None:
+    traits = LanguageTraits()
+    assert traits.max_tokens(10.0) == 68
+    assert traits.max_tokens(0.0) >= 1
 
 
 @given(st.floats(0.01, 1), st.integers(1, 60))

@@ -1,4 +1,4 @@
-"""Guards against text that the decoder invents: repetition, low confidence, too many tokens."""
+"""Whether a text is more likely invented than spoken, by the probabilities of its tokens."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-
-MAX_LOOP_TOKENS = 8  # the longest repeated unit that is looked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,32 +53,3 @@ def mean_probability(probabilities: Sequence[float]) -> float:
     if not probabilities:
         return 1.0
     return math.exp(math.fsum(math.log(max(p, 1e-9)) for p in probabilities) / len(probabilities))
-
-
-def token_limit(seconds: float, tokens_per_s: float) -> int:
-    """The most tokens that `seconds` of speech may have."""
-    return max(1, int(seconds * tokens_per_s) + 3)
-
-
-def loop_free_length(tokens: Sequence[int]) -> int:
-    """How many of the tokens to believe.
-
-    Where the text ends with the third repetition (or more) of 1 to MAX_LOOP_TOKENS tokens, only the
-    tokens up to the end of the first occurrence are believed.
-    """
-    end = len(tokens)
-    while period := _loop_period(tokens[:end]):
-        end -= period
-        while tokens[end - period : end] == tokens[end - 2 * period : end - period] != []:
-            end -= period
-    return end
-
-
-def _loop_period(tokens: Sequence[int]) -> int:
-    """Length of the unit that the end repeats for the third time; 0 if it does not."""
-    end = len(tokens)
-    for n in range(min(MAX_LOOP_TOKENS, end // 3), 0, -1):  # a unit may itself be a repetition
-        block = list(tokens[end - n :])
-        if list(tokens[end - 3 * n :]) == 3 * block:
-            return next(d for d in range(1, n + 1) if block[:d] * (n // d) == block)
-    return 0

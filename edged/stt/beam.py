@@ -80,7 +80,7 @@ class Beam:
     shared_prefix: int = 0
 
     def search(self, start: Hypothesis, drafts: Sequence[Sequence[int]] = ()) -> Hypothesis:
-        """Returns the likeliest text behind `start`. Reads `drafts` together with its own."""
+        """Returns the most probable text behind `start`. Reads `drafts` together with its own."""
         first_run = self.tree.runs
         known = [(start.row, [start.last, *draft]) for draft in (start.draft, *drafts)]
         for _ in range(MAX_DRAFT_RUNS):

@@ -92,7 +92,7 @@ def test_the_daemon_serves_the_api_server_beside_its_microphone(tmp_path: Path) 
     listen = f"127.0.0.1:{free_port()}"
     (tmp_path / "broker").mkdir()
     with Mosquitto(tmp_path / "broker") as broker:
-        with DaemonProcess(tmp_path, broker.port, listen=listen) as box:
+        with DaemonProcess(tmp_path, broker.port, listen=listen) as daemon:
             with connect(f"ws://{listen}/api/events", compression=None) as socket_:
                 subscriber = Client(socket_)
                 assert subscriber.receive()["model_name"] == "tiny-en"
@@ -106,7 +106,7 @@ def test_the_daemon_serves_the_api_server_beside_its_microphone(tmp_path: Path) 
                 assert "edged_broker_connected 1.0" in metrics
                 assert "edged_microphone_open 1.0" in metrics
                 assert "edged_lag_seconds" in metrics
-                box.stop()
+                daemon.stop()
                 assert subscriber.receive_all()[-1]["type"] in ("error", "end_of_stream")
 
 
@@ -120,7 +120,7 @@ def test_a_port_in_use_does_not_stop_the_microphone(tmp_path: Path) -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         listen = f"127.0.0.1:{taken.getsockname()[1]}"
-        with DaemonProcess(tmp_path, broker.port, listen=listen) as box:
-            until(lambda: "cannot be opened" in box.log(), "a warning")
+        with DaemonProcess(tmp_path, broker.port, listen=listen) as daemon:
+            until(lambda: "cannot be opened" in daemon.log(), "a warning")
             until(lambda: ear.on("text"), "words of the microphone")
-            box.stop()
+            daemon.stop()

@@ -124,7 +124,7 @@ def test_a_server_without_a_key_refuses_foreign_host_names(
         assert answer.text.startswith(
             "the page http://kitchen.fritz.box:8080 may not connect: EDGED"
         )
-        for host in ("127.0.0.1:1", "localhost", "box", socket.gethostname()):
+        for host in ("127.0.0.1:1", "localhost", "kitchen", socket.gethostname()):
             assert requests.get(f"{api_server.url}/metrics", headers={"Host": host}, timeout=10).ok
         for number in range(100):
             headers = {"Host": f"{number}.example"}
@@ -142,7 +142,7 @@ def test_a_server_without_a_key_refuses_foreign_host_names(
 
 
 def test_clients_with_the_key_may_use_any_host_name(api_server: ApiServer) -> None:
-    foreign = {"Host": "box.example:8765"}
+    foreign = {"Host": "kitchen.example:8765"}
     right = {**foreign, "x-api-key": KEY}
     assert requests.get(f"{api_server.url}/metrics", headers=right, timeout=10).ok
     assert requests.get(f"{api_server.url}/metrics", headers=foreign, timeout=10).status_code == 401

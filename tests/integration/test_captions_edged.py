@@ -17,13 +17,13 @@ MUTE = "document.querySelector('#mute')"
 
 def test_what_is_spoken_is_read_on_the_page_and_its_button_mutes(tmp_path: Path) -> None:
     port = free_port()
-    box = DaemonProcess(
+    daemon = DaemonProcess(
         tmp_path,
         free_port(),  # no broker: the page needs none
         listen=f"127.0.0.1:{port}",
         alsa_device=f"file:{SAMPLES}/mister-hale.flac",
     )
-    with Chromium() as browser, box:
+    with Chromium() as browser, daemon:
         page = browser.page(f"http://127.0.0.1:{port}/")  # leads to /kiosk/
         page.wait(f"{STATUS} == 'speaking'", 30)
         page.wait(f"{LIVE}.split(' ').length > 2", 30)

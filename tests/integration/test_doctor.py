@@ -95,9 +95,9 @@ def test_while_edged_runs_its_own_report_about_the_microphone_counts(tmp_path: P
             file = io.StringIO()
             assert checkup(daemon.env_file, {}, Console(file=file, width=200)) == 0
     out = file.getvalue()
-    assert "ok   daemon: edged is running as box" in out
+    assert "ok   daemon: edged is running as device" in out
     assert "ok   microphone: playing" in out
-    assert "ok   Home Assistant: box is announced" in out
+    assert "ok   Home Assistant: device is announced" in out
 
 
 # -- broker and Home Assistant
@@ -149,7 +149,7 @@ def test_a_broker_that_knows_no_mqtt_5_is_connected_to_and_a_missing_one_is_repo
 # -- models and speed
 
 
-def test_missing_models_name_the_command_that_mends(tmp_path: Path) -> None:
+def test_missing_models_name_the_command_that_repairs_them(tmp_path: Path) -> None:
     models, findings = check_models(Settings(models_dir=tmp_path))
     assert models is None
     assert levels(findings) == ["fail"]

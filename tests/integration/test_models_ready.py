@@ -124,7 +124,7 @@ def test_verify_proves_the_built_graphs_against_upstreams_on_real_speech(models:
     assert result.exit_code == 0, result.output
     assert all(check["ok"] for check in checks)
     compared = [
-        check for check in checks if "of upstream's tokens are the likeliest" in check["said"]
+        check for check in checks if "of upstream's tokens are the most probable" in check["said"]
     ]
     assert len(compared) == len(samples())
 

@@ -438,7 +438,7 @@ def test_two_devices_share_a_broker(guarded: Mosquitto, tmp_path: Path) -> None:
             assert not one.commands
 
 
-def test_two_boxes_of_one_name_are_told(tmp_path: Path) -> None:
+def test_two_devices_of_one_name_are_reported(tmp_path: Path) -> None:
     """They throw each other out in turn: the commonest fault of cloned cards."""
     with Mosquitto(tmp_path) as broker, Rig(tmp_path / "a", broker.port) as one:
         one.connected()

@@ -331,8 +331,8 @@ def test_in_a_pause_the_text_is_decoded_to_its_end_wherever_the_last_update_was(
 def test_a_decoder_that_predicts_the_end_during_speech_for_long_must_be_surer(
     models: Models, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In a meeting the likeliest text ended with "Yeah.", a little likelier than every longer one,
-    for six seconds: the eight words that followed came all at once, at the end."""
+    """In a meeting the most probable text ended with "Yeah." for six seconds, by a narrow margin:
+    the eight words that followed came all at once, at the end."""
     early: list[bool] = []
 
     def ended(

@@ -33,7 +33,7 @@ class DaemonProcess:
 
     before = ""
 
-    def __init__(self, folder: Path, port: int, device: str = "box", **settings: Any) -> None:
+    def __init__(self, folder: Path, port: int, device: str = "device", **settings: Any) -> None:
         self.folder = folder
         self.env_file = folder / "edged.env"
         self.settings: dict[str, Any] = {

@@ -40,16 +40,16 @@ def opened(
 ) -> Outbox:
     """An open outbox in `folder`; with `store`, that in place of its spool."""
     settings = SpoolSettings(folder / "spool", max_mb=max_mb, journal_dir=folder / "journal")
-    box = Outbox(settings, store=store, retry=retry, clock=clock, memory_limit=memory_limit)
-    box.open()
-    return box
+    outbox = Outbox(settings, store=store, retry=retry, clock=clock, memory_limit=memory_limit)
+    outbox.open()
+    return outbox
 
 
-def drain(box: Outbox) -> list[OutboundMessage]:
+def drain(outbox: Outbox) -> list[OutboundMessage]:
     found = []
-    while (m := box.next()) is not None:
+    while (m := outbox.next()) is not None:
         found.append(m)
-        box.acknowledged(m)
+        outbox.acknowledged(m)
     return found
 
 

@@ -57,8 +57,8 @@ def test_a_broker_is_judged_by_its_answer(seen: Visit, level: str) -> None:
 
 
 def test_home_assistant_is_judged_by_what_is_retained_and_silence_proves_nothing() -> None:
-    settings = Settings(device="box")
-    status, discovery = "homeassistant/status", "homeassistant/device/box/config"
+    settings = Settings(device="hall")
+    status, discovery = "homeassistant/status", "homeassistant/device/hall/config"
     assert discovery in watched(settings)
     (missing,) = check_home_assistant(settings, Visit())
     assert missing.level == "warn"
@@ -72,9 +72,9 @@ def test_home_assistant_is_judged_by_what_is_retained_and_silence_proves_nothing
 
 
 def test_a_lost_microphone_of_a_running_daemon_fails() -> None:
-    settings = Settings(device="box")
+    settings = Settings(device="hall")
     mic = {"ok": False, "message": "gone"}
-    seen = Visit(retained={"edged/box/availability": "online", "edged/box/state/mic": mic})
+    seen = Visit(retained={"edged/hall/availability": "online", "edged/hall/state/mic": mic})
     assert daemon_is_running(settings, seen)
     assert levels(check_running(settings, seen)) == ["ok", "fail"]
 

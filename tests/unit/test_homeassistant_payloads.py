@@ -126,7 +126,7 @@ def test_the_numbers_allow_what_the_settings_allow(payload: dict[str, Any]) -> N
 
 
 def test_the_discovery_topic_has_an_id_that_home_assistant_takes() -> None:
-    assert discovery_topic("ha", "box-1") == "ha/device/box-1/config"
+    assert discovery_topic("ha", "kitchen-1") == "ha/device/kitchen-1/config"
     for bad in ("", "a/+", "#", "$x", "a//b"):
         with pytest.raises(ConfigError):
             HomeAssistantSettings(prefix=bad)

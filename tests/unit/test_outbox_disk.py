@@ -34,19 +34,19 @@ def test_what_is_on_disk_comes_first_also_while_it_cannot_be_read(tmp_path: Path
     """The words 6, 7, 8 of memory overtook 1 to 5, which a slow disk did not give just then. And
     each attempt to read put off the next attempt to write, so that nothing new was safe."""
     clocks, store = Clocks(), FaultyStore(tmp_path)
-    box = opened(tmp_path, store=store, retry=DiskRetry(retry_s=60), clock=clocks.clock)
-    box.add([message(n) for n in range(1, 6)], link_healthy=False)
+    outbox = opened(tmp_path, store=store, retry=DiskRetry(retry_s=60), clock=clocks.clock)
+    outbox.add([message(n) for n in range(1, 6)], link_healthy=False)
     store.read_error = SLOW
-    box.add([message(n) for n in range(6, 9)], link_healthy=True)
-    assert drain(box) == []
-    assert "cannot be read" in (box.disk_error or "")
-    assert box.flush_to_disk(), "what is new is put on disk all the same"
+    outbox.add([message(n) for n in range(6, 9)], link_healthy=True)
+    assert drain(outbox) == []
+    assert "cannot be read" in (outbox.disk_error or "")
+    assert outbox.flush_to_disk(), "what is new is put on disk all the same"
     store.read_error = None
-    assert drain(box) == [], "not tried again at once"
+    assert drain(outbox) == [], "not tried again at once"
     clocks.go(seconds=60)
-    assert numbers(drain(box)) == list(range(1, 9))
-    assert box.disk_error is None
-    assert not +box.dropped
+    assert numbers(drain(outbox)) == list(range(1, 9))
+    assert outbox.disk_error is None
+    assert not +outbox.dropped
 
 
 @pytest.mark.parametrize("rescued", [True, False])
@@ -56,48 +56,48 @@ def test_a_spool_that_stays_unreadable_is_put_aside_and_what_is_new_goes_on(
     """Or everything said from then on would wait for it forever."""
     store = FaultyStore(tmp_path)
     store.salvage_error = None if rescued else SLOW
-    box = opened(tmp_path, store=store, retry=AT_ONCE)
-    box.add([message(n) for n in range(100)], link_healthy=False)
-    sent = box.next()  # which reads 64 of them into memory
+    outbox = opened(tmp_path, store=store, retry=AT_ONCE)
+    outbox.add([message(n) for n in range(100)], link_healthy=False)
+    sent = outbox.next()  # which reads 64 of them into memory
     assert sent is not None
     store.read_error = SLOW
-    found = numbers(drain(box))
-    box.add([message(n) for n in range(100, 103)], link_healthy=True)
+    found = numbers(drain(outbox))
+    outbox.add([message(n) for n in range(100, 103)], link_healthy=True)
     for _ in range(DiskRetry().read_attempts - 1):  # that drain was one
-        assert box.damaged == 0
-        assert box.next() is None
+        assert outbox.damaged == 0
+        assert outbox.next() is None
     store.read_error = None
-    assert box.damaged == 1
-    assert box.dropped == ({} if rescued else {"damaged": 36})
-    box.add([message(103)], link_healthy=False)
-    found += numbers(drain(box))
+    assert outbox.damaged == 1
+    assert outbox.dropped == ({} if rescued else {"damaged": 36})
+    outbox.add([message(103)], link_healthy=False)
+    found += numbers(drain(outbox))
     assert found == [*range(1, 100 if rescued else 64), *range(100, 104)]
-    box.acknowledged(sent)
-    box.maintain()
-    assert box.depth == 0
-    assert box.spooled == 0
+    outbox.acknowledged(sent)
+    outbox.maintain()
+    assert outbox.depth == 0
+    assert outbox.spooled == 0
 
 
 def test_a_spool_that_is_damaged_while_open_gives_back_what_can_be_read(tmp_path: Path) -> None:
     """It stayed in use, and took and gave nothing any more until the daemon was restarted."""
     filled(tmp_path, 200, size=4000)
     store = DamagedOnce(tmp_path)
-    box = opened(tmp_path, store=store)
+    outbox = opened(tmp_path, store=store)
     file = tmp_path / "spool" / "spool.db"
     half = file.stat().st_size // 2
     with file.open("r+b") as spool:
         spool.seek(half)
         spool.write(b"\x17" * (file.stat().st_size - half))
     store.damaged = True
-    box.add([message(n) for n in range(200, 210)], link_healthy=False)
-    box.add([message(210)], link_healthy=False)
-    found = numbers(drain(box))
-    assert box.damaged == 1
+    outbox.add([message(n) for n in range(200, 210)], link_healthy=False)
+    outbox.add([message(210)], link_healthy=False)
+    found = numbers(drain(outbox))
+    assert outbox.damaged == 1
     assert found == sorted(found)
     assert found[-11:] == list(range(200, 211))
     assert len(found) > 90
-    assert len(found) + box.dropped["damaged"] == 211
-    assert box.disk_error is None
+    assert len(found) + outbox.dropped["damaged"] == 211
+    assert outbox.disk_error is None
 
 
 PAGE = 4096
@@ -125,14 +125,14 @@ def damaged_at_start(whole: Path, folder: Path, first: int, pages: int = 1) -> l
     with copy.open("r+b") as file:
         file.seek(first * PAGE)
         file.write(b"\xa5" * PAGE * pages)
-    box = opened(folder)
-    found = numbers(drain(box))
+    outbox = opened(folder)
+    found = numbers(drain(outbox))
     assert found == sorted(set(found))
-    assert box.dropped["damaged"] == 400 - len(found), "what is lost is counted"
-    assert box.damaged == 1
-    assert box.disk_error is None
-    box.add([message(400)], link_healthy=False)
-    assert numbers(drain(box)) == [400]
+    assert outbox.dropped["damaged"] == 400 - len(found), "what is lost is counted"
+    assert outbox.damaged == 1
+    assert outbox.disk_error is None
+    outbox.add([message(400)], link_healthy=False)
+    assert numbers(drain(outbox)) == [400]
     return found
 
 
@@ -200,9 +200,9 @@ def test_a_file_of_garbage_is_put_aside_without_a_message(tmp_path: Path) -> Non
         folder = tmp_path / str(n)
         (folder / "spool").mkdir(parents=True)
         (folder / "spool" / "spool.db").write_bytes(content)
-        box = opened(folder)
-        box.add([message(1)], link_healthy=False)
-        assert numbers(drain(box)) == [1]
+        outbox = opened(folder)
+        outbox.add([message(1)], link_healthy=False)
+        assert numbers(drain(outbox)) == [1]
         assert (folder / "spool" / "spool.damaged").read_bytes() == content
 
 
@@ -214,10 +214,10 @@ def test_a_damaged_journal_gives_back_what_is_whole(tmp_path: Path) -> None:
     with journal.open("r+b") as file:
         file.seek(5 * PAGE)
         file.write(b"\xa5" * PAGE)
-    box = opened(tmp_path)
-    found = numbers(drain(box))
+    outbox = opened(tmp_path)
+    found = numbers(drain(outbox))
     assert len(found) >= 85
-    assert len(found) + box.dropped["damaged"] == 100
+    assert len(found) + outbox.dropped["damaged"] == 100
 
 
 def test_what_is_rescued_from_a_damaged_spool_is_safe_at_once_however_much_it_is(
@@ -226,15 +226,15 @@ def test_what_is_rescued_from_a_damaged_spool_is_safe_at_once_however_much_it_is
     """It was taken into memory, which is bounded when the disk cannot be written: of 10000 readable
     words 5905 were dropped before the new spool was tried."""
     store = DamagedOnce(tmp_path)
-    box = opened(tmp_path, store=store)
-    box.add([message(n) for n in range(6000)], link_healthy=False)
+    outbox = opened(tmp_path, store=store)
+    outbox.add([message(n) for n in range(6000)], link_healthy=False)
     store.damaged = True
-    box.add([message(6000)], link_healthy=False)
-    assert box.damaged == 1
-    assert box.spooled == 6001
-    assert not +box.dropped
-    assert box.disk_error is None
-    assert numbers(drain(box)) == list(range(6001))
+    outbox.add([message(6000)], link_healthy=False)
+    assert outbox.damaged == 1
+    assert outbox.spooled == 6001
+    assert not +outbox.dropped
+    assert outbox.disk_error is None
+    assert numbers(drain(outbox)) == list(range(6001))
 
 
 class DamagedOnce(FaultyStore):
@@ -249,13 +249,13 @@ class DamagedOnce(FaultyStore):
 def test_a_disk_that_ruins_each_new_spool_is_not_given_one_after_the_other(tmp_path: Path) -> None:
     """Each one put aside is told with an error, which is a message, which wants to be on disk."""
     store = FaultyStore(tmp_path)
-    box = opened(tmp_path, store=store)
-    box.add([message(0)], link_healthy=False)
+    outbox = opened(tmp_path, store=store)
+    outbox.add([message(0)], link_healthy=False)
     store.write_error = MALFORMED
     for n in range(1, 50):
-        box.add([message(n)], link_healthy=False)
-    assert box.damaged <= 2
-    assert numbers(drain(box)) == list(range(50))
+        outbox.add([message(n)], link_healthy=False)
+    assert outbox.damaged <= 2
+    assert numbers(drain(outbox)) == list(range(50))
 
 
 def test_a_disk_that_ruins_each_new_spool_rests_longer_and_longer_and_the_words_are_kept(
@@ -264,27 +264,27 @@ def test_a_disk_that_ruins_each_new_spool_rests_longer_and_longer_and_the_words_
     """It rested for five seconds: three renames and a warning each time, forever, and in fifteen
     seconds the one damaged file with words in it had made room for three that held nothing."""
     clocks, store = Clocks(), FaultyStore(tmp_path)
-    box = opened(tmp_path, store=store, clock=clocks.clock)
-    box.add([message(0)], link_healthy=False)
+    outbox = opened(tmp_path, store=store, clock=clocks.clock)
+    outbox.add([message(0)], link_healthy=False)
     store.write_error, store.ruins_the_file = MALFORMED, True
     attempts = []
     for n in range(1, 3000):
         clocks.go(seconds=1)
         before = store.attempts
-        box.add([message(n)], link_healthy=False)
-        box.maintain()
+        outbox.add([message(n)], link_healthy=False)
+        outbox.maintain()
         attempts += [n] * (store.attempts - before)
     assert [later - earlier for earlier, later in pairwise(attempts)] == [0, 60, 120, 240, 480, 960]
-    assert box.damaged == 1
+    assert outbox.damaged == 1
     assert [f.name for f in (tmp_path / "spool").iterdir()] == ["spool.damaged"]
     assert len([r for r in caplog.records if r.levelname == "WARNING"]) == 2
     store.write_error = None
     clocks.go(seconds=DiskRetry().longest_rest_s)
-    box.maintain()
-    assert box.disk_error is None, "the disk was exchanged"
-    assert box.flush_to_disk()
-    assert box.spooled == 3000
-    assert numbers(drain(box)) == list(range(3000))
+    outbox.maintain()
+    assert outbox.disk_error is None, "the disk was exchanged"
+    assert outbox.flush_to_disk()
+    assert outbox.spooled == 3000
+    assert numbers(drain(outbox)) == list(range(3000))
 
 
 def test_a_spool_that_a_probe_finds_damaged_is_put_aside_and_its_words_are_not_lost(
@@ -292,22 +292,22 @@ def test_a_spool_that_a_probe_finds_damaged_is_put_aside_and_its_words_are_not_l
 ) -> None:
     """The ruined file stayed in place, so that the error was told until something was written."""
     clocks, store = Clocks(), FaultyStore(tmp_path)
-    box = opened(tmp_path, store=store, clock=clocks.clock)
-    box.add([message(n) for n in range(3)], link_healthy=False)
+    outbox = opened(tmp_path, store=store, clock=clocks.clock)
+    outbox.add([message(n) for n in range(3)], link_healthy=False)
     store.write_error = FULL
-    box.add([message(3)], link_healthy=False)
-    assert box.disk_error is not None
+    outbox.add([message(3)], link_healthy=False)
+    assert outbox.disk_error is not None
     store.write_error = MALFORMED
     clocks.go(seconds=DiskRetry().probe_every_s)
-    box.maintain()
-    assert box.damaged == 1
+    outbox.maintain()
+    assert outbox.damaged == 1
     store.write_error = None
     clocks.go(seconds=2 * DiskRetry().probe_every_s)
-    box.maintain()
-    assert box.flush_to_disk()
-    assert box.disk_error is None
-    assert box.spooled == 4
-    assert numbers(drain(box)) == [0, 1, 2, 3]
+    outbox.maintain()
+    assert outbox.flush_to_disk()
+    assert outbox.disk_error is None
+    assert outbox.spooled == 4
+    assert numbers(drain(outbox)) == [0, 1, 2, 3]
 
 
 def test_at_most_three_damaged_files_are_kept(tmp_path: Path) -> None:
@@ -324,15 +324,15 @@ def test_an_error_of_the_disk_ends_also_when_nothing_has_to_be_written(tmp_path:
     """With a healthy broker nothing goes to disk: a disk that was full once was told forever."""
     clocks = Clocks()
     (tmp_path / "spool").write_text("")
-    box = opened(tmp_path, clock=clocks.clock)
-    box.add([message(0)], link_healthy=False)
+    outbox = opened(tmp_path, clock=clocks.clock)
+    outbox.add([message(0)], link_healthy=False)
     (tmp_path / "spool").unlink()
-    assert box.disk_error is not None
+    assert outbox.disk_error is not None
     clocks.go(seconds=DiskRetry().probe_every_s)
-    box.maintain()
-    assert box.disk_error is None
-    assert numbers(drain(box)) == [0]
-    assert box.spooled == 0
+    outbox.maintain()
+    assert outbox.disk_error is None
+    assert numbers(drain(outbox)) == [0]
+    assert outbox.spooled == 0
 
 
 def test_the_spool_of_version_0_1_0_is_sent(tmp_path: Path) -> None:

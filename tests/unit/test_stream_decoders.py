@@ -254,7 +254,7 @@ def test_a_flipped_bit_costs_its_page_and_is_reported_at_the_end() -> None:
 @settings(max_examples=200, deadline=None)
 @given(st.randoms(use_true_random=False))
 def test_no_damage_to_an_opus_stream_is_more_than_an_error_message(rng: random.Random) -> None:
-    """Checksums are mended after the damage, so that it reaches the decoder."""
+    """Checksums are corrected after the damage, so that it reaches the decoder."""
     data = bytearray(_EXAMPLES["opus"][:6000])
     for _ in range(rng.randrange(1, 20)):
         data[rng.randrange(len(data))] = rng.randrange(256)

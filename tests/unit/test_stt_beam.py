@@ -34,7 +34,7 @@ class Language:
         return sorted((Choice(t, float(q)) for t, q in pairs), key=lambda choice: -choice.p)
 
     def ends(self, text: Sequence[int]) -> bool:
-        """Whether the end is the likeliest behind the whole text, and behind no beginning."""
+        """Whether the end is the most probable behind the whole text, and behind no beginning."""
         tops = [self.choices(tuple(text[:n]))[0].token for n in range(len(text) + 1)]
         return EOS not in tops[:-1] and (tops[-1] == EOS or len(text) == LONGEST)
 
@@ -112,7 +112,9 @@ texts = st.lists(st.sampled_from(LETTERS), max_size=6)
 
 @settings(deadline=None, max_examples=40)
 @given(languages)
-def test_with_room_for_all_rivals_the_likeliest_of_all_texts_is_found(language: Language) -> None:
+def test_a_wide_beam_finds_the_most_probable_text(
+    language: Language,
+) -> None:
     """Of those that end where their end is likelier than any token."""
     every = itertools.chain.from_iterable(
         itertools.product(LETTERS, repeat=n) for n in range(LONGEST + 1)
@@ -135,7 +137,7 @@ def test_a_text_never_ends_where_going_on_is_likelier(language: Language, beam_w
 
 @settings(deadline=None)
 @given(languages)
-def test_without_rivals_each_token_is_the_likeliest_after_those_before_it(
+def test_without_rivals_each_token_is_the_most_probable_after_those_before_it(
     language: Language,
 ) -> None:
     greedy: tuple[int, ...] = ()
@@ -192,7 +194,7 @@ def test_a_search_has_no_more_runs_than_its_bound(
 
 @settings(deadline=None)
 @given(languages, st.integers(1, 4), st.integers(0, 4))
-def test_when_time_is_up_the_likeliest_text_goes_on_alone(
+def test_when_time_is_up_the_most_probable_text_goes_on_alone(
     language: Language, beam_width: int, greedy_after: int
 ) -> None:
     """At the end of a segment nothing may be left out, but a step has 80 ms: one had taken 168."""
@@ -247,9 +249,7 @@ class Interrupted(Language):
         return [Choice(LETTERS[2], 0.6), Choice(LETTERS[1], 0.4)]
 
 
-def test_an_end_in_front_of_the_horizon_is_one_more_token_unless_it_has_to_be_the_likeliest() -> (
-    None
-):
+def test_an_end_in_front_of_the_horizon_is_one_more_token_unless_it_must_be_the_best() -> None:
     """Any text gets less likely as it grows, so that an early end beat all that was really said
     behind a "Yeah.", for six seconds."""
     bounds = SearchBounds(LONGEST, horizon=100)

@@ -17,7 +17,7 @@ from edged.stt.moonshine.build_version import EMBEDDING
 from edged.stt.moonshine.dimensions import BOS, EOS, FRAME_SAMPLES, TINY
 
 MAX_STATE_DIFFERENCE = 0.08  # relative RMS of encoder states
-MAX_LOG_P_DEFICIT = 1.0  # by how much upstream's token may be less likely than the likeliest
+MAX_LOG_P_DEFICIT = 1.0  # by how much upstream's token may be less likely than the most probable
 TOKENS_PER_S = 6.5  # upstream's own limit against endless loops, for English
 MAX_FRAMES = 384  # upstream's decoder refuses longer encoder states (9.2 s)
 COMPARED_TOKENS = 1000  # the most probable tokens among which upstream's is looked for
@@ -35,15 +35,15 @@ class UpstreamOutput:
 @dataclass(frozen=True)
 class BuiltOutput:
     """states: as in UpstreamOutput. deficit: float32[tokens + 1], by how much in log probability
-    each token that was read, and the end behind them, is less likely than the likeliest one."""
+    each token that was read, and the end behind them, is less likely than the most probable one."""
 
     states: Floats
     deficit: Floats
 
 
 def check(upstream: Path, built: Path, samples: Floats, threads: int) -> SpeechCheck:
-    """Whether upstream's tokens are as good as the likeliest to the built graphs, and the encoder
-    states close.
+    """Whether upstream's tokens are as probable as the best of the built graphs, and the
+    encoder states close.
 
     upstream: folder of upstream's files. built: folder of the graphs. samples: float32[n], 16 kHz;
     at most the first 9.2 s are compared.
@@ -119,8 +119,8 @@ def run_built(folder: Path, samples: Floats, tokens: list[int], threads: int = 1
         **nothing,
         **dict(zip(TINY.cross_names, each, strict=True)),
     }
-    likeliest, p = run["decoder"](["tokens", "p"], given)
-    theirs = np.where(likeliest == np.array([*tokens, EOS])[:, None], p, 0).max(-1)
+    best, p = run["decoder"](["tokens", "p"], given)
+    theirs = np.where(best == np.array([*tokens, EOS])[:, None], p, 0).max(-1)
     return BuiltOutput(states, np.log(p[:, 0] / np.maximum(theirs, 1e-30)))
 
 
@@ -134,9 +134,9 @@ def relative_rms(one: Floats, other: Floats) -> float:
 def _agreement(deficit: Floats) -> str:
     close = int(np.count_nonzero(deficit))
     if not close:
-        return f"all {len(deficit)} of upstream's tokens are the likeliest here"
+        return f"all {len(deficit)} of upstream's tokens are the most probable here"
     return (
-        f"{len(deficit) - close} of {len(deficit)} of upstream's tokens are the likeliest here,"
+        f"{len(deficit) - close} of {len(deficit)} of upstream's tokens are the most probable here,"
         f" the others are up to {deficit.max():.2f} less likely"
     )
 

@@ -148,7 +148,7 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mosquitto]:
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory, broker: Mosquitto) -> Iterator[Home]:
-    folder = tmp_path_factory.mktemp("box")
+    folder = tmp_path_factory.mktemp("device")
     with (
         Home(tmp_path_factory.mktemp("home") / "config", broker.port) as home,
         DaemonProcess(folder, broker.port, "kitchen", alsa_device="sample"),
@@ -167,7 +167,7 @@ def test_a_turn_runs_the_phrase_and_reaches_the_conversation_agent(
     assert answer
 
 
-def test_while_the_television_speaks_the_box_is_muted(home: Home) -> None:
+def test_while_the_television_speaks_the_device_is_muted(home: Home) -> None:
     mute = "switch.edged_kitchen_mute"
     assert home.state(mute)["state"] == "off"
     home.call("input_boolean/turn_on", "input_boolean.television")

@@ -307,6 +307,7 @@ def test_openais_realtime_gives_the_text_of_transcribe(
                 assert event.type != "error", event
                 if event.type == "conversation.item.input_audio_transcription.delta":
                     deltas += event.delta or ""
+            assert event.type == "conversation.item.input_audio_transcription.completed"
             assert event.transcript == turns_transcribed(models, path)
             assert deltas == transcribed(models, path)
 

@@ -218,13 +218,14 @@ class ContainerReader:
 
     def _open(self, source: _Input) -> Any:
         options = {"format_whitelist": DEMUXERS, "codec_whitelist": DECODERS}
+        more: dict[str, Any] = {"buffer_size": CHUNK}
+        if int(self._av.__version__.partition(".")[0]) < 19:
+            more["metadata_errors"] = "ignore"  # titles need not be UTF-8; later it is the default
         for name in (None, "mp3"):
             if name and not source.rewind_if_mpeg_audio():
                 break
             try:
-                return self._av.open(
-                    source, "r", name, options, metadata_errors="ignore", buffer_size=CHUNK
-                )
+                return self._av.open(source, "r", name, options, **more)
             except (self._av.error.FFmpegError, ValueError):
                 if source.error is not None:
                     raise source.error from None

@@ -133,9 +133,7 @@ def _show(finding: Finding, console: Console) -> None:
         return
     mark, style = _MARK[finding.level]
     console.print(
-        Text(f"{mark} ", style=style)
-        + Text(f"{finding.what}: ", style="bold")
-        + Text(finding.message, style="")
+        Text.assemble((f"{mark} ", style), (f"{finding.what}: ", "bold"), finding.message)
     )
     if finding.remedy:
         console.print(Text(f"  → {finding.remedy}", style="cyan"))

@@ -139,10 +139,19 @@ def _host_name(url: str) -> str:
 
 
 class RateLimiter:
-    """A token bucket for each key: BURST tokens, refilled at NEW_PER_S."""
+    """A token bucket for each key."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.monotonic,
+        burst: float | None = None,
+        per_s: float | None = None,
+    ) -> None:
+        """burst: tokens of a full bucket; None: BURST. per_s: how many are added in a second; None:
+        NEW_PER_S."""
         self._clock = clock
+        self._burst = float(BURST if burst is None else burst)
+        self._per_s = per_s
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def __len__(self) -> int:
@@ -165,8 +174,9 @@ class RateLimiter:
         return self._tokens(key, self._clock()) >= 1
 
     def _tokens(self, key: str, now: float) -> float:
-        tokens, then = self._buckets.get(key, (float(BURST), now))
-        return min(float(BURST), tokens + (now - then) * NEW_PER_S)
+        tokens, then = self._buckets.get(key, (self._burst, now))
+        per_s = NEW_PER_S if self._per_s is None else self._per_s
+        return min(self._burst, tokens + (now - then) * per_s)
 
 
 class AccessControl:

@@ -22,7 +22,8 @@ from pathlib import Path
 from edged.certificates import load_certificate
 from edged.errors import ConfigError
 from edged.logs import log_event
-from edged.server.connection_limits import Admission, ConnectionLimits
+from edged.server.access import RateLimiter
+from edged.server.connection_limits import Admission, ConnectionLimits, client_of
 from edged.server.metrics import Metrics
 from edged.server.silent_sockets import SilentSockets
 
@@ -30,6 +31,8 @@ HANDSHAKE_S = 5.0  # for a TLS handshake
 REQUEST_S = 10.0  # from accepting a connection, or its last answer, to the next request's headers
 HEALTH_CHECK_S = 2.0  # the same for a connection in reserve, its TLS handshake included
 RESERVE_HOLD_S = 0.25  # before a connection in reserve is replaced; bounds TLS objects per second
+FAILED_HANDSHAKES = 100  # of one address at once; each takes about a millisecond of the processor
+FAILED_HANDSHAKES_PER_S = 20.0
 QUIET_S = 60.0  # without a refused connection until the next one is logged again
 MAX_HEALTH_REQUEST = 8192  # bytes
 BACKLOG = 1024  # connections that the kernel completes before they are accepted
@@ -100,6 +103,9 @@ class Listener:
         self._reserved: deque[_Connection] = deque()
         self._silent = SilentSockets(self._admit)
         self._refused_at = -QUIET_S
+        self._failed_handshakes = RateLimiter(
+            burst=FAILED_HANDSHAKES, per_s=FAILED_HANDSHAKES_PER_S
+        )
 
     @property
     def port(self) -> int:
@@ -177,6 +183,11 @@ class Listener:
             self._loop.add_reader(bound, self._accept, bound)
 
     def _admit(self, accepted: socket.socket, address: str) -> None:
+        if not self._failed_handshakes.has_token(client_of(address)):
+            self._metrics.refused.labels("connections").inc()
+            self._log_refusal(f"too many TLS handshakes of {address} failed")
+            accepted.close()
+            return
         has_health = self._health is not None
         admission = self._limits.admit(address, has_health)
         if admission is Admission.REFUSED and self._has_stale_reserve():
@@ -214,6 +225,8 @@ class Listener:
             )
         except OSError as problem:  # ssl.SSLError and TimeoutError are OSErrors
             connection.abort()
+            if self._tls is not None:
+                self._failed_handshakes.take(client_of(connection.address))
             # The traceback and asyncio's waiter refer to each other, and so keep the TLS buffers
             # until the next full garbage collection.
             problem.__traceback__ = None

@@ -219,7 +219,8 @@ def test_telephone_formats(api_server: ApiServer, form: str) -> None:
 def bare(api_server: ApiServer, **headers: str) -> Iterator[Connection]:
     headers = {"Authorization": f"Bearer {KEY}", **headers}
     url = socket_url(api_server, PATH)
-    with connect(url, additional_headers=headers, compression=None, max_size=None) as socket:
+    socket = connect(url, additional_headers=headers, compression=None, max_size=None)
+    with socket:
         yield socket
 
 

@@ -141,7 +141,8 @@ def client(
     api_server: ApiServer, path: str = "/api/speech/asr", **options: Any
 ) -> Iterator[Client]:
     options.setdefault("compression", None)
-    with connect(socket_url(api_server, path), max_size=None, **options) as socket:
+    socket = connect(socket_url(api_server, path), max_size=None, **options)
+    with socket:
         yield Client(socket)
 
 

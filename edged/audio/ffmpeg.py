@@ -159,7 +159,7 @@ class ContainerReader:
         """`file` is the caller's. Raises AudioFormatError if no audio can be found in it."""
         self.rate = 0
         self._av = library()
-        self._input = _Input(file, seekable)
+        self._input = _InputFile(file, seekable)
         self._container = self._open(self._input)
         self._stream = self._audio_stream()
         self._format = self._container.format.name
@@ -216,7 +216,7 @@ class ContainerReader:
     def close(self) -> None:
         self._container.close()
 
-    def _open(self, source: _Input) -> Any:
+    def _open(self, source: _InputFile) -> Any:
         options = {"format_whitelist": DEMUXERS, "codec_whitelist": DECODERS}
         more: dict[str, Any] = {"buffer_size": CHUNK}
         if int(self._av.__version__.partition(".")[0]) < 19:
@@ -333,7 +333,7 @@ class ContainerReader:
         return SHORT_BY_S if exact else math.inf
 
 
-class _Input:
+class _InputFile:
     """What PyAV reads from: without a name, so that the bytes alone tell the format.
 
     Its methods do not raise: PyAV would print the second exception on standard error.

@@ -24,7 +24,7 @@ class OpusReader:
         self.rate = RATE
         self.seconds_per_byte = 0.0
         self._ogg = OggReader(MAGIC)
-        self._link: _Link | None = None
+        self._link: _ChainLink | None = None
         self._given_s = 0.0  # of the links before
         self._damaged_at: float | None = None
         self._received = False
@@ -54,7 +54,7 @@ class OpusReader:
                 self._damaged_at = self._position_s()
             if packet.first:
                 self._given_s = self._position_s()
-                self._link = _Link(packet.data)
+                self._link = _ChainLink(packet.data)
             elif self._link is not None:
                 yield from self._link.push(packet, lost)
         if self._ogg.damaged_pages and self._damaged_at is None:
@@ -70,7 +70,7 @@ class OpusReader:
         return self._given_s + (self._link.given / RATE if self._link else 0.0)
 
 
-class _Link:
+class _ChainLink:
     """One logical stream of a chain."""
 
     def __init__(self, head: bytes) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from edged.logs import log_event
 from edged.mqtt.clock import SYSTEM_CLOCK, Clock
-from edged.mqtt.store import StoreError
+from edged.mqtt.message_store import StoreError
 
 _log = logging.getLogger(__name__)
 

@@ -143,7 +143,7 @@ class InflightWindow:
             return
         self.sent += 1
         self._poison.acknowledged(inflight.message.key)
-        self._settle(inflight)
+        self._done_with(inflight)
         if answer.reason == PACKET_TOO_LARGE:
             self._too_large(inflight.message, inflight.topic, now, "the broker refuses its size")
         elif answer.reason >= 128:
@@ -191,14 +191,14 @@ class InflightWindow:
         topic = message.topic or self.topics(message.name)
         inflight = Inflight(message, topic, now, from_outbox)
         if not link.send(message, topic, self._token):
-            self._settle(inflight)
+            self._done_with(inflight)
             self._too_large(message, topic, now, f"at most {link.max_packet} bytes")
             return False
         self._inflight[self._token] = inflight
         self._token += 1
         return True
 
-    def _settle(self, inflight: Inflight) -> None:
+    def _done_with(self, inflight: Inflight) -> None:
         """The message will not be sent again."""
         if inflight.message.retain:
             self.retained.done(inflight.message.key)

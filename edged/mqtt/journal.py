@@ -6,9 +6,9 @@ import logging
 from collections.abc import Callable, Iterable
 
 from edged.logs import log_event
+from edged.mqtt.message_store import Salvaged, StoreError
 from edged.mqtt.outbound import OutboundMessage
 from edged.mqtt.spool import Spool
-from edged.mqtt.store import Salvaged, StoreError
 
 _log = logging.getLogger(__name__)
 

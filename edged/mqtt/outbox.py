@@ -23,10 +23,10 @@ from edged.mqtt.clock import SYSTEM_CLOCK, Clock
 from edged.mqtt.disk_health import DiskHealth, DiskRetry
 from edged.mqtt.journal import Journal
 from edged.mqtt.message_buffer import MessageBuffer
+from edged.mqtt.message_store import MessageStore, Salvaged, StoreError
 from edged.mqtt.outbound import OutboundMessage
 from edged.mqtt.spool import Spool
 from edged.mqtt.spool_settings import SpoolSettings
-from edged.mqtt.store import Salvaged, Store, StoreError
 
 _log = logging.getLogger(__name__)
 _MEMORY_BEFORE_DISK = 256  # durable messages: a broker that is this far behind does not keep up
@@ -77,7 +77,7 @@ class Outbox:
     def __init__(
         self,
         settings: SpoolSettings,
-        store: Store | None = None,
+        store: MessageStore | None = None,
         journal: Journal | None = None,
         retry: DiskRetry = DiskRetry(),  # noqa: B008  (frozen)
         clock: Clock = SYSTEM_CLOCK,
@@ -87,7 +87,7 @@ class Outbox:
         self.dropped: Counter[str] = Counter()
         self._settings = settings
         self._now = clock.monotonic
-        self._store: Store = (
+        self._store: MessageStore = (
             store if store is not None else open_store(settings, clock, on_progress)
         )
         self._journal = journal if journal is not None else open_journal(settings)

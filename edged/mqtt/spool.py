@@ -19,9 +19,9 @@ from typing import Concatenate, ParamSpec, TypeVar
 
 from edged.logs import log_event
 from edged.mqtt.clock import SYSTEM_CLOCK, Clock
+from edged.mqtt.message_store import Salvaged, StoreError
 from edged.mqtt.outbound import OutboundMessage
 from edged.mqtt.spool_salvage import salvage
-from edged.mqtt.store import Salvaged, StoreError
 
 _log = logging.getLogger(__name__)
 _KEPT_DAMAGED = 3  # files
@@ -63,7 +63,7 @@ def _store_errors(
 
 
 class Spool:
-    """A `Store` in the file `path`. Opens nothing until it is used.
+    """A `MessageStore` in the file `path`. Opens nothing until it is used.
 
     Args:
         path: the database file; its folder is made when needed.

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
+from edged.mqtt.message_store import Salvaged
 from edged.mqtt.outbound import OutboundMessage
-from edged.mqtt.store import Salvaged
 
 _TABLE_LEAF, _INDEX_LEAF, _INDEX_INTERIOR = 0x0D, 0x0A, 0x02
 _USUAL_PAGE_BYTES = 4096

@@ -289,14 +289,14 @@ def fuzz(folder: Path) -> None:
                 assert not ear.on("state/settings"), ear.on("state/settings")
                 assert not ear.on("availability"), "disconnected"
             ear.heard.clear()
-            ear.say("edged/device/cmd/config", '{"temp": 0.5}')
+            ear.publish("edged/device/cmd/config", '{"temp": 0.5}')
             changed = until(lambda: ear.on("state/settings"), "a right one still works")[-1].json()
             before = json.loads(settings)
             only = {k: v for k, v in changed.items() if before[k] != v}
             took = time.monotonic() - started
             print(f"fuzz: {sent} sent, {refused} answered with an error, in {took:.0f} s")
             print(f"  afterwards one right command changed {only}")
-            ear.say("edged/device/cmd/flush", "1")
+            ear.publish("edged/device/cmd/flush", "1")
             same = until(lambda: ear.on("flushed"), "flushed")[-1].json()["session"] == session
             print(f"  the same process: {same}, stopped in {daemon.stop():.1f} s")
             assert refused == FUZZED
@@ -329,7 +329,7 @@ def muted(folder: Path) -> None:
             with daemon:
                 until(lambda: ear.on("step"), "steps")
                 before = len(paced.recorders())
-                ear.say("edged/device/cmd/mute", "on")
+                ear.publish("edged/device/cmd/mute", "on")
                 until(lambda: _mic(ear) == "muted", "muted")
                 after = len(paced.recorders())
                 time.sleep(2)

@@ -36,7 +36,7 @@ def ask(ear: Ear, command: str, payload: str) -> Any:
     """Publishes a command and waits for its answer."""
     until(lambda: ear.on("availability"), "the device is online", 15)
     before = len(ear.on(f"cmd/{command}/result"))
-    ear.say(f"edged/device/cmd/{command}", payload)
+    ear.publish(f"edged/device/cmd/{command}", payload)
     until(lambda: len(ear.on(f"cmd/{command}/result")) > before, f"an answer to {command}")
     return ear.on(f"cmd/{command}/result")[-1].json()
 

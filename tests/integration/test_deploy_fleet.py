@@ -257,14 +257,14 @@ def test_a_device_answers_for_itself_alone(fleet: Fleet) -> None:
     with Ear(fleet.broker.port, ("edged/attic/x",)) as liar:
         for _ in range(4):
             for lie in lies:
-                liar.say("edged/liar/state/config", lie)
-                liar.say("edged/xedged/attic/state/config", lie)
+                liar.publish("edged/liar/state/config", lie)
+                liar.publish("edged/xedged/attic/state/config", lie)
             time.sleep(1)
     said = push.communicate(timeout=60)[0]
     assert "attic: NO ANSWER within 6 s" in said, said
     push = fleet.push(text, "device1:attic", TIMEOUT="30")
     with Ear(fleet.broker.port, ("edged/attic/x",)) as attic:
         while push.poll() is None:
-            attic.say("edged/attic/state/config", good)
+            attic.publish("edged/attic/state/config", good)
             time.sleep(0.1)
     assert "attic: took it" in push.communicate(timeout=60)[0]

@@ -53,7 +53,7 @@ class Peer:
         assert done.wait(10)
         return self
 
-    def say(self, topic: str, text: str = "hello", retain: bool = False) -> None:
+    def publish(self, topic: str, text: str = "hello", retain: bool = False) -> None:
         self.client.publish(topic, text, 1, retain).wait_for_publish(10)
 
     def close(self) -> None:
@@ -135,8 +135,8 @@ def test_each_user_may_do_with_each_topic_what_is_meant_and_no_more(
     peers = {user: Peer(broker, user) for user in USERS}
     for user, peer in peers.items():
         for topic in TOPICS:
-            peer.say(topic, f"{user} {topic}", retain)
-    admin.say("end", "")
+            peer.publish(topic, f"{user} {topic}", retain)
+    admin.publish("end", "")
     until(lambda: ("end", "") in admin.heard, "the last message")
     written = {tuple(text.split(" ")) for topic, text in admin.heard if topic != "end"}
     wanted = {(user, t) for user in USERS for t in TOPICS if may_write(user, t)}
@@ -147,14 +147,14 @@ def test_each_user_may_do_with_each_topic_what_is_meant_and_no_more(
         for peer in peers.values():
             peer.listen("#")
     for topic in TOPICS:
-        admin.say(topic, f"admin {topic}", retain)
+        admin.publish(topic, f"admin {topic}", retain)
     if retain:  # then who subscribes now gets it all
         for peer in peers.values():
             peer.listen("#")
     for user, peer in peers.items():
         wanted_topics = {t for t in TOPICS if may_read(user, t)}
         until(lambda: {t for t, _ in peer.heard} >= wanted_topics, f"{user} reads")  # noqa: B023
-    admin.say("edged/kitchen/availability", "last")
+    admin.publish("edged/kitchen/availability", "last")
     until(lambda: ("edged/kitchen/availability", "last") in peers["fleet"].heard, "the last")
     for user, peer in peers.items():
         assert {t for t, _ in peer.heard} == {t for t in TOPICS if may_read(user, t)}, user
@@ -172,7 +172,7 @@ def test_with_the_user_name_as_client_id_nobody_takes_a_devices_place(tmp_path: 
         liar = Peer(kit, "hall", client_id="edged-kitchen")
         liar.close()
         liar = Peer(kit, "hall", client_id="kitchen")
-        kitchen.say("edged/kitchen/turn")
+        kitchen.publish("edged/kitchen/turn")
         assert kitchen.lost == []
         assert len(kitchen.connected) == 1
         for peer in (kitchen, liar):
@@ -189,7 +189,7 @@ def test_rules_can_be_added_for_a_device_that_has_its_password(tmp_path: Path) -
     assert (kit.folder / "edged.acl").read_text().count("user kitchen\n") == 1
     with kit:
         kitchen = Peer(kit, "kitchen", password).listen("edged/kitchen/text")
-        kitchen.say("edged/kitchen/text")
+        kitchen.publish("edged/kitchen/text")
         until(lambda: kitchen.heard, "its own text")
         kitchen.close()
 
@@ -214,8 +214,8 @@ def test_what_waits_for_a_listener_survives_a_restart_of_the_broker(
     home = Peer(broker, "homeassistant", clean=False).listen("edged/+/turn")
     home.close()
     kitchen = Peer(broker, "kitchen")
-    kitchen.say("edged/kitchen/turn", "kept")
-    kitchen.say("edged/kitchen/state/mute", "on", retain=True)
+    kitchen.publish("edged/kitchen/turn", "kept")
+    kitchen.publish("edged/kitchen/state/mute", "on", retain=True)
     kitchen.close()
     broker.stop()
     broker.start()

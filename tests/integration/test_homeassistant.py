@@ -77,10 +77,10 @@ def test_its_birth_brings_everything_again(tmp_path: Path) -> None:
         rig.connected()
         until(lambda: ear.on("state/mute") and found_on(ear, CONFIG), "the first time")
         ear.heard.clear()
-        ear.say("homeassistant/status", "offline")
+        ear.publish("homeassistant/status", "offline")
         time.sleep(0.2)
         assert not ear.on("state/mute")
-        ear.say("homeassistant/status", "online")
+        ear.publish("homeassistant/status", "online")
         until(lambda: ear.on("state/mute") and ear.on("availability"), "the states again")
         names = [h.topic for h in ear.heard if h.topic != "homeassistant/status"]
         assert names[0] == CONFIG, "discovery comes before the states"
@@ -88,7 +88,7 @@ def test_its_birth_brings_everything_again(tmp_path: Path) -> None:
 
 def test_a_retained_birth_does_not_count(tmp_path: Path) -> None:
     with Mosquitto(tmp_path) as broker, Ear(broker.port) as ear:
-        ear.say("homeassistant/status", "online", retain=True)
+        ear.publish("homeassistant/status", "online", retain=True)
         with Rig(tmp_path, broker.port) as rig:
             rig.publisher.homeassistant(HomeAssistantSettings())
             rig.connected()
@@ -141,7 +141,7 @@ def test_without_home_assistant_there_are_no_copies(tmp_path: Path) -> None:
     with Mosquitto(tmp_path) as broker, Ear(broker.port) as ear, Rig(tmp_path, broker.port) as rig:
         rig.publisher.homeassistant(HomeAssistantSettings(enabled=False))
         rig.connected()
-        rig.say(0, 5)
+        rig.publish_words(0, 5)
         until(lambda: len(ear.events()) == 10, "the words")
         rig.drained()
         assert not ear.on("event")

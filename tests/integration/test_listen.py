@@ -62,7 +62,7 @@ def at(broker: Mosquitto) -> BrokerSettings:
 
 def publish(ear: Ear, device: str, name: str, value: Any, retain: bool = False) -> None:
     payload = value if isinstance(value, str) else json.dumps(value)
-    ear.say(f"edged/{device}/{name}", payload, retain)
+    ear.publish(f"edged/{device}/{name}", payload, retain)
 
 
 def test_a_pipe_gets_a_line_for_each_turn_and_change_of_state_of_every_device(

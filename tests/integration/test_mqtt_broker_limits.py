@@ -97,7 +97,7 @@ def test_a_refused_size_costs_one_message_and_no_connection(
             rig.publisher.info({"model": "x" * 5000})
             rig.connected()
             rig.publisher.event(LONG)
-            rig.say(0, 3)
+            rig.publish_words(0, 3)
             until(lambda: words(ear.events()) == ["word0", "word1", "word2"], "the texts", 10)
             until(lambda: ear.on("error"), "errors say so")
             rig.drained()
@@ -120,7 +120,7 @@ def test_a_broker_without_retained_messages_is_used_without(
             rig.publisher.state("mute", "off")
             rig.connected()
             assert "without retained messages" in rig.was(ConnectionStatus.CONNECTED).message
-            rig.say(0, 3)
+            rig.publish_words(0, 3)
             rig.drained()
             until(lambda: ear.on("state/mute") and ear.on("text"), "states and texts")
             assert connections(rig) == 1
@@ -182,7 +182,7 @@ def test_a_huge_message_is_not_held_in_memory(tmp_path: Path) -> None:
     with Mosquitto(tmp_path) as broker, Ear(broker.port, ("edged/kitchen/#",)) as ear:
         with Rig(tmp_path, broker.port, protocol=4) as rig:
             rig.connected()
-            rig.say(0, 5)
+            rig.publish_words(0, 5)
             rig.drained()
             before = resident_mb()
             payload = bytearray(huge)
@@ -192,7 +192,7 @@ def test_a_huge_message_is_not_held_in_memory(tmp_path: Path) -> None:
             answers = until(lambda: len(ear.on("result")) == 2 and ear.on("result"), "answers", 60)
             assert answers[0].json()["error"] == "cmd/flush must be at most 8192 bytes"
             assert answers[1].json() == {"ok": True}
-            rig.say(5, 6)
+            rig.publish_words(5, 6)
             until(lambda: words(ear.events())[-1] == "word5", "the texts go on")
             assert connections(rig) == 1, "the connection stays"
             assert resident_mb() - before < huge / 1e6 * 2.5, "once to send it, once to hear it"

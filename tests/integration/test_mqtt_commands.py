@@ -39,11 +39,11 @@ def test_an_answer_goes_where_it_was_asked_for_and_after_the_texts(tmp_path: Pat
     with Mosquitto(tmp_path) as broker, Ear(broker.port) as ear:
         with Rig(tmp_path, broker.port, answer=False) as rig:
             rig.connected()
-            ear.say(
+            ear.publish(
                 "edged/kitchen/cmd/flush", "5", ResponseTopic="me/here", CorrelationData=b"\x00\xff"
             )
             command = until(lambda: rig.commands, "the command")[0]
-            rig.say(0, 40)
+            rig.publish_words(0, 40)
             rig.publisher.reply(command, True, flush_id=5)
             answer = until(lambda: ear.on("here"), "the answer")[0]
             assert answer.json() == {"ok": True, "flush_id": 5}
@@ -72,7 +72,7 @@ def test_an_answer_is_not_sent_where_it_would_do_harm(tmp_path: Path, topic: str
     whoever may only ask could speak as the box: an answer went to its `availability`."""
     with Mosquitto(tmp_path) as broker, Ear(broker.port) as ear, Rig(tmp_path, broker.port) as rig:
         rig.connected()
-        ear.say("edged/kitchen/cmd/flush", "5", ResponseTopic=topic)
+        ear.publish("edged/kitchen/cmd/flush", "5", ResponseTopic=topic)
         until(lambda: ear.on("cmd/flush/result"), "the answer at the usual place")
         assert len(rig.commands) == 1
 
@@ -82,11 +82,11 @@ def test_a_retained_command_is_ignored_and_reported_live_and_at_each_connection(
 ) -> None:
     """A retained restart would be a boot loop."""
     with Mosquitto(tmp_path) as broker, Ear(broker.port) as ear:
-        ear.say("edged/kitchen/cmd/restart", "", retain=True)  # an empty one is not kept
-        ear.say("edged/kitchen/cmd/restart", "{}", retain=True)
+        ear.publish("edged/kitchen/cmd/restart", "", retain=True)  # an empty one is not kept
+        ear.publish("edged/kitchen/cmd/restart", "{}", retain=True)
         with Rig(tmp_path, broker.port) as rig:
             until(lambda: ear.on("result"), "reported when found")
-            ear.say("edged/kitchen/cmd/mute", "on", retain=True)
+            ear.publish("edged/kitchen/cmd/mute", "on", retain=True)
             until(lambda: len(ear.on("result")) == 2, "reported when sent")
             assert rig.commands == []
         assert all("retained" in h.json()["error"] for h in ear.on("result"))
@@ -99,7 +99,7 @@ def test_retained_commands_that_nobody_knows_do_not_fill_the_log(
     """Each made-up name was logged, and remembered for ever."""
     with Mosquitto(tmp_path) as broker, Ear(broker.port) as ear:
         for n in range(20):
-            ear.say(f"edged/kitchen/cmd/made-up-{n}", "x", retain=True)
+            ear.publish(f"edged/kitchen/cmd/made-up-{n}", "x", retain=True)
         with Rig(tmp_path, broker.port):
             until(lambda: len(ear.on("result")) == 20, "each is answered")
     assert caplog.text.count("unknown command") == 1
@@ -109,7 +109,7 @@ def test_a_daemon_that_has_no_room_for_a_command_says_busy(tmp_path: Path) -> No
     with Mosquitto(tmp_path) as broker, Ear(broker.port) as ear, Rig(tmp_path, broker.port) as rig:
         rig.connected()
         rig.full = True
-        ear.say("edged/kitchen/cmd/reload", "")
+        ear.publish("edged/kitchen/cmd/reload", "")
         answer = until(lambda: ear.on("result"), "an answer")[0].json()
         assert answer == {"ok": False, "error": "busy: too many commands are waiting"}
 
@@ -137,8 +137,8 @@ def test_a_flood_of_commands_is_bounded(tmp_path: Path, qos: int) -> None:
                 until(lambda: rig.publisher.stats().dropped.get("commands", 0) > 1900, "dropped")
         finally:
             go_on.set()
-        ear.say("edged/kitchen/cmd/reload", "")
-        rig.say(0, 5)
+        ear.publish("edged/kitchen/cmd/reload", "")
+        rig.publish_words(0, 5)
         until(lambda: rig.commands and rig.commands[-1].name == "reload", "commands are heard")
         dropped = rig.publisher.stats().dropped.get("commands", 0)
         assert len(rig.commands) == 3001 - dropped
@@ -150,9 +150,9 @@ def test_a_flood_of_commands_is_bounded(tmp_path: Path, qos: int) -> None:
 def test_an_enormous_command_is_answered_and_not_kept(tmp_path: Path) -> None:
     with Mosquitto(tmp_path) as broker, Ear(broker.port) as ear, Rig(tmp_path, broker.port) as rig:
         rig.connected()
-        ear.say("edged/kitchen/cmd/config", b"{" + b" " * 60_000 + b"}")
+        ear.publish("edged/kitchen/cmd/config", b"{" + b" " * 60_000 + b"}")
         answer = until(lambda: ear.on("result"), "an answer")[0].json()
         assert answer["error"] == "cmd/config must be at most 8192 bytes"
-        ear.say("edged/kitchen/cmd/config", b"{" + b" " * 1_000_000 + b"}")
-        ear.say("edged/kitchen/cmd/reload", b"")
+        ear.publish("edged/kitchen/cmd/config", b"{" + b" " * 1_000_000 + b"}")
+        ear.publish("edged/kitchen/cmd/reload", b"")
         until(lambda: len(ear.on("result")) == 2, "the broker kept the giant from us")

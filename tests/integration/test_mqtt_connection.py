@@ -50,7 +50,7 @@ def test_every_connection_begins_with_online_then_info_then_states(tmp_path: Pat
         rig.publisher.state("mute", "off")
         rig.publisher.info({"version": "1"})
         rig.connected()
-        rig.say(0, 1)
+        rig.publish_words(0, 1)
         until(lambda: ear.on("text"), "a word")
         names = [h.topic.removeprefix("edged/kitchen/") for h in ear.heard]
         assert names[0] == "availability"
@@ -175,9 +175,9 @@ def test_tls_with_user_and_password_works(guarded: Mosquitto, tmp_path: Path) ->
     with Rig(tmp_path, 0, **tls(guarded.tls_port), **KITCHEN) as rig:
         with Ear(guarded.port, ("edged/kitchen/#",), username="hub") as ear:
             rig.connected()
-            rig.say(0, 50)
+            rig.publish_words(0, 50)
             until(lambda: len(ear.events()) == 100, "all words")
-            ear.say("edged/kitchen/cmd/reload", "")
+            ear.publish("edged/kitchen/cmd/reload", "")
             until(lambda: rig.commands, "the command")
 
 
@@ -246,7 +246,7 @@ def test_a_client_certificate_is_shown_and_its_absence_is_said(
     own = {"cert_file": certificates() / "client.crt", "key_file": certificates() / "client.key"}
     with Rig(tmp_path, 0, **tls(guarded.mutual_port, **own)) as rig:
         rig.connected()
-        rig.say(0, 3)
+        rig.publish_words(0, 3)
         rig.drained()
         assert rig.publisher.stats().dropped.get("refused") is None
     with Rig(tmp_path, 0, **tls(guarded.mutual_port)) as rig:
@@ -295,7 +295,7 @@ def test_a_message_larger_than_the_broker_takes_is_dropped_and_the_rest_goes_on(
         with Rig(tmp_path, broker.port) as rig:
             rig.connected()
             rig.publisher.event(Turn("a", 0, 1, tuple(Word("word", 0, 1) for _ in range(200))))
-            rig.say(0, 2)
+            rig.publish_words(0, 2)
             until(lambda: ear.on("error"), "an error says so")
             assert (
                 "too large for the broker (at most 4000 bytes)"
@@ -313,9 +313,9 @@ def test_a_message_over_which_an_old_broker_hangs_up_is_found_and_given_up(
     with Mosquitto(tmp_path, options="max_packet_size 4000") as broker, Ear(broker.port) as ear:
         with Rig(tmp_path, broker.port, protocol=4) as rig:
             rig.connected()
-            rig.say(0, 5)
+            rig.publish_words(0, 5)
             rig.publisher.event(Turn("a", 0, 1, tuple(Word("word", 0, 1) for _ in range(200))))
-            rig.say(5, 10)
+            rig.publish_words(5, 10)
             until(lambda: ear.on("error"), "an error says so", 15)
             assert "for edged/kitchen/turn was dropped" in ear.on("error")[0].json()["message"]
             assert set(words(ear.events())) == {f"word{n}" for n in range(10)}
@@ -330,7 +330,7 @@ def test_mqtt_311_is_spoken_to_brokers_that_know_nothing_else(tmp_path: Path) ->
         quick = replace(FAST, connect_s=0.3)
         with Rig(tmp_path, 0, timing=quick, address=broker.address) as rig:
             assert "MQTT 3.1.1" in rig.was(ConnectionStatus.CONNECTED).message
-            rig.say(0, 20)
+            rig.publish_words(0, 20)
             rig.drained()
     finally:
         broker.stop()
@@ -359,7 +359,7 @@ def test_no_more_is_under_way_than_the_broker_takes(tmp_path: Path) -> None:
                 tmp_path, port, timing=replace(FAST, keepalive_timeout_s=60, ack_timeout_s=60)
             ) as rig:
                 rig.connected()
-                rig.say(0, 100)
+                rig.publish_words(0, 100)
                 time.sleep(0.3)
                 assert levels.count(-3) == expected
                 rig.publisher.stop(0.5)
@@ -430,10 +430,10 @@ def test_two_devices_share_a_broker(guarded: Mosquitto, tmp_path: Path) -> None:
             Rig(tmp_path / "a", guarded.port, **KITCHEN) as one,
             Rig(tmp_path / "b", guarded.port, **hall) as two,
         ):
-            one.connected().say(0, 20)
-            two.connected().say(0, 20)
+            one.connected().publish_words(0, 20)
+            two.connected().publish_words(0, 20)
             until(lambda: len(ear.events()) >= 80, "both heard")
-            ear.say("edged/hall/cmd/mute", "on")
+            ear.publish("edged/hall/cmd/mute", "on")
             until(lambda: two.commands, "the command reaches the hall")
             assert not one.commands
 
@@ -450,11 +450,11 @@ def test_a_change_of_broker_loses_nothing(tmp_path: Path) -> None:
     with Mosquitto(tmp_path / "1") as old, Mosquitto(tmp_path / "2") as new:
         with Ear(old.port) as before, Ear(new.port) as after, Rig(tmp_path, old.port) as rig:
             rig.connected()
-            rig.say(0, 100)
+            rig.publish_words(0, 100)
             rig.publisher.reconfigure(
                 replace(rig.broker, address=BrokerAddress("127.0.0.1", new.port))
             )
-            rig.say(100, 200)
+            rig.publish_words(100, 200)
             until(lambda: words(after.events())[-1:] == ["word199"], "the last word")
             until(lambda: before.on("availability")[-1].payload == b"offline", "offline there")
             heard = before.events() + after.events()
@@ -478,7 +478,7 @@ def test_a_fault_in_a_callback_of_the_daemon_does_not_end_the_thread(
         rig = Rig(tmp_path, broker.port)
         rig.states = None  # type: ignore[assignment]
         with rig:
-            rig.say(0, 5)
+            rig.publish_words(0, 5)
             until(lambda: len(words(ear.events())) == 5, "all words")
     assert "the daemon's on_status failed" in caplog.text
 
@@ -493,7 +493,7 @@ def test_a_link_that_dies_of_a_bug_is_replaced(
         rig.connected()
         with monkeypatch.context() as patch:
             patch.setattr(Link, "_publish_queued", lambda *_: 1 / 0)
-            rig.say(0, 5)
+            rig.publish_words(0, 5)
             rig.was(ConnectionStatus.PROTOCOL)
         rig.drained()
         until(lambda: set(words(ear.events())) == {f"word{n}" for n in range(5)}, "all words")

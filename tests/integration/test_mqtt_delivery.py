@@ -19,7 +19,7 @@ from tests.support.mqtt_publisher import IMPATIENT, Rig, assert_gapless, once, w
 def test_each_message_carries_session_a_gapless_number_and_the_time(tmp_path: Path) -> None:
     with Mosquitto(tmp_path) as broker, Ear(broker.port) as ear, Rig(tmp_path, broker.port) as rig:
         rig.connected()
-        rig.say(0, 3)
+        rig.publish_words(0, 3)
         rig.publisher.event(Turn("word0 word1 word2", 0, 0.4))
         rig.publisher.event(Flushed("a"))
         rig.publisher.event(Error("oops"))
@@ -72,15 +72,15 @@ def test_steps_are_dropped_and_counted_while_the_broker_is_away(tmp_path: Path) 
 def test_a_restarted_broker_gets_all_in_order_and_late_ones_are_marked(tmp_path: Path) -> None:
     with Mosquitto(tmp_path) as broker, Ear(broker.port) as ear, Rig(tmp_path, broker.port) as rig:
         rig.connected()
-        rig.say(0, 20)
+        rig.publish_words(0, 20)
         rig.drained()
         broker.stop()
         until(lambda: not rig.publisher.stats().connected, "the loss is noticed")
-        rig.say(20, 220)
+        rig.publish_words(20, 220)
         until(lambda: rig.publisher.stats().spooled == 400, "all on disk")
         broker.start()
         rig.connected()
-        rig.say(220, 240)
+        rig.publish_words(220, 240)
         rig.drained()
         until(lambda: len({m["seq"] for m in ear.events()}) == 480, "all heard")
         assert_gapless(ear.events())
@@ -95,7 +95,7 @@ def test_a_healthy_broker_means_no_write_to_the_card(tmp_path: Path) -> None:
     """Steady writes kill SD cards: users lost theirs to peers' logs and databases."""
     with Mosquitto(tmp_path) as broker, Rig(tmp_path, broker.port) as rig:
         rig.connected()
-        rig.say(0, 100)
+        rig.publish_words(0, 100)
         rig.drained()
         assert not (tmp_path / "spool").exists()
 
@@ -106,10 +106,10 @@ def test_a_frozen_broker_sends_everything_to_disk_then_the_link_is_given_up(
     with Mosquitto(tmp_path) as broker, Ear(broker.port) as ear:
         with Rig(tmp_path, broker.port, timing=IMPATIENT) as rig:
             rig.connected()
-            rig.say(0, 5)
+            rig.publish_words(0, 5)
             rig.drained()
             broker.freeze(True)
-            rig.say(5, 30)
+            rig.publish_words(5, 30)
             until(lambda: rig.publisher.stats().spooled == 50, "all on disk")
             assert rig.publisher.stats().connected, "and that before the connection was given up"
             until(lambda: not rig.publisher.stats().connected, "given up")
@@ -127,7 +127,7 @@ def test_a_broker_that_answers_slowly_keeps_the_order(tmp_path: Path) -> None:
             rig.connected()
             for turn in range(3):
                 broker.freeze(True)
-                rig.say(turn * 20, turn * 20 + 20)
+                rig.publish_words(turn * 20, turn * 20 + 20)
                 until(lambda: rig.publisher.stats().spooled, "on disk")
                 broker.freeze(False)
             rig.drained()
@@ -177,7 +177,7 @@ class Child:
             cwd=Path(__file__).parents[2],
         )
 
-    def say(self, first: int, last: int) -> None:
+    def publish_words(self, first: int, last: int) -> None:
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         for n in range(first, last):
@@ -196,10 +196,10 @@ class Child:
 def test_a_daemon_killed_while_the_broker_is_away_loses_nothing(tmp_path: Path) -> None:
     with Mosquitto(tmp_path) as broker, Ear(broker.port) as ear:
         child = Child(broker.port, tmp_path)
-        child.say(0, 50)
+        child.publish_words(0, 50)
         until(lambda: len(ear.events()) >= 50, "the first fifty")
         broker.stop()
-        child.say(50, 400)
+        child.publish_words(50, 400)
         child.kill()
         broker.start()
         with Rig(tmp_path, broker.port) as rig:
@@ -222,10 +222,10 @@ def test_a_daemon_killed_before_the_broker_answered_loses_nothing(tmp_path: Path
     """
     with Mosquitto(tmp_path) as broker, Ear(broker.port) as ear:
         child = Child(broker.port, tmp_path)
-        child.say(0, 1)
+        child.publish_words(0, 1)
         until(lambda: len(ear.events()) == 1, "the first word")
         broker.freeze(True)
-        child.say(1, 60)
+        child.publish_words(1, 60)
         assert child.connected, "it thought that the link was well"
         child.kill()
         broker.freeze(False)
@@ -243,7 +243,7 @@ def test_stopping_says_offline_and_keeps_what_could_not_be_sent(tmp_path: Path) 
     with Mosquitto(tmp_path) as broker, Ear(broker.port) as ear:
         with Rig(tmp_path, broker.port) as rig:
             rig.connected()
-            rig.say(0, 10)
+            rig.publish_words(0, 10)
         until(
             lambda: [h.payload for h in ear.on("availability")] == [b"online", b"offline"], "both"
         )
@@ -251,7 +251,7 @@ def test_stopping_says_offline_and_keeps_what_could_not_be_sent(tmp_path: Path) 
         with Rig(tmp_path, broker.port) as rig:
             rig.connected()
             broker.freeze(True)
-            rig.say(10, 40)
+            rig.publish_words(10, 40)
             began = time.monotonic()
             rig.publisher.stop(2)
             assert time.monotonic() - began < 2.2
@@ -267,7 +267,7 @@ def test_what_a_full_spool_dropped_is_counted_and_said(tmp_path: Path) -> None:
     with Mosquitto(tmp_path) as broker, Ear(broker.port) as ear:
         broker.stop()
         with Rig(tmp_path, broker.port, spool=spool) as rig:
-            rig.say(0, 200)
+            rig.publish_words(0, 200)
             until(lambda: rig.publisher.stats().dropped.get("spool_full"), "some are dropped")
             broker.start()
             rig.connected().drained()
@@ -283,7 +283,7 @@ def test_what_a_disk_that_cannot_be_written_holds_up_stays_in_memory(tmp_path: P
     with Mosquitto(tmp_path) as broker, Ear(broker.port) as ear:
         broker.stop()
         with Rig(tmp_path, broker.port) as rig:
-            rig.say(0, 30)
+            rig.publish_words(0, 30)
             until(lambda: rig.publisher.stats().disk_error, "the trouble is known")
             broker.start()
             rig.connected().drained()

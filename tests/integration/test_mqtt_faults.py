@@ -59,7 +59,7 @@ def test_a_fault_in_one_order_does_not_lose_the_words_beside_it(
         assert held.wait(10)
         for do in (wrong, wrong, wrong_elsewhere):
             rig.publisher.call(do)
-        rig.say(0, 5)
+        rig.publish_words(0, 5)
         go_on.set()
         rig.drained()
         until(lambda: len(ear.events()) == 10, "all words")
@@ -89,7 +89,7 @@ def test_a_fault_of_the_outbox_loses_neither_words_nor_states(
         outbox.fails_to_add = True
         rig.publisher.call(hold)
         assert held.wait(10)
-        rig.say(0, 5)
+        rig.publish_words(0, 5)
         rig.publisher.state("mute", "on")
         go_on.set()
         until(lambda: len(ear.events()) == 10, "all words")

@@ -234,7 +234,7 @@ class Ear:
             if h.topic.split("/")[-1] in names and h.topic.startswith("edged/")
         ]
 
-    def say(self, topic: str, payload: str | bytes, retain: bool = False, **more: Any) -> None:
+    def publish(self, topic: str, payload: str | bytes, retain: bool = False, **more: Any) -> None:
         properties = None
         if more:
             properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]

@@ -76,7 +76,7 @@ class Rig:
         until(lambda: self.publisher.stats().connected, f"connected: {self.states}")
         return self
 
-    def say(self, first: int, last: int) -> None:
+    def publish_words(self, first: int, last: int) -> None:
         """The words first to last - 1, each with its end."""
         for n in range(first, last):
             self.publisher.event(Text(f"word{n}", n * 0.1))

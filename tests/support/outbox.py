@@ -8,11 +8,11 @@ from pathlib import Path
 
 from edged.mqtt.clock import SYSTEM_CLOCK, Clock
 from edged.mqtt.disk_health import DiskRetry
+from edged.mqtt.message_store import Salvaged, StoreError
 from edged.mqtt.outbound import OutboundMessage, answer_message
 from edged.mqtt.outbox import Outbox, open_store
 from edged.mqtt.spool import Spool
 from edged.mqtt.spool_settings import SpoolSettings
-from edged.mqtt.store import Salvaged, StoreError
 
 AT_ONCE = DiskRetry(retry_s=0)
 

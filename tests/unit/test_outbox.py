@@ -12,11 +12,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from edged.mqtt.message_store import StoreError
 from edged.mqtt.outbound import OutboundMessage
 from edged.mqtt.outbox import Outbox
 from edged.mqtt.spool import Spool
 from edged.mqtt.spool_settings import SpoolSettings
-from edged.mqtt.store import StoreError
 from tests.support.outbox import (
     AT_ONCE,
     FULL,

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from edged.mqtt.disk_health import DiskRetry
+from edged.mqtt.message_store import StoreError
 from edged.mqtt.outbound import OutboundMessage
 from edged.mqtt.spool import Spool
 from edged.mqtt.spool_salvage import salvage
 from edged.mqtt.spool_settings import SpoolSettings
-from edged.mqtt.store import StoreError
 from tests.support.outbox import (
     AT_ONCE,
     FULL,

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from edged.mqtt.message_store import StoreError
 from edged.mqtt.outbound import OutboundMessage
 from edged.mqtt.spool import Spool
-from edged.mqtt.store import StoreError
 
 PAGE = 4096
 

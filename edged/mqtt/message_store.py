@@ -28,7 +28,7 @@ class Salvaged:
     lost: int = 0
 
 
-class Store(Protocol):
+class MessageStore(Protocol):
     """Durable messages in order, each in a row whose number only grows. One thread only.
 
     Every method may raise StoreError. `edged.mqtt.spool.Spool` keeps them in SQLite.

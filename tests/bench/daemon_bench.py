@@ -38,7 +38,7 @@ from tests.conftest import SAMPLES
 from tests.support.alsa_paced import DEVICE, PacedMicrophone
 from tests.support.command_fuzz import fuzzed
 from tests.support.daemon_process import DaemonProcess
-from tests.support.mosquitto import Ear, Mosquitto, until
+from tests.support.mosquitto import Mosquitto, Subscriber, until
 
 PULLS, STOPS, FUZZED = 20, 10, 10_000
 
@@ -88,7 +88,7 @@ def clip(path: Path) -> np.ndarray:
         source.close()
 
 
-def words_of(ear: Ear) -> list[dict[str, Any]]:
+def words_of(ear: Subscriber) -> list[dict[str, Any]]:
     """Each committed word with its times."""
     pairs = zip(ear.on("text"), ear.on("end_text"), strict=False)
     return [text.json() | end.json() for text, end in pairs]
@@ -104,7 +104,7 @@ def spread(name: str, ms: list[float]) -> None:
 
 
 def latency(folder: Path, speech: Path, minutes: float) -> None:
-    with Mosquitto(folder / "broker") as broker, Ear(broker.port, ("edged/#",)) as ear:
+    with Mosquitto(folder / "broker") as broker, Subscriber(broker.port, ("edged/#",)) as ear:
         daemon = DaemonProcess(folder, broker.port, alsa_device=f"file:{speech}")
         daemon.before = WITH_TIMES.format(folder=str(folder))
         with daemon:
@@ -148,7 +148,7 @@ def latency(folder: Path, speech: Path, minutes: float) -> None:
 
 def mic(folder: Path) -> None:
     back, reported = [], []
-    with Mosquitto(folder / "broker") as broker, Ear(broker.port, ("edged/#",)) as ear:
+    with Mosquitto(folder / "broker") as broker, Subscriber(broker.port, ("edged/#",)) as ear:
         with PacedMicrophone() as paced:
             daemon = DaemonProcess(folder, broker.port, alsa_device=DEVICE)
             daemon.environment = paced.environment
@@ -176,7 +176,7 @@ def mic(folder: Path) -> None:
     print(f"  heard again after {statistics.median(back):.2f} s median, {max(back):.2f} s at most")
 
 
-def _mic(ear: Ear) -> str:
+def _mic(ear: Subscriber) -> str:
     found = ear.on("state/mic")
     return str(found[-1].json()["state"]) if found else ""
 
@@ -220,7 +220,7 @@ def stereo(folder: Path, speech: Path) -> None:
 
 def _two(
     folder: Path, paced: PacedMicrophone, programs: dict[str, str], speech: Path
-) -> list[tuple[str, Ear, DaemonProcess]]:
+) -> list[tuple[str, Subscriber, DaemonProcess]]:
     """Two daemons on one microphone, into which all of `speech` is played."""
     clips = [clip(p) for p in sorted(speech.glob("*.flac"))]
     pause = np.zeros(2 * SAMPLE_RATE, np.int16)
@@ -231,7 +231,7 @@ def _two(
     for n, (name, program) in enumerate(programs.items()):
         (folder / str(n)).mkdir()
         broker = Mosquitto(folder / f"broker{n}").start()
-        ear = Ear(broker.port, ("edged/#",)).__enter__()
+        ear = Subscriber(broker.port, ("edged/#",)).__enter__()
         daemon = DaemonProcess(folder / str(n), broker.port, alsa_device=DEVICE, health_every_s=5)
         daemon.environment = paced.environment
         daemon.before = program
@@ -268,7 +268,7 @@ def _compare(one: str, first: list[Any], other: str, second: list[Any]) -> None:
 
 def fuzz(folder: Path) -> None:
     dice = random.Random(3)
-    with Mosquitto(folder / "broker") as broker, Ear(broker.port, ("edged/#",)) as ear:
+    with Mosquitto(folder / "broker") as broker, Subscriber(broker.port, ("edged/#",)) as ear:
         with DaemonProcess(
             folder, broker.port, step_every=0, alsa_device="file:/nowhere.wav"
         ) as daemon:
@@ -306,7 +306,7 @@ def idle(folder: Path) -> None:
     for name, level in (("digital silence", 0), ("a quiet room, -60 dBFS", 33)):
         sub = folder / name.split()[0]
         sub.mkdir()
-        with Mosquitto(sub / "broker") as broker, Ear(broker.port, ("edged/#",)) as ear:
+        with Mosquitto(sub / "broker") as broker, Subscriber(broker.port, ("edged/#",)) as ear:
             with PacedMicrophone() as paced:
                 noise = np.random.default_rng(1).normal(0, level, 90 * SAMPLE_RATE)
                 paced.play(noise.astype(np.int16))
@@ -322,7 +322,7 @@ def idle(folder: Path) -> None:
 
 
 def muted(folder: Path) -> None:
-    with Mosquitto(folder / "broker") as broker, Ear(broker.port, ("edged/#",)) as ear:
+    with Mosquitto(folder / "broker") as broker, Subscriber(broker.port, ("edged/#",)) as ear:
         with PacedMicrophone() as paced:
             daemon = DaemonProcess(folder, broker.port, alsa_device=DEVICE)
             daemon.environment = paced.environment
@@ -365,7 +365,7 @@ def stop(folder: Path) -> None:
     for n in range(STOPS):
         sub = folder / str(n)
         sub.mkdir()
-        with Mosquitto(sub / "broker") as broker, Ear(broker.port, ("edged/#",)) as ear:
+        with Mosquitto(sub / "broker") as broker, Subscriber(broker.port, ("edged/#",)) as ear:
             with DaemonProcess(sub, broker.port) as daemon:
                 until(lambda: len(ear.on("text")) > n + 1, "words")  # noqa: B023
                 took.append(daemon.stop())

@@ -27,7 +27,7 @@ from websockets.exceptions import ConnectionClosed
 
 from tests.conftest import SAMPLES
 from tests.support.daemon_process import DaemonProcess
-from tests.support.mosquitto import Ear, Mosquitto, free_port, until
+from tests.support.mosquitto import Mosquitto, Subscriber, free_port, until
 from tests.support.mqtt_publisher import assert_gapless
 
 EVERY_S = 10.0
@@ -35,7 +35,7 @@ SETTLE_S = 300.0  # before this the memory may still grow: caches, the first lon
 
 
 def memory(folder: Path, speech: Path, minutes: float) -> None:
-    with Mosquitto(folder / "broker") as broker, Ear(broker.port, ("edged/#",)) as ear:
+    with Mosquitto(folder / "broker") as broker, Subscriber(broker.port, ("edged/#",)) as ear:
         with DaemonProcess(folder, broker.port, alsa_device=f"file:{speech}") as daemon:
             assert daemon.process is not None
             process = psutil.Process(daemon.process.pid)
@@ -90,7 +90,7 @@ class Witness:
 def outage(folder: Path, speech: Path, minutes: float) -> None:
     port = free_port()
     settings = {"alsa_device": f"file:{speech}", "listen": f"127.0.0.1:{port}"}
-    with Mosquitto(folder / "broker") as broker, Ear(broker.port, ("edged/#",)) as ear:
+    with Mosquitto(folder / "broker") as broker, Subscriber(broker.port, ("edged/#",)) as ear:
         with DaemonProcess(folder, broker.port, **settings) as daemon:
             witness = Witness(port)
             until(lambda: ear.on("text"), "a first word", 60)

@@ -17,7 +17,7 @@ from edged.models.samples import samples
 from tests.support.api_process import EDGED, serving
 from tests.support.api_server import Client, as_wav
 from tests.support.daemon_process import DaemonProcess
-from tests.support.mosquitto import Ear, Mosquitto, free_port, until
+from tests.support.mosquitto import Mosquitto, Subscriber, free_port, until
 from tests.support.words import error_rate
 
 KEY = "a secret of the test"
@@ -115,7 +115,7 @@ def test_a_port_in_use_does_not_stop_the_microphone(tmp_path: Path) -> None:
     with (
         socket.socket() as taken,
         Mosquitto(tmp_path / "broker") as broker,
-        Ear(broker.port, ("edged/#",)) as ear,
+        Subscriber(broker.port, ("edged/#",)) as ear,
     ):
         taken.bind(("127.0.0.1", 0))
         taken.listen()

@@ -14,7 +14,7 @@ import pytest
 
 from tests.support.alsa_paced import DEVICE, PacedMicrophone
 from tests.support.daemon_process import DaemonProcess
-from tests.support.mosquitto import Ear, Mosquitto, free_port, until
+from tests.support.mosquitto import Mosquitto, Subscriber, free_port, until
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def broker(tmp_path: Path) -> Iterator[Mosquitto]:
         yield running
 
 
-def state(ear: Ear, name: str) -> Any:
+def state(ear: Subscriber, name: str) -> Any:
     """The last `state/<name>`; None if there is none."""
     found = ear.on(f"state/{name}")
     if not found:
@@ -32,7 +32,7 @@ def state(ear: Ear, name: str) -> Any:
     return json.loads(text) if text.startswith(("{", "[")) else text
 
 
-def ask(ear: Ear, command: str, payload: str) -> Any:
+def ask(ear: Subscriber, command: str, payload: str) -> Any:
     """Publishes a command and waits for its answer."""
     until(lambda: ear.on("availability"), "the device is online", 15)
     before = len(ear.on(f"cmd/{command}/result"))
@@ -48,7 +48,10 @@ def gapless(events: list[Any]) -> bool:
 def test_speech_becomes_words_and_a_stop_in_mid_sentence_loses_none(
     tmp_path: Path, broker: Mosquitto
 ) -> None:
-    with Ear(broker.port, ("edged/#",)) as ear, DaemonProcess(tmp_path, broker.port) as daemon:
+    with (
+        Subscriber(broker.port, ("edged/#",)) as ear,
+        DaemonProcess(tmp_path, broker.port) as daemon,
+    ):
         assert "playing" in daemon.systemd.status
         until(lambda: len(ear.on("text")) >= 3, "three words", 20)
         assert state(ear, "speaking") == "on"
@@ -71,7 +74,7 @@ def test_speech_becomes_words_and_a_stop_in_mid_sentence_loses_none(
 
 
 def test_a_stop_while_the_models_load_ends_it(tmp_path: Path, broker: Mosquitto) -> None:
-    with Ear(broker.port, ("edged/#",)) as ear:
+    with Subscriber(broker.port, ("edged/#",)) as ear:
         daemon = DaemonProcess(tmp_path, broker.port).start(ready=False)
         with contextlib.ExitStack() as after:
             after.push(daemon.__exit__)
@@ -107,7 +110,10 @@ def test_a_watchdog_meant_for_another_process_is_not_fed(tmp_path: Path) -> None
 def test_a_reload_changes_live_settings_without_a_lost_step(
     tmp_path: Path, broker: Mosquitto
 ) -> None:
-    with Ear(broker.port, ("edged/#",)) as ear, DaemonProcess(tmp_path, broker.port) as daemon:
+    with (
+        Subscriber(broker.port, ("edged/#",)) as ear,
+        DaemonProcess(tmp_path, broker.port) as daemon,
+    ):
         until(lambda: ear.on("step"), "steps", 20)
         daemon.write(delay_in_frames=12, turn_silence_ms=900, device="other")
         daemon.signal(signal.SIGHUP)
@@ -132,7 +138,10 @@ def test_a_reload_changes_live_settings_without_a_lost_step(
 def test_an_invalid_file_changes_nothing_and_is_reported_everywhere(
     tmp_path: Path, broker: Mosquitto
 ) -> None:
-    with Ear(broker.port, ("edged/#",)) as ear, DaemonProcess(tmp_path, broker.port) as daemon:
+    with (
+        Subscriber(broker.port, ("edged/#",)) as ear,
+        DaemonProcess(tmp_path, broker.port) as daemon,
+    ):
         before = until(lambda: state(ear, "settings"), "the settings")
         daemon.write(delay_in_frames=13, temp=7, vad_threshold=0.7)
         daemon.signal(signal.SIGHUP)
@@ -156,8 +165,11 @@ def test_an_invalid_file_changes_nothing_and_is_reported_everywhere(
 def test_other_settings_reopen_only_what_they_must(tmp_path: Path, broker: Mosquitto) -> None:
     """A pushed file moves the device to another microphone, another broker and more threads: the
     stream goes on in one session."""
-    with Mosquitto(tmp_path / "second") as second, Ear(second.port, ("edged/#",)) as there:
-        with Ear(broker.port, ("edged/#",)) as ear, DaemonProcess(tmp_path, broker.port) as daemon:
+    with Mosquitto(tmp_path / "second") as second, Subscriber(second.port, ("edged/#",)) as there:
+        with (
+            Subscriber(broker.port, ("edged/#",)) as ear,
+            DaemonProcess(tmp_path, broker.port) as daemon,
+        ):
             until(lambda: ear.on("step"), "steps", 20)
             session = ear.on("step")[-1].json()["session"]
             sample = Path(daemon.settings["alsa_device"].removeprefix("file:"))
@@ -177,7 +189,10 @@ def test_other_settings_reopen_only_what_they_must(tmp_path: Path, broker: Mosqu
 
 
 def test_mute_closes_the_microphone_and_survives_kill_9(tmp_path: Path, broker: Mosquitto) -> None:
-    with Ear(broker.port, ("edged/#",)) as ear, DaemonProcess(tmp_path, broker.port) as daemon:
+    with (
+        Subscriber(broker.port, ("edged/#",)) as ear,
+        DaemonProcess(tmp_path, broker.port) as daemon,
+    ):
         until(lambda: ear.on("text"), "a word", 20)
         assert ask(ear, "mute", "on")["ok"] is True
         until(lambda: state(ear, "mic")["state"] == "muted", "the microphone is closed")
@@ -202,7 +217,7 @@ def test_a_locked_mute_cannot_be_undone_over_mqtt_but_in_the_settings_file(
     tmp_path: Path, broker: Mosquitto
 ) -> None:
     with (
-        Ear(broker.port, ("edged/#",)) as ear,
+        Subscriber(broker.port, ("edged/#",)) as ear,
         DaemonProcess(tmp_path, broker.port, mute="on", mute_lock="on") as daemon,
     ):
         for command, payload in [
@@ -224,7 +239,7 @@ def test_live_settings_are_applied_or_refused_as_a_whole_and_saved(
 ) -> None:
     daemon = DaemonProcess(tmp_path, broker.port)
     daemon.environment = {"EDGED_PADDING_BONUS": "1"}
-    with Ear(broker.port, ("edged/#",)) as ear, daemon:
+    with Subscriber(broker.port, ("edged/#",)) as ear, daemon:
         good = ask(ear, "config", '{"delay_in_frames": 16, "temperature": 0.25}')
         assert good == {"ok": True, "changed": {"delay_in_frames": 16, "temp": 0.25}}
         before = state(ear, "settings")
@@ -279,7 +294,7 @@ def test_words_spoken_while_the_broker_is_away_survive_kill_9(tmp_path: Path) ->
     daemon.before = NOTED.format(path=str(book))
     with Mosquitto(tmp_path / "broker") as broker:
         daemon.write(mqtt_url=f"mqtt://127.0.0.1:{broker.port}")
-        with Ear(broker.port, ("edged/#",)) as ear, daemon:
+        with Subscriber(broker.port, ("edged/#",)) as ear, daemon:
             until(lambda: ear.on("text"), "a first word", 20)
             first = ear.events()[0]["session"]
             broker.stop()
@@ -305,7 +320,7 @@ def test_a_disk_that_cannot_be_written_is_reported_to_systemd_and_in_health(tmp_
     """It was not reported anywhere until words were missing."""
     (tmp_path / "state").mkdir()
     (tmp_path / "state" / "spool").write_text("a file where the folder should be")
-    with Mosquitto(tmp_path / "broker") as broker, Ear(broker.port, ("edged/#",)) as ear:
+    with Mosquitto(tmp_path / "broker") as broker, Subscriber(broker.port, ("edged/#",)) as ear:
         broker.stop()
         with DaemonProcess(tmp_path, broker.port) as daemon:
             until(lambda: "spool.db cannot be used" in daemon.systemd.status, "STATUS", 20)
@@ -318,7 +333,7 @@ def test_with_a_hanging_sound_server_commands_watchdog_and_stop_work(
     tmp_path: Path, broker: Mosquitto
 ) -> None:
     """Nothing worked: pyalsaaudio held the interpreter's lock while it closed the microphone."""
-    with PacedMicrophone() as paced, Ear(broker.port, ("edged/#",)) as ear:
+    with PacedMicrophone() as paced, Subscriber(broker.port, ("edged/#",)) as ear:
         daemon = DaemonProcess(tmp_path, broker.port, alsa_device=DEVICE)
         daemon.environment = paced.environment | {"WATCHDOG_USEC": "1500000"}
         with daemon:

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.mosquitto import Ear, Mosquitto, until
+from tests.support.mosquitto import Mosquitto, Subscriber, until
 
 FLEET = Path(__file__).parents[2] / "deploy" / "fleet"
 DEVICES = 20
@@ -102,7 +102,7 @@ def running(first: int, last: int) -> Iterator[Fleet]:
     with tempfile.TemporaryDirectory(prefix="edged-fleet-") as folder, contextlib.ExitStack() as up:
         broker = up.enter_context(Mosquitto(Path(folder) / "broker"))
         fleet = Fleet(Path(folder), broker, first, last)
-        ear = up.enter_context(Ear(broker.port, ("edged/+/availability",)))
+        ear = up.enter_context(Subscriber(broker.port, ("edged/+/availability",)))
         daemons = up.enter_context(fleet.start())
         assert daemons.stdin is not None
         up.callback(daemons.stdin.close)
@@ -120,7 +120,7 @@ def fleet() -> Iterator[Fleet]:
 
 def retained(fleet: Fleet, name: str) -> dict[str, Any]:
     """The newest `<name>` of every device."""
-    with Ear(fleet.broker.port, (f"edged/+/{name}",)) as ear:
+    with Subscriber(fleet.broker.port, (f"edged/+/{name}",)) as ear:
         until(lambda: len({h.topic for h in list(ear.heard)}) == len(fleet.names), name, 30)
         return {h.topic.split("/")[1]: h.json() for h in list(ear.heard)}
 
@@ -254,7 +254,7 @@ def test_a_device_answers_for_itself_alone(fleet: Fleet) -> None:
         '{"ok": true, "files": 1}',
     )
     push = fleet.push(text, "device1:attic", TIMEOUT="6")
-    with Ear(fleet.broker.port, ("edged/attic/x",)) as liar:
+    with Subscriber(fleet.broker.port, ("edged/attic/x",)) as liar:
         for _ in range(4):
             for lie in lies:
                 liar.publish("edged/liar/state/config", lie)
@@ -263,7 +263,7 @@ def test_a_device_answers_for_itself_alone(fleet: Fleet) -> None:
     said = push.communicate(timeout=60)[0]
     assert "attic: NO ANSWER within 6 s" in said, said
     push = fleet.push(text, "device1:attic", TIMEOUT="30")
-    with Ear(fleet.broker.port, ("edged/attic/x",)) as attic:
+    with Subscriber(fleet.broker.port, ("edged/attic/x",)) as attic:
         while push.poll() is None:
             attic.publish("edged/attic/state/config", good)
             time.sleep(0.1)

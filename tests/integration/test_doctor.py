@@ -26,7 +26,7 @@ from edged.mqtt.embedded_broker import EmbeddedBroker
 from edged.options import Options
 from tests.conftest import SAMPLES
 from tests.support.daemon_process import DaemonProcess
-from tests.support.mosquitto import Ear, Mosquitto, free_port, until
+from tests.support.mosquitto import Mosquitto, Subscriber, free_port, until
 
 
 def levels(findings: list[Finding]) -> list[str]:
@@ -89,7 +89,7 @@ def test_wrong_settings_are_reported_line_by_line(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("quick")
 def test_while_edged_runs_its_own_report_about_the_microphone_counts(tmp_path: Path) -> None:
     """The daemon holds the device: opening it again would only give "busy"."""
-    with Mosquitto(tmp_path / "broker") as broker, Ear(broker.port) as ear:
+    with Mosquitto(tmp_path / "broker") as broker, Subscriber(broker.port) as ear:
         with DaemonProcess(tmp_path, broker.port) as daemon:
             until(lambda: ear.on("state/mic"), "it reports its microphone", 15)
             file = io.StringIO()

@@ -10,7 +10,7 @@ from edged.mqtt.homeassistant import (
     HomeAssistantSettings,
 )
 from edged.mqtt.topics import Topics
-from tests.support.mosquitto import Ear, Heard, Mosquitto, until
+from tests.support.mosquitto import Mosquitto, ReceivedMessage, Subscriber, until
 from tests.support.mqtt_publisher import Rig
 
 TOPICS = Topics("edged", "kitchen")
@@ -47,7 +47,7 @@ CATEGORIES = {
 }  # fmt: skip
 
 
-def found_on(ear: Ear, topic: str) -> list[Heard]:
+def found_on(ear: Subscriber, topic: str) -> list[ReceivedMessage]:
     return [h for h in list(ear.heard) if h.topic == topic]
 
 
@@ -55,7 +55,11 @@ CONFIG = "homeassistant/device/kitchen/config"
 
 
 def test_the_device_is_announced_and_the_last_turn_is_kept(tmp_path: Path) -> None:
-    with Mosquitto(tmp_path) as broker, Ear(broker.port) as ear, Rig(tmp_path, broker.port) as rig:
+    with (
+        Mosquitto(tmp_path) as broker,
+        Subscriber(broker.port) as ear,
+        Rig(tmp_path, broker.port) as rig,
+    ):
         rig.publisher.homeassistant(HomeAssistantSettings())
         rig.connected()
         rig.publisher.event(Turn("turn on the light " * 30, 1, 3), latency_ms=210)
@@ -65,13 +69,17 @@ def test_the_device_is_announced_and_the_last_turn_is_kept(tmp_path: Path) -> No
         assert last["seq"] == 1
         assert last["session"] == rig.publisher.session
         assert found_on(ear, CONFIG)[0].json()["components"]["speech"]
-    with Mosquitto(tmp_path) as broker, Ear(broker.port) as late:
+    with Mosquitto(tmp_path) as broker, Subscriber(broker.port) as late:
         until(lambda: found_on(late, CONFIG) and late.on("state/transcript"), "kept")
         assert found_on(late, CONFIG)[0].retained
 
 
 def test_its_birth_brings_everything_again(tmp_path: Path) -> None:
-    with Mosquitto(tmp_path) as broker, Ear(broker.port) as ear, Rig(tmp_path, broker.port) as rig:
+    with (
+        Mosquitto(tmp_path) as broker,
+        Subscriber(broker.port) as ear,
+        Rig(tmp_path, broker.port) as rig,
+    ):
         rig.publisher.homeassistant(HomeAssistantSettings())
         rig.publisher.state("mute", "off")
         rig.connected()
@@ -87,7 +95,7 @@ def test_its_birth_brings_everything_again(tmp_path: Path) -> None:
 
 
 def test_a_retained_birth_does_not_count(tmp_path: Path) -> None:
-    with Mosquitto(tmp_path) as broker, Ear(broker.port) as ear:
+    with Mosquitto(tmp_path) as broker, Subscriber(broker.port) as ear:
         ear.publish("homeassistant/status", "online", retain=True)
         with Rig(tmp_path, broker.port) as rig:
             rig.publisher.homeassistant(HomeAssistantSettings())
@@ -98,7 +106,11 @@ def test_a_retained_birth_does_not_count(tmp_path: Path) -> None:
 
 
 def test_switched_off_live_the_device_is_removed_and_on_again_it_is_back(tmp_path: Path) -> None:
-    with Mosquitto(tmp_path) as broker, Ear(broker.port) as ear, Rig(tmp_path, broker.port) as rig:
+    with (
+        Mosquitto(tmp_path) as broker,
+        Subscriber(broker.port) as ear,
+        Rig(tmp_path, broker.port) as rig,
+    ):
         rig.publisher.homeassistant(HomeAssistantSettings())
         rig.connected()
         until(lambda: found_on(ear, CONFIG), "announced")
@@ -118,7 +130,11 @@ def test_the_event_entity_hears_live_messages_and_none_that_waited(tmp_path: Pat
     What the broker had not seen acknowledged when it stopped may come twice: this test once took
     that for a lost message.
     """
-    with Mosquitto(tmp_path) as broker, Ear(broker.port) as ear, Rig(tmp_path, broker.port) as rig:
+    with (
+        Mosquitto(tmp_path) as broker,
+        Subscriber(broker.port) as ear,
+        Rig(tmp_path, broker.port) as rig,
+    ):
         rig.publisher.homeassistant(HomeAssistantSettings())
         rig.connected()
         rig.publisher.event(Step(0))
@@ -138,7 +154,11 @@ def test_the_event_entity_hears_live_messages_and_none_that_waited(tmp_path: Pat
 
 
 def test_without_home_assistant_there_are_no_copies(tmp_path: Path) -> None:
-    with Mosquitto(tmp_path) as broker, Ear(broker.port) as ear, Rig(tmp_path, broker.port) as rig:
+    with (
+        Mosquitto(tmp_path) as broker,
+        Subscriber(broker.port) as ear,
+        Rig(tmp_path, broker.port) as rig,
+    ):
         rig.publisher.homeassistant(HomeAssistantSettings(enabled=False))
         rig.connected()
         rig.publish_words(0, 5)

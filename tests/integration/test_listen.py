@@ -19,7 +19,7 @@ from edged.cli.listen import listen
 from edged.errors import PeerError
 from edged.mqtt.broker_address import BrokerAddress
 from edged.mqtt.broker_settings import BrokerSettings
-from tests.support.mosquitto import PASSWORDS, Ear, Mosquitto, certificates, until
+from tests.support.mosquitto import PASSWORDS, Mosquitto, Subscriber, certificates, until
 
 STEP = {
     "type": "step",
@@ -60,7 +60,7 @@ def at(broker: Mosquitto) -> BrokerSettings:
     return BrokerSettings(BrokerAddress("127.0.0.1", broker.port))
 
 
-def publish(ear: Ear, device: str, name: str, value: Any, retain: bool = False) -> None:
+def publish(ear: Subscriber, device: str, name: str, value: Any, retain: bool = False) -> None:
     payload = value if isinstance(value, str) else json.dumps(value)
     ear.publish(f"edged/{device}/{name}", payload, retain)
 
@@ -68,7 +68,7 @@ def publish(ear: Ear, device: str, name: str, value: Any, retain: bool = False) 
 def test_a_pipe_gets_a_line_for_each_turn_and_change_of_state_of_every_device(
     broker: Mosquitto,
 ) -> None:
-    with Ear(broker.port) as ear:
+    with Subscriber(broker.port) as ear:
         publish(ear, "kitchen", "availability", "online", retain=True)
         publish(ear, "kitchen", "state/mute", "off", retain=True)
         watcher = Watcher(at(broker))
@@ -91,7 +91,7 @@ def test_a_pipe_gets_a_line_for_each_turn_and_change_of_state_of_every_device(
 
 
 def test_json_gives_every_message_of_one_device_as_it_is(broker: Mosquitto) -> None:
-    with Ear(broker.port) as ear:
+    with Subscriber(broker.port) as ear:
         watcher = Watcher(at(broker), "hall", as_json=True)
         time.sleep(0.5)
         publish(ear, "kitchen", "turn", {"type": "turn", "text": "no"})
@@ -112,7 +112,7 @@ def test_it_waits_for_a_broker_and_comes_back_after_its_restart(tmp_path: Path) 
     broker = Mosquitto(tmp_path / "broker")
     watcher = Watcher(at(broker))
     time.sleep(0.5)
-    with broker, Ear(broker.port) as ear:
+    with broker, Subscriber(broker.port) as ear:
 
         def shown(text: str) -> bool:
             publish(ear, "hall", "turn", {"type": "turn", "text": text})
@@ -141,7 +141,7 @@ def test_wrong_credentials_end_it_with_a_sentence(tmp_path: Path) -> None:
             ca_file=certificates() / "ca.crt",
         )
         watcher = Watcher(right)
-        with Ear(broker.port, username="hub") as ear:
+        with Subscriber(broker.port, username="hub") as ear:
             time.sleep(0.5)
             publish(ear, "hall", "turn", {"type": "turn", "text": "safe"})
             until(lambda: watcher.lines, "a line over TLS")

@@ -14,7 +14,7 @@ from edged.mqtt.broker_address import BrokerAddress
 from edged.mqtt.broker_settings import BrokerSettings
 from edged.mqtt.connection_status import ConnectionStatus
 from edged.mqtt.homeassistant import HomeAssistantSettings
-from tests.support.mosquitto import Ear, Mosquitto, until
+from tests.support.mosquitto import Mosquitto, Subscriber, until
 from tests.support.mqtt_publisher import FAST, Rig, words
 
 pytestmark = pytest.mark.broker
@@ -32,7 +32,10 @@ def test_with_the_smallest_packets_the_errors_about_dropped_messages_end(
 ) -> None:
     """An `error` about a dropped message was too large itself, and so was the error about that
     one: 7747 log lines in 18 s."""
-    with Mosquitto(tmp_path, options="max_packet_size 300") as broker, Ear(broker.port) as ear:
+    with (
+        Mosquitto(tmp_path, options="max_packet_size 300") as broker,
+        Subscriber(broker.port) as ear,
+    ):
         with Rig(tmp_path, broker.port) as rig:
             rig.publisher.homeassistant(HomeAssistantSettings())
             rig.publisher.info({"model": "x" * 400})
@@ -54,7 +57,10 @@ def test_steps_keep_to_the_size_that_the_broker_takes(
 ) -> None:
     """A step went past the check, the broker closed the connection, and the log blamed another
     device of that name."""
-    with Mosquitto(tmp_path, options="max_packet_size 300") as broker, Ear(broker.port) as ear:
+    with (
+        Mosquitto(tmp_path, options="max_packet_size 300") as broker,
+        Subscriber(broker.port) as ear,
+    ):
         with Rig(tmp_path, broker.port) as rig:
             rig.connected()
             for n in range(50):
@@ -70,7 +76,10 @@ def test_steps_keep_to_the_size_that_the_broker_takes(
 def test_steps_that_an_old_broker_cannot_refuse_are_given_up(tmp_path: Path) -> None:
     """MQTT 3.1.1 cannot name a size: each step ended the connection, which looked like another
     device of that name."""
-    with Mosquitto(tmp_path, options="max_packet_size 320") as broker, Ear(broker.port) as ear:
+    with (
+        Mosquitto(tmp_path, options="max_packet_size 320") as broker,
+        Subscriber(broker.port) as ear,
+    ):
         with Rig(tmp_path, broker.port, protocol=4) as rig:
             rig.connected()
             step = 0
@@ -92,7 +101,10 @@ def test_a_refused_size_costs_one_message_and_no_connection(
     """Mosquitto answers PUBACK 0x95, which paho takes for a malformed packet: with a limit of
     4096 five reconnections and 34 s until the first word, with 500 more than 75 s."""
     with Mosquitto(tmp_path, options=f"message_size_limit {limit}") as broker:
-        with Ear(broker.port) as ear, Rig(tmp_path, broker.port, timing=replace(FAST)) as rig:
+        with (
+            Subscriber(broker.port) as ear,
+            Rig(tmp_path, broker.port, timing=replace(FAST)) as rig,
+        ):
             rig.publisher.homeassistant(HomeAssistantSettings())
             rig.publisher.info({"model": "x" * 5000})
             rig.connected()
@@ -114,7 +126,10 @@ def test_a_broker_without_retained_messages_is_used_without(
     tmp_path: Path, protocol: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It refused the Will, which is retained, and the daemon never connected."""
-    with Mosquitto(tmp_path, options="retain_available false") as broker, Ear(broker.port) as ear:
+    with (
+        Mosquitto(tmp_path, options="retain_available false") as broker,
+        Subscriber(broker.port) as ear,
+    ):
         with Rig(tmp_path, broker.port, protocol=protocol) as rig:
             rig.publisher.homeassistant(HomeAssistantSettings())
             rig.publisher.state("mute", "off")
@@ -170,7 +185,7 @@ def test_the_doctor_leaves_nothing_at_the_broker(tmp_path: Path) -> None:
 
     with Mosquitto(tmp_path) as broker:
         assert visit(at(broker), ()).round_trip_s is not None
-        with Ear(broker.port) as late:
+        with Subscriber(broker.port) as late:
             time.sleep(0.3)
             assert late.heard == []
 
@@ -179,7 +194,7 @@ def test_a_huge_message_is_not_held_in_memory(tmp_path: Path) -> None:
     """An MQTT 3.1.1 broker cannot be told a limit: one message of 200 MB to `cmd/flush` made
     642 MB resident, for good."""
     huge = 60 * 1024 * 1024
-    with Mosquitto(tmp_path) as broker, Ear(broker.port, ("edged/kitchen/#",)) as ear:
+    with Mosquitto(tmp_path) as broker, Subscriber(broker.port, ("edged/kitchen/#",)) as ear:
         with Rig(tmp_path, broker.port, protocol=4) as rig:
             rig.connected()
             rig.publish_words(0, 5)

@@ -10,14 +10,14 @@ import pytest
 
 from edged.mqtt.commands import Command
 from tests.support.mangled_commands import command_or_sentence, mangled
-from tests.support.mosquitto import Ear, Mosquitto, until
+from tests.support.mosquitto import Mosquitto, Subscriber, until
 from tests.support.mqtt_publisher import Rig
 
 
 def test_hundreds_of_mangled_commands_over_the_broker_are_all_answered(tmp_path: Path) -> None:
     pick = random.Random(4)
     sent = [mangled(pick) for _ in range(400)]
-    with Mosquitto(tmp_path) as broker, Ear(broker.port, ("edged/kitchen/cmd/#",)) as ear:
+    with Mosquitto(tmp_path) as broker, Subscriber(broker.port, ("edged/kitchen/cmd/#",)) as ear:
         with Rig(tmp_path, broker.port) as rig:
             rig.connected()
             # In tens: a flood is bounded, which is tested below.
@@ -36,7 +36,7 @@ def test_hundreds_of_mangled_commands_over_the_broker_are_all_answered(tmp_path:
 
 
 def test_an_answer_goes_where_it_was_asked_for_and_after_the_texts(tmp_path: Path) -> None:
-    with Mosquitto(tmp_path) as broker, Ear(broker.port) as ear:
+    with Mosquitto(tmp_path) as broker, Subscriber(broker.port) as ear:
         with Rig(tmp_path, broker.port, answer=False) as rig:
             rig.connected()
             ear.publish(
@@ -70,7 +70,11 @@ def test_an_answer_goes_where_it_was_asked_for_and_after_the_texts(tmp_path: Pat
 def test_an_answer_is_not_sent_where_it_would_do_harm(tmp_path: Path, topic: str) -> None:
     """A response topic that is a command of ours would make us talk to ourselves for ever, and
     whoever may only ask could speak as the box: an answer went to its `availability`."""
-    with Mosquitto(tmp_path) as broker, Ear(broker.port) as ear, Rig(tmp_path, broker.port) as rig:
+    with (
+        Mosquitto(tmp_path) as broker,
+        Subscriber(broker.port) as ear,
+        Rig(tmp_path, broker.port) as rig,
+    ):
         rig.connected()
         ear.publish("edged/kitchen/cmd/flush", "5", ResponseTopic=topic)
         until(lambda: ear.on("cmd/flush/result"), "the answer at the usual place")
@@ -81,7 +85,7 @@ def test_a_retained_command_is_ignored_and_reported_live_and_at_each_connection(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A retained restart would be a boot loop."""
-    with Mosquitto(tmp_path) as broker, Ear(broker.port) as ear:
+    with Mosquitto(tmp_path) as broker, Subscriber(broker.port) as ear:
         ear.publish("edged/kitchen/cmd/restart", "", retain=True)  # an empty one is not kept
         ear.publish("edged/kitchen/cmd/restart", "{}", retain=True)
         with Rig(tmp_path, broker.port) as rig:
@@ -97,7 +101,7 @@ def test_retained_commands_that_nobody_knows_do_not_fill_the_log(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Each made-up name was logged, and remembered for ever."""
-    with Mosquitto(tmp_path) as broker, Ear(broker.port) as ear:
+    with Mosquitto(tmp_path) as broker, Subscriber(broker.port) as ear:
         for n in range(20):
             ear.publish(f"edged/kitchen/cmd/made-up-{n}", "x", retain=True)
         with Rig(tmp_path, broker.port):
@@ -106,7 +110,11 @@ def test_retained_commands_that_nobody_knows_do_not_fill_the_log(
 
 
 def test_a_daemon_that_has_no_room_for_a_command_says_busy(tmp_path: Path) -> None:
-    with Mosquitto(tmp_path) as broker, Ear(broker.port) as ear, Rig(tmp_path, broker.port) as rig:
+    with (
+        Mosquitto(tmp_path) as broker,
+        Subscriber(broker.port) as ear,
+        Rig(tmp_path, broker.port) as rig,
+    ):
         rig.connected()
         rig.full = True
         ear.publish("edged/kitchen/cmd/reload", "")
@@ -124,7 +132,11 @@ def test_a_flood_of_commands_is_bounded(tmp_path: Path, qos: int) -> None:
         held.set()
         go_on.wait(40)
 
-    with Mosquitto(tmp_path) as broker, Ear(broker.port) as ear, Rig(tmp_path, broker.port) as rig:
+    with (
+        Mosquitto(tmp_path) as broker,
+        Subscriber(broker.port) as ear,
+        Rig(tmp_path, broker.port) as rig,
+    ):
         rig.connected()
         rig.publisher.call(hold)
         assert held.wait(10)
@@ -148,7 +160,11 @@ def test_a_flood_of_commands_is_bounded(tmp_path: Path, qos: int) -> None:
 
 
 def test_an_enormous_command_is_answered_and_not_kept(tmp_path: Path) -> None:
-    with Mosquitto(tmp_path) as broker, Ear(broker.port) as ear, Rig(tmp_path, broker.port) as rig:
+    with (
+        Mosquitto(tmp_path) as broker,
+        Subscriber(broker.port) as ear,
+        Rig(tmp_path, broker.port) as rig,
+    ):
         rig.connected()
         ear.publish("edged/kitchen/cmd/config", b"{" + b" " * 60_000 + b"}")
         answer = until(lambda: ear.on("result"), "an answer")[0].json()

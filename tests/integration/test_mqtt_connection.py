@@ -24,7 +24,7 @@ from edged.mqtt.broker_settings import Timing
 from edged.mqtt.connection_status import ConnectionStatus
 from edged.mqtt.embedded_broker import EmbeddedBroker
 from edged.mqtt.paho_client import PahoClient, make_client
-from tests.support.mosquitto import Ear, Mosquitto, certificates, free_port, until
+from tests.support.mosquitto import Mosquitto, Subscriber, certificates, free_port, until
 from tests.support.mqtt_publisher import FAST, Rig, assert_gapless, words
 
 KITCHEN: dict[str, Any] = {"username": "kitchen", "password": SecretStr("secret-kitchen")}
@@ -46,7 +46,11 @@ def tls(port: int, **more: Any) -> dict[str, Any]:
 
 
 def test_every_connection_begins_with_online_then_info_then_states(tmp_path: Path) -> None:
-    with Mosquitto(tmp_path) as broker, Ear(broker.port) as ear, Rig(tmp_path, broker.port) as rig:
+    with (
+        Mosquitto(tmp_path) as broker,
+        Subscriber(broker.port) as ear,
+        Rig(tmp_path, broker.port) as rig,
+    ):
         rig.publisher.state("mute", "off")
         rig.publisher.info({"version": "1"})
         rig.connected()
@@ -62,7 +66,7 @@ def test_every_connection_begins_with_online_then_info_then_states(tmp_path: Pat
         broker.start()
         until(lambda: [h.payload for h in ear.on("state/mute")][-1:] == [b"on"], "the newest")
         assert ear.on("availability")[-1].payload == b"online"
-    with Mosquitto(tmp_path) as again, Ear(again.port) as late:
+    with Mosquitto(tmp_path) as again, Subscriber(again.port) as late:
         until(lambda: late.on("state/mute"), "kept by the broker")
         assert late.on("state/mute")[0].retained
 
@@ -89,7 +93,11 @@ def test_small_packets_are_not_held_back_by_our_own_system(
 def test_only_the_last_value_of_a_state_is_published_and_only_when_it_changes(
     tmp_path: Path,
 ) -> None:
-    with Mosquitto(tmp_path) as broker, Ear(broker.port) as ear, Rig(tmp_path, broker.port) as rig:
+    with (
+        Mosquitto(tmp_path) as broker,
+        Subscriber(broker.port) as ear,
+        Rig(tmp_path, broker.port) as rig,
+    ):
         for n in range(50):
             rig.publisher.state("health", {"n": n})
         rig.connected()
@@ -103,34 +111,42 @@ def test_only_the_last_value_of_a_state_is_published_and_only_when_it_changes(
 
 
 def test_the_broker_says_offline_for_a_device_that_vanished(tmp_path: Path) -> None:
-    with Mosquitto(tmp_path) as broker, Ear(broker.port) as ear, Gate(broker.port) as gate:
-        with Rig(tmp_path, gate.port) as rig:
+    with (
+        Mosquitto(tmp_path) as broker,
+        Subscriber(broker.port) as ear,
+        TcpRelay(broker.port) as relay,
+    ):
+        with Rig(tmp_path, relay.port) as rig:
             rig.connected()
             until(lambda: ear.on("availability"), "online")
-            gate.cut()
+            relay.cut()
             until(lambda: ear.on("availability")[-1].payload == b"offline", "the Will")
             assert ear.on("availability")[-1].qos == 1
 
 
 def test_a_short_drop_does_not_show(tmp_path: Path) -> None:
-    with Mosquitto(tmp_path) as broker, Ear(broker.port) as ear, Gate(broker.port) as gate:
-        with Rig(tmp_path, gate.port) as rig:
+    with (
+        Mosquitto(tmp_path) as broker,
+        Subscriber(broker.port) as ear,
+        TcpRelay(broker.port) as relay,
+    ):
+        with Rig(tmp_path, relay.port) as rig:
             rig.connected()
             until(lambda: ear.on("availability"), "online")
-            gate.drop()
+            relay.drop()
             until(lambda: len([s for s in rig.states if s.connected]) == 2, "connected again")
             time.sleep(1.3)  # the Will Delay is 1 s here
             assert {h.payload for h in ear.on("availability")} == {b"online"}
 
 
-class Gate:
+class TcpRelay:
     """A TCP relay that can drop its connections, or be cut."""
 
     def __init__(self, to: int) -> None:
         self.to = to
         self.open: list[socket.socket] = []
 
-    def __enter__(self) -> Gate:
+    def __enter__(self) -> TcpRelay:
         self.server = socket.create_server(("127.0.0.1", 0))
         self.port = self.server.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
@@ -173,7 +189,7 @@ class Gate:
 
 def test_tls_with_user_and_password_works(guarded: Mosquitto, tmp_path: Path) -> None:
     with Rig(tmp_path, 0, **tls(guarded.tls_port), **KITCHEN) as rig:
-        with Ear(guarded.port, ("edged/kitchen/#",), username="hub") as ear:
+        with Subscriber(guarded.port, ("edged/kitchen/#",), username="hub") as ear:
             rig.connected()
             rig.publish_words(0, 50)
             until(lambda: len(ear.events()) == 100, "all words")
@@ -270,7 +286,7 @@ def test_a_refused_publish_is_counted_said_once_and_not_sent_again(
         "username": "hall",
         "password": SecretStr("secret-hall"),
     }
-    with Ear(guarded.port, ("edged/hall/#",), username="hub") as ear:
+    with Subscriber(guarded.port, ("edged/hall/#",), username="hub") as ear:
         with Rig(tmp_path, guarded.port, **hall) as rig:
             rig.connected()
             for n in range(3):
@@ -291,7 +307,10 @@ def test_a_message_larger_than_the_broker_takes_is_dropped_and_the_rest_goes_on(
     tmp_path: Path,
 ) -> None:
     """Sent, it would make the broker hang up, and be sent again, for ever: seen with paho alone."""
-    with Mosquitto(tmp_path, options="max_packet_size 4000") as broker, Ear(broker.port) as ear:
+    with (
+        Mosquitto(tmp_path, options="max_packet_size 4000") as broker,
+        Subscriber(broker.port) as ear,
+    ):
         with Rig(tmp_path, broker.port) as rig:
             rig.connected()
             rig.publisher.event(Turn("a", 0, 1, tuple(Word("word", 0, 1) for _ in range(200))))
@@ -310,7 +329,10 @@ def test_a_message_over_which_an_old_broker_hangs_up_is_found_and_given_up(
     tmp_path: Path,
 ) -> None:
     """MQTT 3.1.1 cannot say which size it takes, nor which message it minds."""
-    with Mosquitto(tmp_path, options="max_packet_size 4000") as broker, Ear(broker.port) as ear:
+    with (
+        Mosquitto(tmp_path, options="max_packet_size 4000") as broker,
+        Subscriber(broker.port) as ear,
+    ):
         with Rig(tmp_path, broker.port, protocol=4) as rig:
             rig.connected()
             rig.publish_words(0, 5)
@@ -425,7 +447,7 @@ def test_two_devices_share_a_broker(guarded: Mosquitto, tmp_path: Path) -> None:
         "username": "hall",
         "password": SecretStr("secret-hall"),
     }
-    with Ear(guarded.port, ("edged/#",), username="hub") as ear:
+    with Subscriber(guarded.port, ("edged/#",), username="hub") as ear:
         with (
             Rig(tmp_path / "a", guarded.port, **KITCHEN) as one,
             Rig(tmp_path / "b", guarded.port, **hall) as two,
@@ -448,7 +470,11 @@ def test_two_devices_of_one_name_are_reported(tmp_path: Path) -> None:
 
 def test_a_change_of_broker_loses_nothing(tmp_path: Path) -> None:
     with Mosquitto(tmp_path / "1") as old, Mosquitto(tmp_path / "2") as new:
-        with Ear(old.port) as before, Ear(new.port) as after, Rig(tmp_path, old.port) as rig:
+        with (
+            Subscriber(old.port) as before,
+            Subscriber(new.port) as after,
+            Rig(tmp_path, old.port) as rig,
+        ):
             rig.connected()
             rig.publish_words(0, 100)
             rig.publisher.reconfigure(
@@ -474,7 +500,7 @@ def test_new_credentials_are_taken_at_once(guarded: Mosquitto, tmp_path: Path) -
 def test_a_fault_in_a_callback_of_the_daemon_does_not_end_the_thread(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with Mosquitto(tmp_path) as broker, Ear(broker.port) as ear:
+    with Mosquitto(tmp_path) as broker, Subscriber(broker.port) as ear:
         rig = Rig(tmp_path, broker.port)
         rig.states = None  # type: ignore[assignment]
         with rig:
@@ -489,7 +515,11 @@ def test_a_link_that_dies_of_a_bug_is_replaced(
     """paho's own thread ends silently on an exception in a callback, and nothing reconnects."""
     from edged.mqtt.link import Link
 
-    with Mosquitto(tmp_path) as broker, Ear(broker.port) as ear, Rig(tmp_path, broker.port) as rig:
+    with (
+        Mosquitto(tmp_path) as broker,
+        Subscriber(broker.port) as ear,
+        Rig(tmp_path, broker.port) as rig,
+    ):
         rig.connected()
         with monkeypatch.context() as patch:
             patch.setattr(Link, "_publish_queued", lambda *_: 1 / 0)

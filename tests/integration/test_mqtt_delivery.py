@@ -12,12 +12,16 @@ from pathlib import Path
 
 from edged.events import EndOfStream, Error, Flushed, Step, Text, Turn
 from edged.mqtt.spool_settings import SpoolSettings
-from tests.support.mosquitto import Ear, Mosquitto, until
+from tests.support.mosquitto import Mosquitto, Subscriber, until
 from tests.support.mqtt_publisher import IMPATIENT, Rig, assert_gapless, once, words
 
 
 def test_each_message_carries_session_a_gapless_number_and_the_time(tmp_path: Path) -> None:
-    with Mosquitto(tmp_path) as broker, Ear(broker.port) as ear, Rig(tmp_path, broker.port) as rig:
+    with (
+        Mosquitto(tmp_path) as broker,
+        Subscriber(broker.port) as ear,
+        Rig(tmp_path, broker.port) as rig,
+    ):
         rig.connected()
         rig.publish_words(0, 3)
         rig.publisher.event(Turn("word0 word1 word2", 0, 0.4))
@@ -34,7 +38,11 @@ def test_each_message_carries_session_a_gapless_number_and_the_time(tmp_path: Pa
 
 
 def test_a_step_has_no_number_goes_at_once_and_expires(tmp_path: Path) -> None:
-    with Mosquitto(tmp_path) as broker, Ear(broker.port) as ear, Rig(tmp_path, broker.port) as rig:
+    with (
+        Mosquitto(tmp_path) as broker,
+        Subscriber(broker.port) as ear,
+        Rig(tmp_path, broker.port) as rig,
+    ):
         rig.connected()
         rig.publisher.step_every(3)
         for n in range(9):
@@ -51,7 +59,11 @@ def test_words_go_before_the_step_that_they_came_with(tmp_path: Path) -> None:
     """A step went first, and nobody answers a step: the broker held the word behind it back until
     the subscriber's system acknowledged it, 40 ms later. (Nagle's algorithm, mosquitto's default.)
     """
-    with Mosquitto(tmp_path) as broker, Ear(broker.port) as ear, Rig(tmp_path, broker.port) as rig:
+    with (
+        Mosquitto(tmp_path) as broker,
+        Subscriber(broker.port) as ear,
+        Rig(tmp_path, broker.port) as rig,
+    ):
         rig.connected()
         for n in range(20):
             rig.publisher.event(Text(f"word{n}", n))
@@ -70,7 +82,11 @@ def test_steps_are_dropped_and_counted_while_the_broker_is_away(tmp_path: Path) 
 
 
 def test_a_restarted_broker_gets_all_in_order_and_late_ones_are_marked(tmp_path: Path) -> None:
-    with Mosquitto(tmp_path) as broker, Ear(broker.port) as ear, Rig(tmp_path, broker.port) as rig:
+    with (
+        Mosquitto(tmp_path) as broker,
+        Subscriber(broker.port) as ear,
+        Rig(tmp_path, broker.port) as rig,
+    ):
         rig.connected()
         rig.publish_words(0, 20)
         rig.drained()
@@ -103,7 +119,7 @@ def test_a_healthy_broker_means_no_write_to_the_card(tmp_path: Path) -> None:
 def test_a_frozen_broker_sends_everything_to_disk_then_the_link_is_given_up(
     tmp_path: Path,
 ) -> None:
-    with Mosquitto(tmp_path) as broker, Ear(broker.port) as ear:
+    with Mosquitto(tmp_path) as broker, Subscriber(broker.port) as ear:
         with Rig(tmp_path, broker.port, timing=IMPATIENT) as rig:
             rig.connected()
             rig.publish_words(0, 5)
@@ -122,7 +138,7 @@ def test_a_frozen_broker_sends_everything_to_disk_then_the_link_is_given_up(
 def test_a_broker_that_answers_slowly_keeps_the_order(tmp_path: Path) -> None:
     """And gets nothing twice: what went to disk unanswered is not read back on the same link."""
     patient = replace(IMPATIENT, keepalive_timeout_s=60)
-    with Mosquitto(tmp_path) as broker, Ear(broker.port) as ear:
+    with Mosquitto(tmp_path) as broker, Subscriber(broker.port) as ear:
         with Rig(tmp_path, broker.port, timing=patient) as rig:
             rig.connected()
             for turn in range(3):
@@ -194,7 +210,7 @@ class Child:
 
 
 def test_a_daemon_killed_while_the_broker_is_away_loses_nothing(tmp_path: Path) -> None:
-    with Mosquitto(tmp_path) as broker, Ear(broker.port) as ear:
+    with Mosquitto(tmp_path) as broker, Subscriber(broker.port) as ear:
         child = Child(broker.port, tmp_path)
         child.publish_words(0, 50)
         until(lambda: len(ear.events()) >= 50, "the first fifty")
@@ -220,7 +236,7 @@ def test_a_daemon_killed_before_the_broker_answered_loses_nothing(tmp_path: Path
     It once killed the child 50 ms after the last word. On a busy machine the MQTT thread had not
     taken the words by then: the child now says a word is said when it has been handed over.
     """
-    with Mosquitto(tmp_path) as broker, Ear(broker.port) as ear:
+    with Mosquitto(tmp_path) as broker, Subscriber(broker.port) as ear:
         child = Child(broker.port, tmp_path)
         child.publish_words(0, 1)
         until(lambda: len(ear.events()) == 1, "the first word")
@@ -240,7 +256,7 @@ def test_a_daemon_killed_before_the_broker_answered_loses_nothing(tmp_path: Path
 
 
 def test_stopping_says_offline_and_keeps_what_could_not_be_sent(tmp_path: Path) -> None:
-    with Mosquitto(tmp_path) as broker, Ear(broker.port) as ear:
+    with Mosquitto(tmp_path) as broker, Subscriber(broker.port) as ear:
         with Rig(tmp_path, broker.port) as rig:
             rig.connected()
             rig.publish_words(0, 10)
@@ -264,7 +280,7 @@ def test_stopping_says_offline_and_keeps_what_could_not_be_sent(tmp_path: Path) 
 
 def test_what_a_full_spool_dropped_is_counted_and_said(tmp_path: Path) -> None:
     spool = SpoolSettings(tmp_path / "spool", max_mb=0.02)
-    with Mosquitto(tmp_path) as broker, Ear(broker.port) as ear:
+    with Mosquitto(tmp_path) as broker, Subscriber(broker.port) as ear:
         broker.stop()
         with Rig(tmp_path, broker.port, spool=spool) as rig:
             rig.publish_words(0, 200)
@@ -280,7 +296,7 @@ def test_what_a_full_spool_dropped_is_counted_and_said(tmp_path: Path) -> None:
 
 def test_what_a_disk_that_cannot_be_written_holds_up_stays_in_memory(tmp_path: Path) -> None:
     (tmp_path / "spool").write_text("a file where the folder should be")
-    with Mosquitto(tmp_path) as broker, Ear(broker.port) as ear:
+    with Mosquitto(tmp_path) as broker, Subscriber(broker.port) as ear:
         broker.stop()
         with Rig(tmp_path, broker.port) as rig:
             rig.publish_words(0, 30)

@@ -11,7 +11,7 @@ import pytest
 from edged.mqtt.outbound import OutboundMessage
 from edged.mqtt.outbox import Outbox
 from edged.mqtt.spool_settings import SpoolSettings
-from tests.support.mosquitto import Ear, Mosquitto, until
+from tests.support.mosquitto import Mosquitto, Subscriber, until
 from tests.support.mqtt_publisher import Rig, words
 
 
@@ -53,7 +53,11 @@ def test_a_fault_in_one_order_does_not_lose_the_words_beside_it(
     def wrong_elsewhere() -> None:
         raise KeyError("twice")
 
-    with Mosquitto(tmp_path) as broker, Ear(broker.port) as ear, Rig(tmp_path, broker.port) as rig:
+    with (
+        Mosquitto(tmp_path) as broker,
+        Subscriber(broker.port) as ear,
+        Rig(tmp_path, broker.port) as rig,
+    ):
         rig.connected()
         rig.publisher.call(first)
         assert held.wait(10)
@@ -82,7 +86,7 @@ def test_a_fault_of_the_outbox_loses_neither_words_nor_states(
     outbox = BrokenOutbox(tmp_path)
     with (
         Mosquitto(tmp_path) as broker,
-        Ear(broker.port) as ear,
+        Subscriber(broker.port) as ear,
         Rig(tmp_path, broker.port, outbox=outbox) as rig,
     ):
         rig.connected()

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from tests.support.daemon_process import DaemonProcess
-from tests.support.mosquitto import Ear, Mosquitto, free_port, until
+from tests.support.mosquitto import Mosquitto, Subscriber, free_port, until
 
 DYING_ENGINE = """
 import edged.engine.engine_thread as engine, edged.daemon.heartbeats as heartbeats
@@ -33,7 +33,7 @@ loader.load = slow
 def test_a_dead_recogniser_is_reported_everywhere_and_the_process_ends(tmp_path: Path) -> None:
     """In a container its thread could end without a word: the device stayed online and "listening",
     but recognised nothing, for ever."""
-    with Mosquitto(tmp_path / "broker") as broker, Ear(broker.port, ("edged/#",)) as ear:
+    with Mosquitto(tmp_path / "broker") as broker, Subscriber(broker.port, ("edged/#",)) as ear:
         daemon = DaemonProcess(tmp_path, broker.port)
         daemon.before = DYING_ENGINE
         with daemon:

@@ -1,7 +1,7 @@
 """A real mosquitto on loopback: TLS, passwords, ACL and persistence, on free ports.
 
 `Mosquitto` is one broker that can be stopped, killed and started again on the same ports;
-`Ear` is a subscriber that keeps all it hears.
+`Subscriber` keeps all it receives.
 """
 
 from __future__ import annotations
@@ -171,7 +171,7 @@ class Mosquitto:
 
 
 @dataclass(frozen=True)
-class Heard:
+class ReceivedMessage:
     topic: str
     payload: bytes
     retained: bool
@@ -184,23 +184,23 @@ class Heard:
 
 
 @dataclass
-class Ear:
-    """A subscriber with a session that outlives the broker's restarts (it asks for 1 h).
+class Subscriber:
+    """A subscriber that keeps all it receives, with a session that outlives the broker's restarts.
 
-    Its name is its own: named by its address in memory, an ear once inherited the session of one
-    that had been there before, and with it the other's topics, which its test had not asked for.
+    Each has a client id of its own: one with the id of an earlier one would inherit its session and
+    its topics.
     """
 
     port: int
     topics: tuple[str, ...] = ("#",)
     username: str | None = None
-    heard: list[Heard] = field(default_factory=list)
+    heard: list[ReceivedMessage] = field(default_factory=list)
 
-    def __enter__(self) -> Ear:
+    def __enter__(self) -> Subscriber:
         self.ready = threading.Event()
         client = Client(
             CallbackAPIVersion.VERSION2,
-            client_id=f"ear-{uuid.uuid4().hex}",
+            client_id=f"subscriber-{uuid.uuid4().hex}",
             protocol=MQTTProtocolVersion.MQTTv5,
         )
         client.on_connect = lambda c, *_: c.subscribe([(t, 1) for t in self.topics])
@@ -221,7 +221,7 @@ class Ear:
         self.client.disconnect()
         self.client.loop_stop()
 
-    def on(self, ending: str) -> list[Heard]:
+    def on(self, ending: str) -> list[ReceivedMessage]:
         """What came on the topics that end so, in order."""
         return [h for h in list(self.heard) if h.topic.endswith(f"/{ending}")]
 
@@ -245,7 +245,7 @@ class Ear:
 
     def _hear(self, _: Client, __: Any, message: MQTTMessage) -> None:
         self.heard.append(
-            Heard(
+            ReceivedMessage(
                 message.topic,
                 bytes(message.payload),
                 message.retain,

@@ -21,7 +21,7 @@ import requests
 
 from tests.support.chromium import Chromium
 from tests.support.daemon_process import DaemonProcess
-from tests.support.mosquitto import Ear, Mosquitto, free_port, until
+from tests.support.mosquitto import Mosquitto, Subscriber, free_port, until
 
 KIT = Path(__file__).parents[3] / "deploy" / "homeassistant"
 CONFIGURATION = """
@@ -159,7 +159,7 @@ def home(tmp_path_factory: pytest.TempPathFactory, broker: Mosquitto) -> Iterato
 def test_a_turn_runs_the_phrase_and_reaches_the_conversation_agent(
     home: Home, broker: Mosquitto
 ) -> None:
-    with Ear(broker.port, ("test/answer",)) as ear:
+    with Subscriber(broker.port, ("test/answer",)) as ear:
         until(lambda: home.state("input_boolean.lamp")["state"] == "on", "the phrase", 180)
         until(lambda: ear.on("answer"), "the agent's answer", 60)
         heard, _, answer = ear.on("answer")[0].payload.decode().partition(" -> ")

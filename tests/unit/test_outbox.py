@@ -400,11 +400,11 @@ def test_a_run_without_trouble_leaves_no_file_behind(tmp_path: Path) -> None:
 
 def test_two_daemons_do_not_take_each_others_messages(tmp_path: Path) -> None:
     """Both find the same folder on the memory file system of their user."""
-    for outbox in ("a", "b"):
-        spool = SpoolSettings(tmp_path / outbox, journal_dir=tmp_path / "run")
+    for name in ("a", "b"):
+        spool = SpoolSettings(tmp_path / name, journal_dir=tmp_path / "run")
         outbox = Outbox(spool)
         outbox.open()
-        outbox.add([message(1, outbox)], link_healthy=True)
+        outbox.add([message(1, name)], link_healthy=True)
     again = Outbox(SpoolSettings(tmp_path / "a", journal_dir=tmp_path / "run"))
     again.open()
     assert [m.key[0] for m in drain(again)] == ["a"]

@@ -3,7 +3,8 @@
 live: 8 streams in real time for a minute: how late is each step, and are they treated alike?
 first: is the microphone processed in time while the streams take all that is left?
 long: 2 h of speech through one socket at 20 times real time: drift and memory.
-fuzz: 50 000 hostile messages and 2000 sockets with broken frames, beside a stream that goes on.
+fuzz: 50 000 hostile messages on each protocol, and 2000 sockets with broken frames, beside a stream
+    that goes on.
 same: is the text of a file the one of `edged transcribe`?
 opus: word errors of Opus at 24 kbit/s against WAV.
 memory: what a stream costs.
@@ -292,7 +293,7 @@ def _drift(
     return late, len(last)
 
 
-async def fuzz(url: str, process: psutil.Process) -> None:
+async def fuzz(url: str, wyoming_url: str, process: psutil.Process) -> None:
     rng, sent, connections = random.Random(11), 0, 0
     before = process.memory_info().rss / 1e6
     async with connect(url, compression=None) as good:
@@ -321,16 +322,72 @@ async def fuzz(url: str, process: psutil.Process) -> None:
                         await socket.send(hostile_message(rng))
             if connections % 100 == 0:
                 await alive()
+        wyoming_events = 0
+        while wyoming_events < 50_000:
+            wyoming_events += await broken_events(wyoming_url, rng)
+            if wyoming_events % 50 == 0:
+                await alive()
+        realtime_events = 0
+        realtime_url = url.replace("/api/speech/asr", "/v1/realtime?intent=transcription")
+        while realtime_events < 50_000:
+            realtime_events += await broken_realtime(realtime_url, rng)
+            await alive()
         for number in range(2000):
             await broken_frames(url, rng)
             if number % 100 == 0:
                 await alive()
     after = process.memory_info().rss / 1e6
     print(
-        f"fuzz: {sent} messages on {connections} connections, 2000 sockets of broken frames; "
+        f"fuzz: {sent} Gradium messages on {connections} connections, {wyoming_events} Wyoming and "
+        f"{realtime_events} realtime events, 2000 sockets of broken frames; "
         f"the good stream had all {steps} steps"
     )
     print(f"  memory: {before:.0f} to {after:.0f} MB")
+
+
+WYOMING = (
+    b'{"type": "describe"}\n',
+    b'{"type": "transcribe", "data": {"language": "en"}}\n',
+    b'{"type": "audio-start", "data": {"rate": 16000, "width": 2, "channels": 1}}\n',
+    b'{"type": "audio-chunk", "data": {"rate": 16000, "width": 2, "channels": 1}, '
+    b'"payload_length": 8}\n12345678',
+    b'{"type": "audio-stop"}\n',
+    b'{"type": "ping", "data_length": 2}\n{}',
+)
+
+
+async def broken_events(url: str, rng: random.Random) -> int:
+    """Wyoming events on one connection, some of them damaged, until it is closed."""
+    host, _, port = url.rpartition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    count = rng.randrange(1, 60)
+    data = bytearray(b"".join(rng.choice(WYOMING) for _ in range(count)))
+    for _ in range(rng.randrange(3)):
+        data[rng.randrange(len(data))] = rng.randrange(256)
+    with contextlib.suppress(ConnectionError, TimeoutError):
+        writer.write(bytes(data))
+        writer.write_eof()
+        await asyncio.wait_for(reader.read(), 5)
+    writer.transport.abort()
+    return count
+
+
+async def broken_realtime(url: str, rng: random.Random) -> int:
+    """Events of OpenAI's realtime API on one socket, with wrong values in them."""
+    names = ("type", "audio", "session", "event_id", "input", "format", "turn_detection")
+    values: list[Any] = [None, 1, -1.5, "", "AAAA", "audio/pcm", [], {}, {"input": {}}, True, "x"]
+    types = ("append", "commit", "clear")
+    count = rng.randrange(1, 200)
+    with contextlib.suppress(ConnectionClosed, TimeoutError):
+        async with connect(url, compression=None, max_queue=None) as socket:
+            for _ in range(count):
+                message = {name: rng.choice(values) for name in rng.sample(names, 4)}
+                message["type"] = f"input_audio_buffer.{rng.choice(types)}"
+                if rng.random() < 0.3:
+                    message["type"] = rng.choice(("session.update", "transcription_session.update"))
+                text = json.dumps(message)
+                await socket.send(text if rng.random() < 0.8 else text[: rng.randrange(len(text))])
+    return count
 
 
 async def broken_frames(url: str, rng: random.Random) -> None:
@@ -532,7 +589,7 @@ def main() -> None:
                 case "long":
                     asyncio.run(long(url, process, arguments.hours))
                 case "fuzz":
-                    asyncio.run(fuzz(url, process))
+                    asyncio.run(fuzz(url, wyoming_url, process))
                 case "same":
                     same(url, arguments.manifest)
                 case "opus":

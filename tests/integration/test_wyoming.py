@@ -10,6 +10,7 @@ import socket
 from collections.abc import Awaitable, Callable, Iterator
 
 import pytest
+import requests
 from wyoming.asr import Transcribe
 from wyoming.audio import AudioChunk, AudioStop
 from wyoming.client import AsyncTcpClient
@@ -17,8 +18,10 @@ from wyoming.error import Error
 from wyoming.info import Describe, Info
 from wyoming.ping import Ping, Pong
 
+from edged.errors import PeerError
 from edged.events import Event, Turn
 from edged.server import access, connection_limits, wyoming_server
+from edged.server.access import AccessControl, Origins
 from edged.server.api_server import ApiServer, WyomingAddress
 from edged.server.listener import ListenAddress
 from tests.support.api_server import ScriptedSession, client, open_api_server, scripted_sessions
@@ -298,6 +301,33 @@ def test_stopping_the_server_sends_an_error() -> None:
             assert b'"info"' in sock.recv(4096)
             server.stop()
             assert b"edged is stopping" in received(sock)
+
+
+def test_wyoming_can_be_served_without_http() -> None:
+    wyoming = WyomingAddress(ListenAddress("127.0.0.1", 0))
+    with open_api_server(scripted_sessions(), address=None, wyoming=wyoming) as server:
+        assert server.url == ""
+        with raw(server, b'{"type": "describe"}\n') as sock:
+            assert b'"info"' in sock.recv(4096)
+
+
+def test_a_wyoming_port_in_use_is_reported_and_http_is_served_all_the_same() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        server = ApiServer(
+            ListenAddress("127.0.0.1", 0),
+            AccessControl(None, Origins()),
+            scripted_sessions(),
+            2,
+            wyoming=WyomingAddress(ListenAddress("127.0.0.1", port)),
+        )
+        server.start()
+        with pytest.raises(PeerError, match=f"EDGED_WYOMING 127.0.0.1:{port} cannot be opened"):
+            server.wait_open()
+        assert requests.get(f"{server.url}/healthz", timeout=10).ok
+        server.stop()
 
 
 def test_random_events_do_not_affect_others(api_server: ApiServer) -> None:

@@ -1,7 +1,7 @@
 """Audio files and standard input as sources: decoded to their true end, in constant memory.
 
 PCM, WAV and Ogg Opus are read here as they are from sockets (pcm.py, wav.py, opus.py); everything
-else by FFmpeg (ffmpeg.py). A format is known by its bytes, never by the file's name.
+else by FFmpeg (container.py). A format is known by its bytes, never by the file's name.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from typing import BinaryIO, cast
 import numpy as np
 
 from edged.audio import ogg
+from edged.audio.container import ContainerReader
 from edged.audio.decoding import AudioFormatError, BlockReader, UnsupportedCodecError
-from edged.audio.ffmpeg import ContainerReader
 from edged.audio.frame_maker import FrameMaker
 from edged.audio.opus import MAGIC as OPUS_MAGIC
 from edged.audio.opus import RATE as OPUS_RATE

@@ -56,7 +56,7 @@ class WyomingAddress:
 
 
 @dataclass
-class _Endpoint:
+class _ListeningPort:
     """One port: `setting` names it in messages, `scheme` is that of its URL."""
 
     setting: str
@@ -229,26 +229,26 @@ class ApiServer:
 
     def _endpoints(
         self, runner: web.AppRunner, routes: Routes, context: HttpContext
-    ) -> list[_Endpoint]:
+    ) -> list[_ListeningPort]:
         limits = ConnectionLimits()
-        endpoints: list[_Endpoint] = []
+        endpoints: list[_ListeningPort] = []
         if self._address is not None:
             assert runner.server is not None
             listener = Listener(
                 self._address, runner.server, limits, self.metrics, self._tls, routes.health
             )
             scheme = "https" if self._tls else "http"
-            endpoints.append(_Endpoint("EDGED_LISTEN", scheme, self._address, listener))
+            endpoints.append(_ListeningPort("EDGED_LISTEN", scheme, self._address, listener))
         if self._wyoming_address is not None:
             from edged.server.wyoming_server import WyomingServer
 
             self._wyoming = WyomingServer(context)
             address = self._wyoming_address.address
             listener = Listener(address, self._wyoming.make_protocol, limits, self.metrics)
-            endpoints.append(_Endpoint("EDGED_WYOMING", "tcp", address, listener))
+            endpoints.append(_ListeningPort("EDGED_WYOMING", "tcp", address, listener))
         return endpoints
 
-    async def _serve(self, endpoints: Sequence[_Endpoint]) -> None:
+    async def _serve(self, endpoints: Sequence[_ListeningPort]) -> None:
         """Runs until the server is stopped."""
         assert self._stopping is not None
         while not self._stopping.is_set() and not self._stop_requested:
@@ -258,7 +258,7 @@ class ApiServer:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), _TICK_S)
 
-    async def _open(self, endpoint: _Endpoint, endpoints: Sequence[_Endpoint]) -> None:
+    async def _open(self, endpoint: _ListeningPort, endpoints: Sequence[_ListeningPort]) -> None:
         """Tries to open a port until that succeeds."""
         for attempt in itertools.count():
             try:
@@ -275,7 +275,7 @@ class ApiServer:
                 return
             await asyncio.sleep(RETRY_S[min(attempt, len(RETRY_S) - 1)])
 
-    async def _open_succeeded(self, endpoint: _Endpoint) -> None:
+    async def _open_succeeded(self, endpoint: _ListeningPort) -> None:
         endpoint.error = None
         url = f"{endpoint.scheme}://{endpoint.label()}"
         if endpoint.setting == "EDGED_LISTEN":
@@ -292,7 +292,7 @@ class ApiServer:
             self._announcement = ZeroconfAnnouncement(name, host, endpoint.listener.port)
             await self._announcement.open()
 
-    def _open_failed(self, endpoint: _Endpoint, problem: OSError, first: bool) -> None:
+    def _open_failed(self, endpoint: _ListeningPort, problem: OSError, first: bool) -> None:
         address = f"{endpoint.address.host}:{endpoint.address.port}"
         reason = problem.strerror or problem
         endpoint.error = PeerError(f"{endpoint.setting} {address} cannot be opened: {reason}")

@@ -99,8 +99,8 @@ class Listener:
         self._loop = asyncio.get_running_loop()
         self._sockets: list[socket.socket] = []
         self._handshakes: set[asyncio.Task[None]] = set()
-        self._open: set[_Connection] = set()
-        self._reserved: deque[_Connection] = deque()
+        self._open: set[_ClientConnection] = set()
+        self._reserved: deque[_ClientConnection] = deque()
         self._silent = SilentSockets(self._admit)
         self._refused_at = -QUIET_S
         self._failed_handshakes = RateLimiter(
@@ -201,7 +201,7 @@ class Listener:
         if admission is Admission.REFUSED:
             accepted.close()
             return
-        connection = _Connection(self, accepted, address, admission)
+        connection = _ClientConnection(self, accepted, address, admission)
         self._open.add(connection)
         if admission is Admission.HEALTH_ONLY:
             self._reserved.append(connection)
@@ -214,7 +214,7 @@ class Listener:
         oldest = self._reserved[0] if self._reserved else None
         return oldest is not None and self._loop.time() - oldest.active_at > RESERVE_HOLD_S
 
-    async def _begin(self, connection: _Connection) -> None:
+    async def _begin(self, connection: _ClientConnection) -> None:
         """Performs the TLS handshake, if any, and hands the connection to its protocol."""
         try:
             await self._loop.connect_accepted_socket(
@@ -236,7 +236,7 @@ class Listener:
             connection.abort()
             raise
 
-    def forget(self, connection: _Connection) -> None:
+    def forget(self, connection: _ClientConnection) -> None:
         """The connection is closed."""
         self._open.discard(connection)
         with contextlib.suppress(ValueError):
@@ -259,7 +259,7 @@ class Listener:
         self._refused_at = now
 
 
-class _Connection(asyncio.Protocol):
+class _ClientConnection(asyncio.Protocol):
     """Passes everything on to the protocol of an admitted connection, and knows when it ends."""
 
     def __init__(
@@ -324,7 +324,7 @@ class _Connection(asyncio.Protocol):
 def request_in_progress(transport: asyncio.BaseTransport | None) -> Iterator[None]:
     """While the block runs, the connection is not idle, however little is sent."""
     connection = transport.get_protocol() if transport is not None else None
-    if not isinstance(connection, _Connection):
+    if not isinstance(connection, _ClientConnection):
         yield
         return
     connection.requests += 1

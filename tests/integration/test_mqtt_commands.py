@@ -69,7 +69,7 @@ def test_an_answer_goes_where_it_was_asked_for_and_after_the_texts(tmp_path: Pat
 )
 def test_an_answer_is_not_sent_where_it_would_do_harm(tmp_path: Path, topic: str) -> None:
     """A response topic that is a command of ours would make us talk to ourselves for ever, and
-    whoever may only ask could speak as the box: an answer went to its `availability`."""
+    whoever may only ask could speak as the device: an answer went to its `availability`."""
     with (
         Mosquitto(tmp_path) as broker,
         Subscriber(broker.port) as ear,

@@ -150,7 +150,7 @@ class RateLimiter:
         """burst: tokens of a full bucket; None: BURST. per_s: how many are added in a second; None:
         NEW_PER_S."""
         self._clock = clock
-        self._burst = float(BURST if burst is None else burst)
+        self._burst = burst
         self._per_s = per_s
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
@@ -174,9 +174,10 @@ class RateLimiter:
         return self._tokens(key, self._clock()) >= 1
 
     def _tokens(self, key: str, now: float) -> float:
-        tokens, then = self._buckets.get(key, (self._burst, now))
+        burst = float(BURST if self._burst is None else self._burst)
+        tokens, then = self._buckets.get(key, (burst, now))
         per_s = NEW_PER_S if self._per_s is None else self._per_s
-        return min(self._burst, tokens + (now - then) * per_s)
+        return min(burst, tokens + (now - then) * per_s)
 
 
 class AccessControl:

@@ -26,6 +26,7 @@ class Options:
     turn_threshold: P(nobody speaks for 2 s) above which the end of a turn is likely.
     turn_silence_ms: scales the silence that closes a turn (`edged.vad.endpoint.Endpoint`).
     turns: whether `turn` messages are given; clients of the API server have to ask for them.
+    digits: whether turns write spoken numbers as digits.
     """
 
     delay_in_frames: int = 10
@@ -37,6 +38,7 @@ class Options:
     turn_threshold: float = 0.5
     turn_silence_ms: int = 700
     turns: bool = True
+    digits: bool = False
 
 
 def _number(key: str, value: object, low: float, high: float) -> float:
@@ -93,8 +95,8 @@ def from_json_config(
                 changed["delay_in_frames"] = _delay(key, value)
             case "padding_bonus" if value is not None:
                 changed["padding_bonus"] = _number(key, value, -4, 4)
-            case "turns":
+            case "turns" | "digits":
                 if not isinstance(value, bool):
-                    raise RequestError(f"turns must be true or false, not {value!r}")
-                changed["turns"] = value
+                    raise RequestError(f"{key} must be true or false, not {value!r}")
+                changed[key] = value
     return replace(base, **changed)

@@ -66,6 +66,16 @@ Temperature = Annotated[
         help="Sampling temperature. 0 always takes the most probable words.",
     ),
 ]
+Digits = Annotated[
+    bool,
+    typer.Option(
+        "--digits/--no-digits",
+        envvar="EDGED_DIGITS",
+        show_envvar=False,
+        rich_help_panel=RECOGNISER,
+        help="Write spoken numbers as digits in the text of turns.",
+    ),
+]
 PaddingBonus = Annotated[
     float,
     typer.Option(

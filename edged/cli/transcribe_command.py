@@ -9,6 +9,7 @@ import typer
 
 from edged.cli.shared_options import (
     Delay,
+    Digits,
     Language,
     Model,
     ModelsDir,
@@ -64,6 +65,7 @@ def transcribe(
     temp: Temperature = 0.0,
     seed: Seed = 0,
     padding_bonus: PaddingBonus = 0.0,
+    digits: Digits = False,
     model: Model = "tiny-en",
     models_dir: ModelsDir = None,
     threads: Threads = 1,
@@ -106,6 +108,7 @@ def transcribe(
         "language": language,
         "temp": temp,
         "padding_bonus": padding_bonus,
+        "digits": digits,
     }
     job = TranscribeJob(
         options=from_json_config(asked, Options(seed=seed)),

@@ -193,6 +193,11 @@ class Settings(BaseSettings):
         ge=100,
         le=5000,
     )
+    digits: bool = _setting(
+        False,
+        "Write spoken numbers as digits in the text of turns (twenty-three becomes 23).",
+        ReloadScope.LIVE,
+    )
     step_every: int = _setting(
         1,
         "Publish every n-th `step` message (there are 12.5 per second); 0 publishes none.",
@@ -332,6 +337,7 @@ class Settings(BaseSettings):
             vad_threshold=self.vad_threshold,
             turn_threshold=self.turn_threshold,
             turn_silence_ms=self.turn_silence_ms,
+            digits=self.digits,
         )
 
 

@@ -31,11 +31,11 @@ from edged.engine.recogniser_queue import (
     SegmentEnd,
     StreamRecogniser,
 )
-from edged.engine.turn_assembler import TurnAssembler
+from edged.engine.turn_assembler import TurnAssembler, TurnStyle
 from edged.events import EndOfStream, EndText, Event, Flushed, Step, Text, Word
 from edged.models.loader import Models
 from edged.options import Options
-from edged.stt.family import RATE, Tuning
+from edged.stt.family import RATE, Tuning, language_traits
 from edged.stt.recogniser import FinishedSegment, Recogniser
 from edged.stt.second_pass import Transcript, transcribe
 from edged.vad.endpoint import Endpoint
@@ -113,6 +113,7 @@ class Session:
         executor = executor or InlineExecutor()
         self._dropped: Counter[str] = Counter()  # what the recogniser's own guards did not withhold
         self._turns = TurnAssembler(executor, self._dropped, on_result)
+        self._turns.style = self._turn_style()
         smart_turn = SmartTurn(models.smart_turn) if models.smart_turn else None
         self.turn_detector = TurnDetector(
             models.inactivity, smart_turn, executor, self.options.vad_threshold
@@ -266,6 +267,7 @@ class Session:
         self._gate.threshold = options.vad_threshold
         self.turn_detector.set_threshold(options.vad_threshold)
         self._queue.configure(options)
+        self._turns.style = self._turn_style()
 
     # ---- segments -------------------------------------------------------------------------------
     def _push_window(self, probability: float) -> None:
@@ -409,6 +411,11 @@ class Session:
         """start: where the open segment began, which belongs to the next turn; None without one."""
         self._turn_start = start
         self.turn_detector.turn_closed()
+
+    def _turn_style(self) -> TurnStyle:
+        options = self.options
+        traits = language_traits(self._models.recogniser, options.language)
+        return TurnStyle(options.language, options.digits, traits.word_separator)
 
     def _finished_turns(self) -> list[Event]:
         turns = self._turns.pop_finished()

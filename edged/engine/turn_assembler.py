@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from edged.events import Turn, Word
 from edged.stt.confidence import mean_probability
+from edged.stt.digits import with_digits
 from edged.stt.edge_words import with_edge_words
 from edged.stt.second_pass import Transcript
 
@@ -30,10 +31,25 @@ class _OpenTurn:
     in_segments: int = 0  # of them, those in `segments`; the rest belongs to the open segment
 
 
+@dataclass(frozen=True, slots=True)
+class TurnStyle:
+    """How the text of a turn is written.
+
+    language: of the words. digits: whether spoken numbers are written as digits. word_separator:
+    what stands between two words.
+    """
+
+    language: str = "en"
+    digits: bool = False
+    word_separator: str = " "
+
+
 class TurnAssembler:
     """Collects the segments of each turn and gives its text once the second pass has decoded them.
 
     Bounded: the Session limits how long a turn grows, and few turns wait for their second pass.
+
+    style: how the turns are written that are given from now on; may be replaced at any time.
     """
 
     def __init__(
@@ -49,6 +65,7 @@ class TurnAssembler:
         self._executor = executor
         self._dropped = dropped
         self._on_result = on_result
+        self.style = TurnStyle()
         self._open = _OpenTurn()
         self._closed: deque[_OpenTurn] = deque()
 
@@ -103,7 +120,9 @@ class TurnAssembler:
         the words that the first pass committed.
         """
         wait([s.transcript for turn in self._closed for s in turn.segments], timeout_s)
-        turns = [self._join(t) if _is_done(t) else _as_committed(t) for t in self._closed]
+        turns = [
+            self._join(t) if _is_done(t) else self._turn(t.committed, None) for t in self._closed
+        ]
         self._closed.clear()
         return [turn for turn in turns if turn is not None]
 
@@ -130,19 +149,17 @@ class TurnAssembler:
             else:
                 words += with_edge_words(segment.committed, heard)
                 probability += transcript.probabilities
+        return self._turn(words, mean_probability(probability) if probability else None)
+
+    def _turn(self, words: Sequence[Word], confidence: float | None) -> Turn | None:
+        """The event; None without words."""
         if not words:
             return None
-        text = " ".join(word.text for word in words)
-        confidence = mean_probability(probability) if probability else None
+        if self.style.digits:
+            words = with_digits(words, self.style.language)
+        text = self.style.word_separator.join(word.text for word in words)
         return Turn(text, words[0].start_s, words[-1].stop_s, tuple(words), confidence)
 
 
 def _is_done(turn: _OpenTurn) -> bool:
     return all(segment.transcript.done() for segment in turn.segments)
-
-
-def _as_committed(turn: _OpenTurn) -> Turn | None:
-    words = tuple(turn.committed)
-    if not words:
-        return None
-    return Turn(" ".join(w.text for w in words), words[0].start_s, words[-1].stop_s, words)

@@ -140,7 +140,7 @@ class Connection:
 
     def set_retained(self, name: str, payload: bytes) -> None:
         """Publishes the retained topic `name` of the device, now and at each connection."""
-        self._window.retained.set(retained_message(name, payload))
+        self._window.set_retained(retained_message(name, payload))
 
     def publish_step(self, message: OutboundMessage, now: float) -> None:
         """Sends a step at once or never."""
@@ -193,7 +193,7 @@ class Connection:
 
     @property
     def retained_pending(self) -> bool:
-        return self._window.retained.pending
+        return self._window.retained_pending
 
     def close(self) -> None:
         """Sends what is queued and disconnects for good; `closed` tells when that is over."""
@@ -331,7 +331,7 @@ class Connection:
             self._outbox.flush_to_disk()
         if self._birth_answer_at is not None and now >= self._birth_answer_at:
             self._birth_answer_at = None
-            self._window.retained.publish_states()
+            self._window.publish_states()
         self._window.fill(now)
 
     def _abort(self, now: float, message: str) -> None:
@@ -361,7 +361,7 @@ class Connection:
     def _set_discovery(self, topic: str, payload: bytes) -> None:
         """Publishes the discovery message, or removes the device with b""."""
         message = OutboundMessage(topic, "", payload, retain=True, durable=False, topic=topic)
-        self._window.retained.set(message)
+        self._window.set_retained(message)
 
 
 def _ha_birth_topic(settings: HomeAssistantSettings | None) -> str | None:

@@ -54,7 +54,7 @@ class InflightWindow:
     ) -> None:
         self.topics = topics
         self.live_event_copies = False
-        self.retained = RetainedTopics()
+        self._retained = RetainedTopics()
         self.dropped: Counter[str] = Counter()
         self.sent = 0
         self._outbox = outbox
@@ -75,7 +75,7 @@ class InflightWindow:
     @property
     def busy(self) -> bool:
         """Whether something can still be sent."""
-        return bool(self._inflight or self.retained.pending or self._outbox.backlog)
+        return bool(self._inflight or self._retained.pending or self._outbox.backlog)
 
     @property
     def refusal(self) -> str | None:
@@ -86,6 +86,19 @@ class InflightWindow:
     def message_suspected(self) -> bool:
         """Whether the broker may disconnect because of a message."""
         return self._poison.suspects_something
+
+    @property
+    def retained_pending(self) -> bool:
+        """Whether the broker does not have every retained message yet."""
+        return self._retained.pending
+
+    def set_retained(self, message: OutboundMessage) -> None:
+        """Publishes a retained message, now and at each connection."""
+        self._retained.set(message)
+
+    def publish_states(self) -> None:
+        """Publishes all retained messages again, for Home Assistant's birth message."""
+        self._retained.publish_states()
 
     def expect_refusals(self, keys: set[str]) -> None:
         """Names the retained messages that a broker may refuse without a report."""
@@ -103,7 +116,7 @@ class InflightWindow:
         self._size = min(SIZE, connected.receive_maximum)
         self._first_step_at = None
         self._refused.clear()
-        self.retained.publish_all()
+        self._retained.publish_all()
 
     def close(self, now: float, *, disconnected_by_peer: bool) -> None:
         """The link has ended: what was not acknowledged is sent again, except a poison message."""
@@ -115,7 +128,7 @@ class InflightWindow:
         self._link = None
         for inflight in self._inflight.values():
             if inflight.message.retain:
-                self.retained.done(inflight.message.key)
+                self._retained.done(inflight.message.key)
         self._inflight.clear()
         self._copies.clear()
         self._outbox.link_lost()
@@ -165,7 +178,7 @@ class InflightWindow:
                 self._report_error(self._unreported.pop(next(iter(self._unreported))))
 
     def _send_next(self, link: Link, now: float) -> bool:
-        if (message := self.retained.next()) is not None:
+        if (message := self._retained.next()) is not None:
             self._publish(link, message, now)
         elif self._copies:
             self._publish(link, self._copies.popleft(), now)
@@ -201,7 +214,7 @@ class InflightWindow:
     def _done_with(self, inflight: Inflight) -> None:
         """The message will not be sent again."""
         if inflight.message.retain:
-            self.retained.done(inflight.message.key)
+            self._retained.done(inflight.message.key)
         if inflight.from_outbox:
             self._outbox.acknowledged(inflight.message)
 
@@ -253,7 +266,7 @@ class InflightWindow:
             self.dropped["poison"] += 1
             self._outbox.acknowledged(inflight.message)
         if inflight.message.retain:
-            self.retained.forget(inflight.message.key)
+            self._retained.forget(inflight.message.key)
 
     def _report_drop(self, topic: str, sentence: str, now: float, *, once: bool) -> None:
         """Logs and reports a dropped message: for one topic once, or once in a while."""

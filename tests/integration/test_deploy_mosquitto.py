@@ -16,6 +16,8 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from tests.support.deployed_broker import KIT, DeployedBroker
 from tests.support.mosquitto import until
 
+pytestmark = pytest.mark.broker
+
 
 class Peer:
     """A client over TLS that keeps what it hears."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+import pytest
+
 from edged.events import Step, Text, Turn
 from edged.mqtt.homeassistant import (
     HomeAssistantSettings,
@@ -12,6 +14,8 @@ from edged.mqtt.homeassistant import (
 from edged.mqtt.topics import Topics
 from tests.support.mosquitto import Mosquitto, ReceivedMessage, Subscriber, until
 from tests.support.mqtt_publisher import Rig
+
+pytestmark = pytest.mark.broker
 
 TOPICS = Topics("edged", "kitchen")
 COMMON = {

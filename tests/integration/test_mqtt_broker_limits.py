@@ -42,13 +42,19 @@ def test_with_the_smallest_packets_the_errors_about_dropped_messages_end(
             rig.connected()
             rig.publisher.event(LONG)
             rig.publisher.event(LONG)
+            for _ in range(3):  # each of them is dropped, and so is the error about it
+                before = rig.publisher.stats().dropped.get("too_large", 0)
+                rig.publisher.event(LONG)
+                until(
+                    lambda n=before: rig.publisher.stats().dropped.get("too_large", 0) >= n + 2,
+                    "the turn and the error about it are dropped",
+                )
             until(lambda: rig.publisher.stats().depth == 0, "all is sent or dropped")
-            sent = rig.publisher.stats().sent
+            dropped = rig.publisher.stats().dropped["too_large"]
             time.sleep(1)
-            assert rig.publisher.stats().sent == sent, "it is quiet"
-            assert rig.publisher.stats().dropped["too_large"] >= 4
+            assert rig.publisher.stats().dropped["too_large"] <= dropped + 1, "it is quiet"
             assert len(rig.states) == 1, "never disconnected"
-        assert len(caplog.records) < 20
+        assert len(caplog.records) < 30
         assert ear.on("availability")[0].payload == b"online"
 
 
@@ -67,7 +73,7 @@ def test_steps_keep_to_the_size_that_the_broker_takes(
                 rig.publisher.event(Step(n))
             rig.publisher.event(Text("after", 0))
             until(lambda: words(ear.events()) == ["after"], "the text")
-            assert rig.publisher.stats().dropped["too_large"] == 50
+            assert rig.publisher.stats().dropped["too_large"] in (50, 51), "and the error about it"
             assert len(rig.states) == 1, "never disconnected"
             assert [r for r in caplog.text.splitlines() if "EDGED_DEVICE" in r] == []
         assert caplog.text.count("edged/kitchen/step was dropped") == 1, "logged once"

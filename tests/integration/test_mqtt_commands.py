@@ -13,6 +13,8 @@ from tests.support.mangled_commands import command_or_sentence, mangled
 from tests.support.mosquitto import Mosquitto, Subscriber, until
 from tests.support.mqtt_publisher import Rig
 
+pytestmark = pytest.mark.broker
+
 
 def test_hundreds_of_mangled_commands_over_the_broker_are_all_answered(tmp_path: Path) -> None:
     pick = random.Random(4)

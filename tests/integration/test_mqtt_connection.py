@@ -27,6 +27,8 @@ from edged.mqtt.paho_client import PahoClient, make_client
 from tests.support.mosquitto import Mosquitto, Subscriber, certificates, free_port, until
 from tests.support.mqtt_publisher import FAST, Rig, assert_gapless, words
 
+pytestmark = pytest.mark.broker
+
 KITCHEN: dict[str, Any] = {"username": "kitchen", "password": SecretStr("secret-kitchen")}
 
 

@@ -162,6 +162,8 @@ from edged.mqtt.broker_address import BrokerAddress
 from edged.mqtt.broker_settings import BrokerSettings
 from tests.support.mqtt_publisher import FAST
 
+pytestmark = pytest.mark.broker
+
 port, folder = int(sys.argv[1]), Path(sys.argv[2])
 publisher = Publisher(
     BrokerSettings(BrokerAddress("127.0.0.1", port), device="kitchen"),

@@ -14,6 +14,8 @@ from edged.mqtt.spool_settings import SpoolSettings
 from tests.support.mosquitto import Mosquitto, Subscriber, until
 from tests.support.mqtt_publisher import Rig, words
 
+pytestmark = pytest.mark.broker
+
 
 class BrokenOutbox(Outbox):
     """An outbox with a bug that a test switches on."""

@@ -125,5 +125,7 @@ def test_settings_and_broker_agree_about_tls(tmp_path: Path) -> None:
     flags: dict[str, Any] = {"state_dir": tmp_path, "mqtt_ca_file": tmp_path / "ca.crt"}
     settings = load(None, flags | {"mqtt_url": "MQTTS://hub"}).settings
     assert settings.broker().address == BrokerAddress("hub", 8883, True)
-    with pytest.raises(SettingsError, match="need an mqtts:// EDGED_MQTT_URL"):
+    with pytest.raises(
+        SettingsError, match="EDGED_MQTT_CA_FILE and EDGED_MQTT_CERT_FILE need EDGED_MQTT_URL"
+    ):
         load(None, flags | {"mqtt_url": "MQTT://hub"})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,14 @@ pytestmark = pytest.mark.broker
 
 LONG = Turn("a", 0, 1, tuple(Word("word", 0, 1) for _ in range(200)))
 """Its message has some 10 kB."""
+
+
+def too_large(rig: Rig) -> int:
+    return rig.publisher.stats().dropped.get("too_large", 0)
+
+
+def reaches(rig: Rig, count: int) -> bool:
+    return too_large(rig) >= count
 
 
 def connections(rig: Rig) -> int:
@@ -43,12 +52,9 @@ def test_with_the_smallest_packets_the_errors_about_dropped_messages_end(
             rig.publisher.event(LONG)
             rig.publisher.event(LONG)
             for _ in range(3):  # each of them is dropped, and so is the error about it
-                before = rig.publisher.stats().dropped.get("too_large", 0)
+                expected = too_large(rig) + 2
                 rig.publisher.event(LONG)
-                until(
-                    lambda n=before: rig.publisher.stats().dropped.get("too_large", 0) >= n + 2,
-                    "the turn and the error about it are dropped",
-                )
+                until(partial(reaches, rig, expected), "both are dropped")
             until(lambda: rig.publisher.stats().depth == 0, "all is sent or dropped")
             dropped = rig.publisher.stats().dropped["too_large"]
             time.sleep(1)

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edged.errors import ModelError
+from edged.vad.online_calibration import OnlineCalibration
 from edged.vad.text_evidence import Evidence
 
 HORIZONS = 3
@@ -34,7 +35,6 @@ FEATURES = (
     "voice_recent",  # the probability of speech, averaged over about half a second
     "voice_clear",  # -log(1.05 - the same over a second of speech): a distant voice is less clear
     "log_speech",  # log(0.3 s + speech in this turn)
-    "short_pauses",  # share of the stream's pauses that were short: high in a meeting
     "turn_known",  # 1 if Smart Turn has answered in this pause; if not, the next one is 0
     "turn",  # log odds of its answer
     "text_known",  # 1 if the recogniser decoded the words to their end; if not, the rest is 0
@@ -46,19 +46,14 @@ FEATURES = (
 # of silence, and nothing after FADED_S.
 FULL_S, FADED_S = 0.8, 2.0
 _SILENCE_CAPS_S = (0.3, 0.6, 1.0, 2.0, 4.0)
-PAUSE_S, SHORT_PAUSE_S = 0.3, 2.0  # a silence that is a pause, and the longest short pause
-FORGET = 0.9  # each later pause takes a tenth of the weight of the earlier ones
-PRIOR_PAUSES = 2.0  # assumed at the start of each stream, half of them short
 
 
 class FeatureExtractor:
-    """Computes the features of one stream: keeps the smoothed voice and the counts of pauses."""
+    """Computes the features of one stream: keeps the smoothed voice."""
 
     def __init__(self) -> None:
         self._voice_recent = 0.0
         self._voice_clear = 0.9
-        self._silence_s = 0.0
-        self._pauses = self._short_pauses = 0.0
 
     def push(self, e: Evidence) -> NDArray[np.float64]:
         """Returns float64[len(FEATURES)] for one step."""
@@ -68,7 +63,6 @@ class FeatureExtractor:
         self._voice_recent += 0.15 * (voice - self._voice_recent)
         if e.silence_s == 0.0:
             self._voice_clear += 0.1 * (voice - self._voice_clear)
-        self._count_pause(e.silence_s)
         silence = e.heard_s if e.silence_s is None else e.silence_s
         early = min(max((FADED_S - silence) / (FADED_S - FULL_S), 0.0), 1.0)
         complete = 0.0 if e.p_complete is None else _log_odds(e.p_complete, 0.02)
@@ -84,7 +78,6 @@ class FeatureExtractor:
                 self._voice_recent,
                 -math.log(1.05 - self._voice_clear),
                 math.log(0.3 + min(e.speech_s, 10.0)),
-                (self._short_pauses + PRIOR_PAUSES / 2) / (self._pauses + PRIOR_PAUSES) - 0.5,
                 early * (e.p_complete is not None),
                 complete * early,
                 early * (e.text is not None),
@@ -93,12 +86,6 @@ class FeatureExtractor:
                 early * _log_odds(p_end, 0.02),
             ]
         )
-
-    def _count_pause(self, silence_s: float | None) -> None:
-        if silence_s == 0.0 and self._silence_s >= PAUSE_S:
-            self._pauses = FORGET * self._pauses + 1
-            self._short_pauses = FORGET * self._short_pauses + (self._silence_s < SHORT_PAUSE_S)
-        self._silence_s = silence_s or 0.0
 
 
 @dataclass(frozen=True)
@@ -150,20 +137,16 @@ class Inactivity:
     def __init__(self, weights: Weights) -> None:
         self._weights = weights.hazards
         self._features = FeatureExtractor()
+        self._calibration = OnlineCalibration()
 
     def push(self, evidence: Evidence) -> tuple[float, float, float]:
         """Returns P(nobody speaks in the next 0.5, 1.0, 2.0 s); 0.0 before there is evidence."""
         x = self._features.push(evidence)
+        survival = self._calibration.push(self._weights @ x, evidence.silence_s)
         if evidence.silence_s is None and evidence.heard_s < WARM_UP_S:
             return (0.0, 0.0, 0.0)
-        a, b, c = probabilities(self._weights, x)
+        a, b, c = np.cumprod(survival)
         return (float(a), float(b), float(c))
-
-
-def probabilities(hazards: NDArray[np.float64], x: NDArray[np.float64]) -> NDArray[np.float64]:
-    """x: float64[..., features] -> float64[..., 3], not increasing along the last axis."""
-    survival = 1 / (1 + np.exp(-np.clip(x @ hazards.T, -30, 30)))
-    return np.asarray(np.cumprod(survival, -1), np.float64)
 
 
 def _log_odds(p: float, margin: float) -> float:

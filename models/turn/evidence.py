@@ -106,10 +106,15 @@ def _frames(audio: Audio) -> Iterator[Audio]:
 
 
 def inactivity_labels(stream: LabelledStream, steps: int) -> Floats:
-    """float64[steps, 3]: 1 if nobody speaks in the next 0.5, 1.0, 2.0 s, else 0; nan if unknown."""
+    """float64[steps, 3]: 1 if nobody speaks in the next 0.5, 1.0, 2.0 s, else 0; nan if unknown.
+
+    Steps are unknown where the labels end, and from 2 s before an ambiguous span to its end.
+    """
     labels = np.full((steps, len(HORIZONS_S)), np.nan)
     for step in range(steps):
         now = (step + 1) * STEP_S
+        if any(start - HORIZONS_S[-1] < now < stop for start, stop in stream.ambiguous):
+            continue
         following = next_speech_s(stream.speech, now)
         for column, horizon in enumerate(HORIZONS_S):
             if following < now + horizon:

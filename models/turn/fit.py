@@ -36,7 +36,6 @@ from edged.vad.inactivity import (
     WARM_UP_S,
     FeatureExtractor,
     Weights,
-    probabilities,
 )
 from edged.vad.text_evidence import Evidence
 from models.turn.evidence import (
@@ -50,7 +49,7 @@ from models.turn.evidence import (
     speech_finder,
     word_finder,
 )
-from models.turn.material import LabelledStream, read_streams
+from models.turn.material import LabelledStream, over_telephone, read_streams
 from models.turn.scores import (
     SilenceBaseline,
     Steps,
@@ -66,10 +65,16 @@ Floats = NDArray[np.float64]
 # While evidence is collected, silence alone ends a turn, after 1.4 to 1.8 s. That is later than
 # almost all pauses inside a turn, so the model does not learn from its own decisions.
 COLLECTING = Options(turn_threshold=1.0, turn_silence_ms=800)
-RIDGE = 100.0  # ridge penalty, in steps of audio
+TIMER_RIDGE = 20.0  # ridge penalty of the first stage, in steps of audio
+RIDGE = 300.0  # of the second stage: pulls to the weights of the first one
 LEAST_SPREAD = 0.2  # least standard deviation: rare features are penalised more
-REAL_SHARE = 0.2  # share of real conversations in the weight of all steps
-FOLDS = 5
+REAL_SHARE = 0.5  # share of real conversations in the weight of all steps
+FOLDS = 4  # of the synthetic streams' speakers; each real source is a fold of its own
+TIMER = tuple(
+    i
+    for i, name in enumerate(FEATURES)
+    if name == "bias" or name.startswith("silence_") or name in ("speaking", "nobody_yet")
+)
 # Features that can only raise or only lower the probability; another sign would be noise.
 SIGNS = {"turn": 1, "text_final": 1, "text_end": 1, "text_dangling": -1}
 _models: Models
@@ -80,7 +85,7 @@ Scored: TypeAlias = tuple[SessionTrace, SilenceBaseline, SilenceBaseline]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("manifest", type=Path)
+    parser.add_argument("manifest", type=Path, nargs="+")
     parser.add_argument("--models-dir", type=Path)
     parser.add_argument("--cache", type=Path, help="file that keeps the evidence between runs")
     parser.add_argument("--jobs", type=int, default=1, help="number of processes that run sessions")
@@ -88,23 +93,24 @@ def main() -> None:
     parser.add_argument("--picture", type=Path)
     arguments = parser.parse_args()
     traces = collect(arguments.manifest, arguments.models_dir, arguments.cache, arguments.jobs)
-    fitted, unseen = split(traces)
-    cross_validate(traces)
-    hazards = fit(fitted)
-    write(arguments.out, hazards, fitted)
+    scored = cross_validate(traces)
+    report(scored)
+    write(arguments.out, fit(traces), traces)
     if arguments.picture:
-        draw(arguments.picture, hazards, fitted, unseen)
-    print(f"{len(fitted)} streams fitted, {len(unseen)} left to test: {arguments.out}")
+        draw(arguments.picture, scored)
+    print(f"{len(traces)} streams fitted: {arguments.out}")
 
 
 def collect(
-    manifest: Path, models_dir: Path | None, cache: Path | None, jobs: int
+    manifests: Sequence[Path], models_dir: Path | None, cache: Path | None, jobs: int
 ) -> list[SessionTrace]:
     """Returns the trace of every stream, from the cache if that exists."""
     if cache and cache.exists():
         return list(pickle.loads(cache.read_bytes()))
     models = load(models_dir)
-    streams = read_streams(manifest, speech_finder(models), word_finder(models))
+    find_speech, find_words = speech_finder(models), word_finder(models)
+    streams = [s for path in manifests for s in read_streams(path, find_speech, find_words)]
+    streams += [over_telephone(s) for s in [s for s in streams if not s.real][::3]]
     traces = []
     with ProcessPoolExecutor(jobs, initializer=_load, initargs=(models_dir,)) as pool:
         for number, one in enumerate(pool.map(_hear, streams), 1):
@@ -125,42 +131,18 @@ def _hear(stream: LabelledStream) -> SessionTrace:
     return run_session(_models, stream, COLLECTING)
 
 
-def split(traces: Sequence[SessionTrace]) -> tuple[list[SessionTrace], list[SessionTrace]]:
-    """Splits the traces into those to fit on and, every third group of speakers, those to test on.
+def folds(traces: Sequence[SessionTrace]) -> list[list[SessionTrace]]:
+    """Returns what the cross-validation leaves out together.
 
-    Groups with the most real pauses, then with the most audio, come first, so that both parts get
-    some of each.
+    Each source of real recordings is a fold; the speakers of the synthetic streams share FOLDS.
     """
-    groups = speaker_groups(traces)
-    fitted = [one for i, group in enumerate(groups) if i % 3 != 2 for one in group]
-    return fitted, [one for group in groups[2::3] for one in group]
-
-
-def speaker_groups(traces: Sequence[SessionTrace]) -> list[list[SessionTrace]]:
-    """Groups the traces so that no speaker is in two groups."""
-    groups: list[tuple[set[str], list[SessionTrace]]] = []
+    sources: dict[str, list[SessionTrace]] = {}
     for one in traces:
-        mine, streams = set(one.stream.speakers), [one]
-        apart = []
-        for speakers, others in groups:
-            if mine & speakers:
-                mine, streams = mine | speakers, others + streams
-            else:
-                apart.append((speakers, others))
-        groups = [*apart, (mine, streams)]
-    groups.sort(
-        key=lambda group: (
-            -_real_pauses(group[1]),
-            -sum(one.stream.known_s for one in group[1]),
-            min(group[0]),
-        )
-    )
-    return [streams for _, streams in groups]
-
-
-def _real_pauses(traces: Sequence[SessionTrace]) -> int:
-    real = [one for one in traces if one.stream.real]
-    return sum(int(in_pause(one.stream, len(one.evidence)).sum()) for one in real)
+        sources.setdefault(one.stream.source, []).append(one)
+    real = [group for group in sources.values() if any(one.stream.real for one in group)]
+    synthetic = [group for group in sources.values() if not any(one.stream.real for one in group)]
+    dealt = [[one for group in synthetic[n::FOLDS] for one in group] for n in range(FOLDS)]
+    return [group for group in (*real, *dealt) if group]
 
 
 def rows(
@@ -209,33 +191,41 @@ def fit(traces: Sequence[SessionTrace]) -> Floats:
     survived = np.ones(len(x), bool)
     for column in range(HORIZONS):
         known = survived & np.isfinite(y[:, column])
-        hazards.append(_signed(x[known], y[known, column], weight[known]))
+        hazards.append(_two_stages(x[known], y[known, column], weight[known]))
         survived = known & (y[:, column] == 1)
     return np.array(hazards)
 
 
-def _signed(x: Floats, y: Floats, weight: Floats) -> Floats:
-    """Fits without the features whose weight gets the wrong sign (SIGNS)."""
+def _two_stages(x: Floats, y: Floats, weight: Floats) -> Floats:
+    """Fits the silence timer, then all features with a pull to it, without those of wrong sign."""
+    timer = np.zeros(len(FEATURES))
+    timer[list(TIMER)] = logistic(x[:, TIMER], y, weight, TIMER_RIDGE, np.zeros(len(TIMER)))
     used = list(range(len(FEATURES)))
     while True:
         w = np.zeros(len(FEATURES))
-        w[used] = logistic(x[:, used], y, weight)
+        w[used] = logistic(x[:, used], y, weight, RIDGE, timer[used])
         wrong = [i for i, name in enumerate(FEATURES) if w[i] * SIGNS.get(name, 0) < 0]
         if not wrong:
             return w
         used = [i for i in used if i not in wrong]
 
 
-def logistic(x: Floats, y: Floats, weight: Floats, rounds: int = 30) -> Floats:
-    """Ridge logistic regression by Newton's method; the bias has no penalty."""
+def logistic(
+    x: Floats, y: Floats, weight: Floats, ridge: float, pull_to: Floats, rounds: int = 30
+) -> Floats:
+    """Logistic regression by Newton's method with a ridge penalty; the bias has none.
+
+    pull_to: the weights that the penalty pulls to, float64[features].
+    """
     scale = np.maximum(x.std(0), LEAST_SPREAD)
     z = x / scale
-    penalty = RIDGE * np.eye(x.shape[1])
+    penalty = ridge * np.eye(x.shape[1])
     penalty[0, 0] = 1e-6
-    w = np.zeros(x.shape[1])
+    target = pull_to * scale
+    w = target.copy()
     for _ in range(rounds):
-        p = 1 / (1 + np.exp(-z @ w))
-        gradient = z.T @ (weight * (p - y)) + penalty @ w
+        p = 1 / (1 + np.exp(-np.clip(z @ w, -30, 30)))
+        gradient = z.T @ (weight * (p - y)) + penalty @ (w - target)
         curvature = (z * (weight * p * (1 - p))[:, None]).T @ z + penalty
         w -= np.linalg.solve(curvature, gradient)
     return np.asarray(w / scale)
@@ -269,29 +259,33 @@ def baseline(traces: Sequence[SessionTrace], pauses_only: bool = False) -> Silen
     return SilenceBaseline(silence[known], y[known, 2], weight[known])
 
 
-def cross_validate(traces: Sequence[SessionTrace]) -> None:
-    """Prints the figures of all speakers, each scored with weights fitted without it."""
-    groups = speaker_groups(traces)
+def cross_validate(traces: Sequence[SessionTrace]) -> list[Scored]:
+    """Scores each stream with weights and baselines that were fitted without its source."""
     scored: list[Scored] = []
-    for fold in range(FOLDS):
-        fitted = [one for i, group in enumerate(groups) if i % FOLDS != fold for one in group]
-        hazards, timer, pause_timer = (
-            fit(fitted),
-            baseline(fitted),
-            baseline(fitted, pauses_only=True),
-        )
-        left_out = [one for group in groups[fold::FOLDS] for one in group]
-        scored += [(rescore(one, Weights(hazards)), timer, pause_timer) for one in left_out]
-    for name, chosen in (
-        ("real", [one for one in scored if one[0].stream.real]),
-        ("read aloud", [one for one in scored if one[0].stream.read]),
-        (
-            "commands and talk",
-            [one for one in scored if not (one[0].stream.read or one[0].stream.real)],
-        ),
-        ("all", scored),
-    ):
-        print(f"{name}: {_summary(chosen)}; {_ends([one for one, _, _ in chosen])}")
+    for left_out in folds(traces):
+        out = {id(one) for one in left_out}
+        fitted = [one for one in traces if id(one) not in out]
+        weights = Weights(fit(fitted))
+        timer, pause_timer = baseline(fitted), baseline(fitted, pauses_only=True)
+        scored += [(rescore(one, weights), timer, pause_timer) for one in left_out]
+    return scored
+
+
+def report(scored: Sequence[Scored]) -> None:
+    """Prints the figures: of each kind of conversation, each real source, read speech and all."""
+    groups: dict[str, list[Scored]] = {}
+    for item in scored:
+        stream = item[0].stream
+        if stream.real:
+            groups.setdefault("conversation", []).append(item)
+            groups.setdefault(f"conversation, {stream.kind}", []).append(item)
+            groups.setdefault(f"source {stream.source}", []).append(item)
+        else:
+            name = "read aloud" if stream.read else "commands and talk"
+            groups.setdefault(f"synthetic, {name}", []).append(item)
+        groups.setdefault("all", []).append(item)
+    for name in sorted(groups):
+        print(f"{name}: {_summary(groups[name])}; {_ends([one for one, _, _ in groups[name]])}")
 
 
 def _ends(scored: Sequence[SessionTrace]) -> str:
@@ -333,23 +327,23 @@ def _summary(scored: Sequence[Scored]) -> str:
     )
 
 
-def draw(
-    path: Path, hazards: Floats, fitted: Sequence[SessionTrace], unseen: Sequence[SessionTrace]
-) -> None:
-    """Draws the calibration curves of the three horizons, for both parts of the speakers."""
+def draw(path: Path, scored: Sequence[Scored]) -> None:
+    """Draws the cross-validated calibration curves of conversation and of synthetic streams."""
     from matplotlib import pyplot as plt
 
     figure, axes = plt.subplots(1, HORIZONS, figsize=(11, 4), sharey=True)
+    parts = {
+        name: Steps.of([one for one, _, _ in scored if one.stream.real == real])
+        for name, real in (("conversation", True), ("synthetic", False))
+    }
     for column, (axis, horizon) in enumerate(zip(axes, HORIZONS_S, strict=True)):
         axis.plot([0, 1], [0, 1], color="0.8")
-        for name, traces in (("speakers fitted on", fitted), ("other speakers", unseen)):
-            x, y, _ = rows(traces)
-            known = np.isfinite(y[:, column])
-            p = probabilities(hazards, x[known])[:, column]
-            curve = calibration(p, y[known, column])
-            error = calibration_error(p, y[known, column])
-            predicted, seen = [c[0] for c in curve], [c[1] for c in curve]
-            axis.plot(predicted, seen, marker="o", label=f"{name}, ECE {error:.3f}")
+        for name, steps in parts.items():
+            known = np.isfinite(steps.y[:, column])
+            p, y = steps.p[known, column], steps.y[known, column]
+            curve = calibration(p, y)
+            label = f"{name}, ECE {calibration_error(p, y):.3f}"
+            axis.plot([c[0] for c in curve], [c[1] for c in curve], marker="o", label=label)
         axis.set(title=f"next {horizon} s", xlabel="inactivity_prob")
         axis.legend(fontsize=8, loc="upper left")
     axes[0].set_ylabel("share of steps after which nobody spoke")

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
+import soxr
 from numpy.typing import NDArray
 
 from edged import SAMPLE_RATE
@@ -64,6 +65,11 @@ class LabelledStream:
     known_s: the labels are valid up to this time.
     between: pauses between two sentences of one turn.
     read: read aloud.
+    source: what a cross-validation leaves out together: the repository of a recording, or the
+        speaker of a synthetic stream.
+    kind: of a real stream "one party", where the other party of a call is not heard, "two
+        parties", or "monologue"; else "synthetic".
+    ambiguous: spans with unreliable labels.
     """
 
     id: str
@@ -76,6 +82,9 @@ class LabelledStream:
     known_s: float
     between: tuple[Span, ...] = ()
     read: bool = False
+    source: str = ""
+    kind: str = "synthetic"
+    ambiguous: tuple[Span, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -109,7 +118,9 @@ def read_streams(
     """
     entries = _entries(manifest)
     texts = punctuated_texts()
-    real = [_labelled(e, manifest.parent) for e in entries if _has_turns(e)]
+    labelled = [e for e in entries if _has_turns(e)]
+    real = [_labelled(e, manifest.parent) for e in labelled]
+    real += list(_both_parties(labelled, real))
     clips = [
         sentence
         for e in entries
@@ -141,28 +152,92 @@ def load_audio(path: Path) -> Audio:
 
 
 def _labelled(entry: dict[str, Any], folder: Path) -> LabelledStream:
-    turns = sorted((float(t[1]), float(t[2]), str(t[0])) for t in entry["turns"])
+    turns = _turns(entry)
     duration = float(entry["duration_s"])
     speech = _merge([(a, b) for a, b, _ in turns], 0.0)
-    inner, ends = [], []
-    gaps = [(a[1], b[0]) for a, b in pairwise(speech)]
-    for start, stop in [*gaps, (speech[-1][1], duration)]:
-        before = {who for _, b, who in turns if abs(b - start) < 0.05}
-        after = {who for a, _, who in turns if abs(a - stop) < 0.05}
-        if stop - start >= END_S:
-            ends.append(start)
-        elif INNER_S[0] <= stop - start <= INNER_S[1] and before & after:
-            inner.append((start, stop))
+    inner, ends = _pauses(turns, speech, duration)
+    if "turn_ends" in entry:  # labels that tell which silences end a turn
+        ends = [float(t) for t, _ in entry["turn_ends"]]
+        inner = [(float(a), float(b)) for a, b in entry["pauses"]]
     return LabelledStream(
         str(entry["id"]),
         _speakers(entry),
         True,
         load_audio(folder / entry["file"]),
         tuple(speech),
-        tuple(inner),
+        tuple(pause for pause in inner if INNER_S[0] <= pause[1] - pause[0] <= INNER_S[1]),
         tuple(ends),
         duration,
+        source=str(entry.get("repo") or entry["id"]),
+        kind=_kind(entry),
+        ambiguous=tuple((float(a), float(b)) for a, b in entry.get("ambiguous") or ()),
     )
+
+
+def _turns(entry: dict[str, Any]) -> list[tuple[float, float, str]]:
+    return sorted((float(t[1]), float(t[2]), str(t[0])) for t in entry["turns"])
+
+
+def _pauses(
+    turns: Sequence[tuple[float, float, str]], speech: Sequence[Span], duration_s: float
+) -> tuple[list[Span], list[float]]:
+    """Returns the pauses inside turns, and the turn ends, by their length and the speakers."""
+    inner, ends = [], []
+    gaps = [(a[1], b[0]) for a, b in pairwise(speech)]
+    for start, stop in [*gaps, (speech[-1][1], duration_s)]:
+        before = {who for _, b, who in turns if abs(b - start) < 0.05}
+        after = {who for a, _, who in turns if abs(a - stop) < 0.05}
+        if stop - start >= END_S:
+            ends.append(start)
+        elif INNER_S[0] <= stop - start <= INNER_S[1] and before & after:
+            inner.append((start, stop))
+    return inner, ends
+
+
+def _kind(entry: dict[str, Any]) -> str:
+    if len({str(turn[0]) for turn in entry["turns"]}) > 1:
+        return "two parties"
+    return "one party" if entry.get("kind") == "conversation" else "monologue"
+
+
+def _both_parties(
+    entries: Sequence[dict[str, Any]], streams: Sequence[LabelledStream]
+) -> Iterator[LabelledStream]:
+    """Yields the two channels of each call, mixed into one stream."""
+    by_id = {stream.id: stream for stream in streams}
+    entry_of = {str(entry["id"]): entry for entry in entries}
+    for entry in entries:
+        one, other = by_id[str(entry["id"])], by_id.get(str(entry.get("partner")))
+        if other is None or one.id > other.id:
+            continue
+        turns = sorted(_turns(entry) + _turns(entry_of[other.id]))
+        speech = _merge([(a, b) for a, b, _ in turns], 0.0)
+        samples = min(len(one.audio), len(other.audio))
+        inner, ends = _pauses(turns, speech, samples / SAMPLE_RATE)
+        mixed = one.audio[:samples].astype(np.int32) + other.audio[:samples]
+        yield replace(
+            one,
+            id=f"{one.id}+{other.id}",
+            speakers=(*one.speakers, *other.speakers),
+            audio=np.clip(mixed, -32768, 32767).astype(np.int16),
+            speech=tuple(speech),
+            inner=tuple(inner),
+            ends=tuple(ends),
+            known_s=samples / SAMPLE_RATE,
+            kind="two parties",
+            ambiguous=one.ambiguous + other.ambiguous,
+        )
+
+
+def over_telephone(stream: LabelledStream) -> LabelledStream:
+    """Returns the stream as a telephone call transmits it: 8 kHz, mu-law (ITU-T G.711)."""
+    x = stream.audio.astype(np.float32) / 32768
+    narrow = soxr.resample(soxr.resample(x, SAMPLE_RATE, 8000), 8000, SAMPLE_RATE)[: len(x)]
+    loudness = np.log1p(255 * np.minimum(np.abs(narrow), 1)) / np.log(256)
+    code = np.round(127 * loudness)
+    decoded = np.sign(narrow) * (256 ** (code / 127) - 1) / 255
+    audio = np.round(32767 * decoded).astype(np.int16)
+    return replace(stream, id=f"{stream.id} (telephone)", audio=audio)
 
 
 def _speakers(entry: dict[str, Any]) -> tuple[str, ...]:
@@ -324,6 +399,7 @@ def _build_stream(clips: Sequence[_Sentence], rng: np.random.Generator) -> Label
         builder.seconds,
         tuple(builder.between),
         clips[0].read,
+        clips[0].speaker,
     )
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from edged import resources
 from edged.errors import ModelError
-from edged.vad.inactivity import FEATURES, FeatureExtractor, Inactivity, Weights
+from edged.vad.inactivity import FEATURES, Inactivity, Weights
 from edged.vad.text_evidence import Evidence, TextEvidence
 
 WEIGHTS = resources.models_data() / "inactivity.json"
@@ -123,23 +123,3 @@ def test_unusable_weights_are_refused_with_the_name_of_the_file(
     path.write_text(json.dumps(content), encoding="utf-8")
     with pytest.raises(ModelError, match=r"inactivity\.json"):
         Weights.load(path)
-
-
-def short_pauses_after(*pauses_s: float) -> float:
-    """The feature after pauses of these lengths, with a second of speech before each."""
-    features, now = FeatureExtractor(), 0.0
-    for pause_s in (*pauses_s, 0.0):
-        for step in range(12 + round(pause_s / 0.08)):
-            now += 0.08
-            silence = max(0.0, (step - 11) * 0.08)
-            x = features.push(Evidence((0.9 if silence == 0 else 0.1,), now, silence, 1.0))
-    return float(x[FEATURES.index("short_pauses")])
-
-
-def test_the_share_of_short_pauses_is_a_feature_of_the_stream() -> None:
-    """In a meeting somebody always goes on: there silence had the same odds as in a kitchen."""
-    assert short_pauses_after() == 0.0, "nothing is known of a stream at first"
-    assert short_pauses_after(0.16, 0.16) == 0.0, "words have gaps, too"
-    assert short_pauses_after(1.0, 1.0, 1.0) > short_pauses_after(1.0) > 0
-    assert short_pauses_after(4.0, 4.0, 4.0) < short_pauses_after(4.0) < 0
-    assert short_pauses_after(4.0, 4.0, 1.0, 1.0) > 0, "the last pauses count more"

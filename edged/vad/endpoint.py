@@ -7,9 +7,9 @@ from dataclasses import dataclass
 # How much silence closes a turn, in units of the setting `turn_silence_ms` (README.md).
 SHORTEST_WAIT = 0.7  # where the turn model is sure of the end
 UNSURE_WAIT = 1.6  # where it is unsure
-LONGEST_WAIT = 2.6  # where it expects more speech; nobody waits longer
+LONGEST_WAIT = 2.3  # where it expects more speech; nobody waits longer
 # The wait shrinks between these two points of the way from the threshold to 1.
-SHRINKS_FROM, SHRINKS_TO = 0.4, 0.6
+SHRINKS_FROM, SHRINKS_TO = 0.2, 0.4
 EXPECTS_MORE = 0.5  # below this share of the threshold the model expects more speech
 
 

@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import pickle
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeAlias
 
@@ -93,9 +94,10 @@ def main() -> None:
     parser.add_argument("--picture", type=Path)
     arguments = parser.parse_args()
     traces = collect(arguments.manifest, arguments.models_dir, arguments.cache, arguments.jobs)
-    scored = cross_validate(traces)
+    prepared = [prepare(one) for one in traces]
+    scored = cross_validate(prepared)
     report(scored)
-    write(arguments.out, fit(traces), traces)
+    write(arguments.out, fit(prepared), prepared)
     if arguments.picture:
         draw(arguments.picture, scored)
     print(f"{len(traces)} streams fitted: {arguments.out}")
@@ -131,62 +133,87 @@ def _hear(stream: LabelledStream) -> SessionTrace:
     return run_session(_models, stream, COLLECTING)
 
 
-def folds(traces: Sequence[SessionTrace]) -> list[list[SessionTrace]]:
+def folds(traces: Sequence[PreparedTrace]) -> list[list[PreparedTrace]]:
     """Returns what the cross-validation leaves out together.
 
     Each source of real recordings is a fold; the speakers of the synthetic streams share FOLDS.
     """
-    sources: dict[str, list[SessionTrace]] = {}
+    sources: dict[str, list[PreparedTrace]] = {}
     for one in traces:
-        sources.setdefault(one.stream.source, []).append(one)
-    real = [group for group in sources.values() if any(one.stream.real for one in group)]
-    synthetic = [group for group in sources.values() if not any(one.stream.real for one in group)]
+        sources.setdefault(one.trace.stream.source, []).append(one)
+    real = [group for group in sources.values() if group[0].trace.stream.real]
+    synthetic = [group for group in sources.values() if not group[0].trace.stream.real]
     dealt = [[one for group in synthetic[n::FOLDS] for one in group] for n in range(FOLDS)]
     return [group for group in (*real, *dealt) if group]
 
 
-def rows(
-    traces: Sequence[SessionTrace], turn: bool = True, text: bool = True
-) -> tuple[Floats, Floats, Floats]:
-    """Returns features [n, f], labels [n, 3] and weights [n] of all steps with a known label.
+@dataclass(frozen=True, eq=False)
+class PreparedTrace:
+    """A trace with everything that the fit needs of it, computed once.
 
-    turn, text: whether to use the answers of Smart Turn and the recogniser's text evidence.
+    features: float64[steps, features], with and without Smart Turn and text evidence.
+    labels: float64[steps, 3]. used: bool[steps], the model gives a probability and the next 0.5 s
+    are known. silence_s: float64[steps]. pause: bool[steps].
     """
-    xs, ys, ws = [], [], []
-    steps = {
-        real: sum(len(h.evidence) for h in traces if h.stream.real == real)
-        for real in (True, False)
-    }
-    for one in traces:
-        features = FeatureExtractor()
-        x = np.array([features.push(_without(e, turn, text)) for e in one.evidence])
-        used = _used(one)
-        xs.append(x[used])
-        ys.append(inactivity_labels(one.stream, len(x))[used])
-        share = REAL_SHARE if one.stream.real else 1 - REAL_SHARE
-        ws.append(np.full(int(used.sum()), share / steps[one.stream.real]))
-    weight = np.concatenate(ws)
-    return np.concatenate(xs), np.concatenate(ys), weight / weight.mean()
+
+    trace: SessionTrace
+    features: tuple[Floats, ...]
+    labels: Floats
+    used: NDArray[np.bool_]
+    silence_s: Floats
+    pause: NDArray[np.bool_]
 
 
-def _used(one: SessionTrace) -> NDArray[np.bool_]:
-    """bool[steps]: the model gives a probability and the next 0.5 s are known."""
+def prepare(one: SessionTrace) -> PreparedTrace:
+    features = []
+    for turn in (True, False):
+        for text in (True, False):
+            extractor = FeatureExtractor()
+            evidence = (_without(e, turn, text) for e in one.evidence)
+            features.append(np.array([extractor.push(e) for e in evidence]))
+    labels = inactivity_labels(one.stream, len(one.evidence))
     late = np.array([e.heard_s >= WARM_UP_S for e in one.evidence])
-    return late & np.isfinite(inactivity_labels(one.stream, len(late))[:, 0])
+    return PreparedTrace(
+        one,
+        tuple(features),
+        labels,
+        late & np.isfinite(labels[:, 0]),
+        silence_s(one),
+        in_pause(one.stream, len(one.evidence)),
+    )
 
 
 def _without(e: Evidence, turn: bool, text: bool) -> Evidence:
     return replace(e, p_complete=e.p_complete if turn else None, text=e.text if text else None)
 
 
-def fit(traces: Sequence[SessionTrace]) -> Floats:
+def step_weights(traces: Sequence[PreparedTrace]) -> Floats:
+    """Returns the weights of the used steps, 1 on average: REAL_SHARE of all for real streams."""
+    steps = {
+        real: sum(int(one.used.sum()) for one in traces if one.trace.stream.real == real)
+        for real in (True, False)
+    }
+    share = {True: REAL_SHARE, False: 1 - REAL_SHARE}
+    weight = np.concatenate(
+        [
+            np.full(int(one.used.sum()), share[real] / steps[real])
+            for one in traces
+            for real in (one.trace.stream.real,)
+        ]
+    )
+    return np.asarray(weight / weight.mean(), np.float64)
+
+
+def fit(traces: Sequence[PreparedTrace]) -> Floats:
     """Returns the fitted weights, float64[3, features].
 
     The data are used four times, with and without Smart Turn and text evidence, so that the model
     is calibrated without them too.
     """
-    parts = [rows(traces, turn, text) for turn in (True, False) for text in (True, False)]
-    x, y, weight = (np.concatenate([part[i] for part in parts]) for i in range(3))
+    variants = range(len(traces[0].features))
+    x = np.concatenate([one.features[v][one.used] for v in variants for one in traces])
+    y = np.tile(np.concatenate([one.labels[one.used] for one in traces]), (len(variants), 1))
+    weight = np.tile(step_weights(traces), len(variants))
     hazards = []
     survived = np.ones(len(x), bool)
     for column in range(HORIZONS):
@@ -231,7 +258,7 @@ def logistic(
     return np.asarray(w / scale)
 
 
-def write(path: Path, hazards: Floats, fitted: Sequence[SessionTrace]) -> None:
+def write(path: Path, hazards: Floats, fitted: Sequence[PreparedTrace]) -> None:
     """Writes the weights by name, the speakers fitted on, and the baselines on the same steps."""
     content = {
         "made_by": "models/turn/fit.py",
@@ -242,24 +269,24 @@ def write(path: Path, hazards: Floats, fitted: Sequence[SessionTrace]) -> None:
         ],
         "silence_only_2s": baseline(fitted).shares,
         "silence_only_told_2s": baseline(fitted, pauses_only=True).shares,
-        "fitted_on": sorted({who for one in fitted for who in one.stream.speakers}),
+        "fitted_on": sorted({who for one in fitted for who in one.trace.stream.speakers}),
     }
     path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def baseline(traces: Sequence[SessionTrace], pauses_only: bool = False) -> SilenceBaseline:
+def baseline(traces: Sequence[PreparedTrace], pauses_only: bool = False) -> SilenceBaseline:
     """Fits the silence baseline on the same steps, with the same weight, as the model.
 
     pauses_only: on steps in pauses alone, as if it knew when somebody speaks.
     """
-    silence = np.concatenate([silence_s(one)[_used(one)] for one in traces])
-    paused = np.concatenate([in_pause(one.stream, len(one.evidence))[_used(one)] for one in traces])
-    _, y, weight = rows(traces)
+    silence = np.concatenate([one.silence_s[one.used] for one in traces])
+    paused = np.concatenate([one.pause[one.used] for one in traces])
+    y = np.concatenate([one.labels[one.used] for one in traces])
     known = np.isfinite(y[:, 2]) & (paused | (not pauses_only))
-    return SilenceBaseline(silence[known], y[known, 2], weight[known])
+    return SilenceBaseline(silence[known], y[known, 2], step_weights(traces)[known])
 
 
-def cross_validate(traces: Sequence[SessionTrace]) -> list[Scored]:
+def cross_validate(traces: Sequence[PreparedTrace]) -> list[Scored]:
     """Scores each stream with weights and baselines that were fitted without its source."""
     scored: list[Scored] = []
     for left_out in folds(traces):
@@ -267,7 +294,7 @@ def cross_validate(traces: Sequence[SessionTrace]) -> list[Scored]:
         fitted = [one for one in traces if id(one) not in out]
         weights = Weights(fit(fitted))
         timer, pause_timer = baseline(fitted), baseline(fitted, pauses_only=True)
-        scored += [(rescore(one, weights), timer, pause_timer) for one in left_out]
+        scored += [(rescore(one.trace, weights), timer, pause_timer) for one in left_out]
     return scored
 
 
@@ -290,13 +317,13 @@ def report(scored: Sequence[Scored]) -> None:
 
 def _ends(scored: Sequence[SessionTrace]) -> str:
     ends = turn_ends([close_turns(one, Endpoint()) for one in scored])
-    median, late = (percentile(ends.delays_s, q) for q in (50, 90))
+    median, late = (percentile(ends.delays_s, q) or math.nan for q in (50, 90))
     return (
         f"turn end to `turn` {median:.2f} / {late:.2f} s in median / p90,"
         f" {ends.missed} of {len(ends.delays_s) + ends.missed} ends missed,"
         f" {ends.cut} of {ends.inner} inner pauses cut"
         f" and {ends.cut_between} of {ends.between} between sentences,"
-        f" a word or two {percentile(ends.short_s, 50) or 0:.2f} s ({len(ends.short_s)})"
+        f" a word or two {percentile(ends.short_s, 50) or math.nan:.2f} s ({len(ends.short_s)})"
     )
 
 

@@ -16,9 +16,7 @@ def play(calibration: OnlineCalibration, speech_s: float, pause_s: float) -> lis
     """Pushes speech and then a pause; returns the probabilities in the pause."""
     for _ in range(round(speech_s / STEP_S)):
         calibration.push(EVEN, 0.0)
-    return [
-        calibration.push(EVEN, (step + 1) * STEP_S) for step in range(round(pause_s / STEP_S))
-    ]
+    return [calibration.push(EVEN, (step + 1) * STEP_S) for step in range(round(pause_s / STEP_S))]
 
 
 def test_where_every_pause_is_short_silence_becomes_improbable() -> None:

@@ -92,6 +92,9 @@ CODES: dict[str, LogCode] = {
         "See why its folder cannot be written."),
     "libasound": LogCode("debug",
         "A message of the sound library libasound."),
+    "load-level": LogCode("warning info",
+        "The recogniser saves work because the device is too slow, or saves less again.",
+        "If it happens often, stop other programs or choose a smaller model."),
     "microphone-failed": LogCode("error",
         "The capture thread failed for an unexpected reason; it tries again.",
         "Report the traceback."),
@@ -206,6 +209,9 @@ CODES: dict[str, LogCode] = {
     "supervision-failed": LogCode("error",
         "The daemon's supervision failed for an unexpected reason; it goes on.",
         "Report the traceback."),
+    "too-slow": LogCode("error",
+        "The device does not keep up with live speech even at the last load level.",
+        "Choose a smaller model, stop other programs, or use a faster board."),
 }
 # fmt: on
 

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import ctypes
+import os
+import time
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import edged  # noqa: F401  (switches ONNX Runtime's telemetry off: before its first import)
 
 import onnxruntime as ort  # isort: skip
 
-from edged.errors import ModelError
+from edged.errors import ConfigError, ModelError
 
 RELEASE_MEMORY = ort.RunOptions()
 """Run options that empty the session's memory arena when the run ends."""
 RELEASE_MEMORY.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+
+SLOWDOWN = "EDGED_SLOWDOWN"
+"""Environment variable: each run of a model takes this many times as long, to try what edged does
+on a slower device. A run's CPU time counts, so that other work does not slow it down further."""
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 _MMAP_BYTES = 640 << 10  # blocks of this size are mapped, and unmapped when they are freed
@@ -32,7 +39,7 @@ def open_session(
     if not path.is_file():
         raise ModelError(f"{path} is missing. Run `edged models fetch` to repair it.")
     try:
-        return ort.InferenceSession(
+        session = ort.InferenceSession(
             str(path),
             sess_options=session_options(threads, arena=arena, in_order=in_order),
             providers=["CPUExecutionProvider"],
@@ -44,6 +51,39 @@ def open_session(
             f"{path} cannot be loaded by ONNX Runtime {ort.__version__} ({reason})."
             " Run `edged models fetch` to repair a damaged file."
         ) from error
+    factor = slowdown()
+    return session if factor == 1.0 else _SlowSession(session, factor, threads)
+
+
+def slowdown() -> float:
+    """How many times as long each run of a model is to take. Raises ConfigError."""
+    text = os.environ.get(SLOWDOWN, "1")
+    try:
+        factor = float(text)
+    except ValueError:
+        factor = 0.0
+    if not 1.0 <= factor <= 1000.0:
+        raise ConfigError(f"{SLOWDOWN} must be a number from 1 to 1000, not {text!r}")
+    return factor
+
+
+class _SlowSession:
+    """A session whose runs take `factor` times as long: it sleeps after each of them."""
+
+    def __init__(self, session: ort.InferenceSession, factor: float, threads: int) -> None:
+        self._session = session
+        self._factor = factor
+        # With one thread the run is done by the caller, whose CPU time other work does not change.
+        self._clock = time.thread_time if threads == 1 else time.perf_counter
+
+    def run(self, *arguments: Any) -> Any:
+        started = self._clock()
+        outputs = self._session.run(*arguments)
+        time.sleep((self._factor - 1) * max(0.0, self._clock() - started))
+        return outputs
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._session, name)
 
 
 def session_options(

@@ -35,7 +35,7 @@ from edged.config.settings import (
 from edged.errors import ConfigError
 
 CREDENTIALS = ("mqtt_username", "mqtt_password", "api_key")
-NOT_SETTINGS = ("EDGED_DEBUG", "EDGED_ENV_FILE")  # read by the command line only
+NOT_SETTINGS = ("EDGED_DEBUG", "EDGED_ENV_FILE", "EDGED_SLOWDOWN")  # read elsewhere
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,12 +46,19 @@ class HealthReport:
         parts = [
             self._watchdog.message,
             self._microphone.status.message,
+            self._load(),
             "broker ok" if connection.connected else f"broker: {connection.message}",
             self._control.reload_error,
             self._settings_manager.save_error,
             self._publisher.stats().disk_error,
         ]
         return "; ".join(part for part in parts if part)
+
+    def _load(self) -> str:
+        level = self._engine.load_level
+        if self._engine.too_slow:
+            return "this device is too slow for the model"
+        return f"load level {level:d}: {level.label}" if level else ""
 
     def problems(self) -> list[str]:
         """For /healthz: sentences about what somebody should repair; empty if all is well."""
@@ -71,6 +78,8 @@ class HealthReport:
             "cpu_temp": cpu_temp_c(),
             "rss_mb": rss_mb(),
             "xruns": self._microphone.xruns,
+            "load_level": int(self._engine.load_level),
+            "too_slow": self._engine.too_slow,
             "dropped_s": round(self._engine.lost_s, 2),
             "engine_failures": self._engine.failures,
             "turn_model_failures": self._engine.smart_turn_failures,

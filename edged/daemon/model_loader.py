@@ -10,6 +10,7 @@ from functools import partial
 
 from edged.config.settings import Settings
 from edged.engine.background_worker import BackgroundWorker
+from edged.engine.load_prediction import with_load_level
 from edged.errors import ConfigError, EdgedError
 from edged.logs import log_exception
 from edged.models import loader
@@ -21,9 +22,9 @@ _log = logging.getLogger(__name__)
 
 
 def load_models(settings: Settings) -> Models:
-    """Loads the models that `settings` name. Raises ModelError."""
+    """Loads the models that `settings` name, and measures them. Raises ModelError."""
     models = loader.load(settings.models_dir, settings.model, settings.threads)
-    return loader.for_this_machine(models)
+    return with_load_level(loader.for_this_machine(models), settings.options())
 
 
 class ModelLoader:

@@ -28,7 +28,12 @@ from edged.doctor.broker_check import (
 from edged.doctor.finding import Finding
 from edged.doctor.machine_check import check_machine, check_permissions
 from edged.doctor.microphone_check import check_microphone
-from edged.doctor.recogniser_check import check_models, check_speed
+from edged.doctor.recogniser_check import (
+    check_load,
+    check_models,
+    check_other_models,
+    check_speed,
+)
 from edged.errors import EdgedError
 from edged.mqtt.embedded_broker import EmbeddedBroker
 
@@ -86,6 +91,8 @@ def _checks(env_file: Path | None, flags: Mapping[str, Any]) -> Iterator[Finding
     yield from findings
     if models is not None:
         yield from check_speed(models, settings.options())
+        yield from check_load(models)
+        yield from check_other_models(settings)
     yield from _broker_and_microphone(settings)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import TypeAlias
@@ -13,13 +14,17 @@ from edged import STEP_S, resources
 from edged.audio.files import open_audio
 from edged.audio.source import Frame
 from edged.config.settings import Settings
-from edged.doctor.finding import Finding
+from edged.doctor.finding import Finding, Verdict
+from edged.engine.load_level import LAST_LEVEL, LoadLevel
+from edged.engine.load_prediction import LoadPrediction, predict_load
 from edged.engine.session import Session
 from edged.errors import EdgedError, ModelError
 from edged.events import Text
-from edged.models.loader import Models, load
+from edged.models.catalogue import shipped
+from edged.models.loader import Models, load, quick_check
 from edged.options import Options
 
+Predict: TypeAlias = Callable[[Models], LoadPrediction]
 Recognise: TypeAlias = Callable[[Models, Options, list[Frame]], tuple[int, float]]
 
 CLIP_S = 5.0  # seconds of speech
@@ -66,6 +71,42 @@ def check_speed(
     if rtf > GOOD_RTF:
         return [Finding("warn", "speed", text, "Stop other programs, or set EDGED_THREADS=2.")]
     return [Finding("ok", "speed", text)]
+
+
+def check_load(models: Models, predict: Predict | None = None) -> list[Finding]:
+    """Predicts the load level: how much work edged will save to keep up with live speech."""
+    try:
+        found = (predict or predict_load)(models)
+    except EdgedError as problem:
+        return [Finding("warn", "load level", f"not measured: {problem.message}", problem.remedy)]
+    use = f"recogniser {found.recogniser:.0%}, second pass {found.background:.0%} of a core"
+    text = (
+        f"{models.name}: load level {found.level:d} of {LAST_LEVEL:d} ({found.level.label}; {use})"
+    )
+    if not found.fits:
+        remedy = "Choose a smaller model (EDGED_MODEL), stop other programs, or use a faster board."
+        return [Finding("fail", "load level", f"{text} is still too slow", remedy)]
+    if found.level > LoadLevel.FULL:
+        remedy = "Stop other programs, set EDGED_THREADS=2, or choose a smaller model."
+        return [Finding("warn", "load level", text, remedy)]
+    return [Finding("ok", "load level", text)]
+
+
+def check_other_models(settings: Settings, predict: Predict | None = None) -> list[Finding]:
+    """Predicts the load level for the other installed models. None of them is a problem."""
+    findings = []
+    for entry in shipped().entries:
+        if entry.kind != "recogniser" or entry.name == settings.model:
+            continue
+        try:
+            quick_check(settings.models_dir, entry.name)
+            models = load(settings.models_dir, entry.name, settings.threads)
+        except ModelError:
+            continue  # not installed
+        for finding in check_load(models, predict):
+            verdict: Verdict = "ok" if finding.level == "ok" else "warn"
+            findings.append(replace(finding, level=verdict, remedy=""))
+    return findings
 
 
 def recognise(models: Models, options: Options, frames: list[Frame]) -> tuple[int, float]:

@@ -62,6 +62,7 @@ class BackgroundWorker(Executor):
         self._before_job = before_job
         self._start_lock = threading.Lock()
         self._job_started_at: float | None = None
+        self._busy_s = 0.0
         self._closed = False
 
     def submit(self, fn, /, *args, **kwargs):  # type: ignore[no-untyped-def]
@@ -110,6 +111,11 @@ class BackgroundWorker(Executor):
         started_at = self._job_started_at
         return 0.0 if started_at is None else time.monotonic() - started_at
 
+    @property
+    def busy_s(self) -> float:
+        """Seconds that jobs have taken so far, the running one included."""
+        return self._busy_s + self.age_s
+
     def _run(self) -> None:
         if self._initializer is not None:
             self._initializer()
@@ -122,6 +128,7 @@ class BackgroundWorker(Executor):
                 self._before_job()
             self._job_started_at = time.monotonic()
             job()
+            self._busy_s += self.age_s
             self._job_started_at = None
             self._jobs.task_done()
 

@@ -30,6 +30,8 @@ from numpy.typing import NDArray
 
 from edged import SAMPLE_RATE, STEP_S, STEP_SAMPLES
 from edged.audio.ring import Gap, Ring
+from edged.engine.background_worker import BackgroundWorker
+from edged.engine.load_level import LoadController, LoadLevel
 from edged.engine.realtime_factor import RealtimeFactor
 from edged.engine.session import Session
 from edged.events import EndOfStream, EndText, Error, Event, Flushed, Step, Text, Turn
@@ -44,6 +46,10 @@ TURN_TIMEOUT_S = 5.0  # longest wait for a turn's second pass when the microphon
 END_S = 1.0  # of the time to stop, kept for the last words and their turn
 WORDS_TIMEOUT_S = 4.0  # longest wait for the last words when the microphone stops
 PRIORITY_LAG_S = 0.3  # more than the recogniser needs for an update on a device that keeps up
+REMEDY = (
+    "choose a smaller model (EDGED_MODEL), stop other programs, set EDGED_THREADS=2, or use a"
+    " faster board; `edged doctor` tells what this one can do"
+)
 _IDLE_S = 1.0  # longest wait for audio, so that the heartbeat goes on
 _BACKOFF_S = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)  # pause after each of several failures in a row
 _FAILURE_MEMORY_S = 30.0  # after this time without a failure the next one counts as the first
@@ -101,7 +107,7 @@ class Engine:
         options: Options,
         sink: EventSink,
         on_speaking: Callable[[bool], None],
-        executor: Executor | None = None,
+        executor: BackgroundWorker | None = None,
         recogniser_executor: Executor | None = None,
         session_factory: Callable[..., Session] = Session,
     ) -> None:
@@ -129,12 +135,15 @@ class Engine:
         self._stop_by = 0.0
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._realtime_factor = RealtimeFactor()
+        self._load = LoadController(_load_level(models))
+        self._recogniser_busy_s = 0.0  # of all sessions
         self._retry_at = 0.0
         self._failed_at = 0.0
         self._failures_in_a_row = 0
         self._lost = 0  # samples that sessions which are over gave up
         self._dropped_reported_s = 0.0
         self._busy_s = 0.0  # of the session's recogniser, at the last step
+        self._too_slow = False  # and it was reported
         self._dropped_reported_at = -_DROPPED_REPORT_S
         self._rejected: Counter[str] = Counter()  # by sessions that are over
         self._smart_turn_failures = 0  # likewise
@@ -144,7 +153,13 @@ class Engine:
     # -- from any thread
 
     def start(self) -> None:
+        """Starts the thread."""
         self.heartbeat = time.monotonic()
+        if self.load_level:
+            message = f"the recogniser starts at load level {self.load_level:d}: "
+            message += f"{self.load_level.label}"
+            level = int(self.load_level)
+            log_event(_log, logging.WARNING, "load-level", message, load_level=level)
         self._thread.start()
 
     def submit(self, command: EngineCommand) -> bool:
@@ -174,6 +189,16 @@ class Engine:
     def rtf(self) -> float | None:
         """Seconds of work per second of audio; None before the first audio."""
         return self._realtime_factor.rtf
+
+    @property
+    def load_level(self) -> LoadLevel:
+        """How much work is saved because the device is slow."""
+        return self._load.level
+
+    @property
+    def too_slow(self) -> bool:
+        """Whether the device does not keep up even at the last load level."""
+        return self._load.too_slow
 
     @property
     def models(self) -> Models:
@@ -270,9 +295,38 @@ class Engine:
 
     def _add_work(self, step_s: float) -> None:
         """Counts the work of one step: the push, and what the recogniser did in the meantime."""
-        busy_s = 0.0 if self._session is None else self._session.recogniser_busy_s
-        self._realtime_factor.add(step_s + max(0.0, busy_s - self._busy_s), STEP_S)
-        self._busy_s = busy_s
+        session = self._session
+        if session is None:
+            return
+        worked_s = max(0.0, session.recogniser_busy_s - self._busy_s)
+        self._busy_s += worked_s
+        self._realtime_factor.add(step_s + worked_s, STEP_S)
+        self._recogniser_busy_s += worked_s
+        background_s = self._executor.busy_s if self._executor is not None else 0.0
+        if self._load.step(
+            STEP_S, session.is_recognising, self._recogniser_busy_s, background_s, session.lag_s
+        ):
+            self._load_changed(session)
+
+    def _load_changed(self, session: Session) -> None:
+        level = self._load.level
+        if level != session.load_level:
+            lower = level > session.load_level
+            session.set_load_level(level)
+            how = "steps down" if lower else "steps up"
+            message = f"the recogniser {how} to load level {level:d}: {level.label}"
+            log_event(
+                _log,
+                logging.WARNING if lower else logging.INFO,
+                "load-level",
+                message,
+                load_level=int(level),
+            )
+        if self._load.too_slow and not self._too_slow:
+            message = f"this device is too slow for the model {self._models.name}: {REMEDY}"
+            log_event(_log, logging.ERROR, "too-slow", message)
+            self._emit([Error(message)])
+        self._too_slow = self._load.too_slow
 
     def _report_dropped(self) -> None:
         lost_s = self.lost_s - self._dropped_reported_s
@@ -298,6 +352,8 @@ class Engine:
                     self._options = options
                     if models is not None:
                         self._restart(models)
+                        self._load = LoadController(_load_level(models))
+                        self._too_slow = False
                     elif self._session is not None:
                         self._session.configure(options)
                 case EndCommand():
@@ -378,13 +434,15 @@ class Engine:
 
     def _new_session(self) -> Session:
         self._busy_s = 0.0
-        return self._session_factory(
+        session = self._session_factory(
             self._models,
             self._options,
             self._executor,
             recogniser_executor=self._recogniser_executor,
             on_result=self._ring.wake,
         )
+        session.set_load_level(self._load.level)
+        return session
 
     def _forget_session(self) -> None:
         if self._session is not None:
@@ -423,6 +481,10 @@ class Engine:
             self._sink(events)
         except Exception:
             log_exception(_log, "engine-listener", "the engine's events could not be handed on")
+
+
+def _load_level(models: Models) -> LoadLevel:
+    return LoadLevel(models.load_level)
 
 
 def _push(frame: NDArray[np.int16], backlog: bool, session: Session) -> list[Event]:

@@ -26,6 +26,7 @@ class StreamRecogniser(Protocol):
     """What the queue needs of `edged.stt.recogniser.Recogniser`. One thread at a time calls it."""
 
     options: Options
+    greedy: bool
     dropped: Counter[str]
     finished: list[FinishedSegment]
     runs: int
@@ -96,6 +97,7 @@ class _EarliestStart:
 @dataclass(frozen=True, slots=True)
 class _Configure:
     options: Options
+    greedy: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,9 +215,12 @@ class RecogniserQueue:
         """Words that are still to come start at this stream time or later."""
         self._request(_EarliestStart(seconds))
 
-    def configure(self, options: Options) -> None:
-        """New options count from the next segment on."""
-        self._request(_Configure(options))
+    def configure(self, options: Options, greedy: bool) -> None:
+        """New options count from the next segment on.
+
+        greedy: see `edged.stt.recogniser.Recogniser`.
+        """
+        self._request(_Configure(options, greedy))
 
     def mark(self, marker: object) -> None:
         """Returns `marker` among the results after all that was requested before it."""
@@ -260,6 +265,11 @@ class RecogniserQueue:
         if self._state.segment == self._segment and self._state.start is not None:
             return self._state.age_s + max(0, self._until - self._state.read) / RATE
         return (self._until - self._start) / RATE
+
+    @property
+    def until(self) -> int:
+        """The place up to which reading was requested."""
+        return self._until
 
     @property
     def decoded(self) -> tuple[DecodedText, int] | None:
@@ -436,8 +446,8 @@ class RecogniserQueue:
                 state = replace(state, decoded=None)
             case _EarliestStart(seconds):
                 recogniser.set_earliest_start(seconds)
-            case _Configure(options):
-                recogniser.options = options
+            case _Configure(options, greedy):
+                recogniser.options, recogniser.greedy = options, greedy
             case _Mark(marker):
                 return [marker]
         self._job_state = replace(

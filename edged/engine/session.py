@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from edged import SAMPLE_RATE, STEP_S, STEP_SAMPLES
 from edged.audio.sample_history import SampleHistory
 from edged.engine.background_worker import InlineExecutor
+from edged.engine.load_level import LoadLevel
 from edged.engine.recogniser_queue import (
     CommittedWords,
     RecogniserQueue,
@@ -45,6 +46,7 @@ from edged.vad.smart_turn import SmartTurn
 from edged.vad.text_evidence import TextEvidence
 from edged.vad.turn_detector import TurnDetector
 
+LARGE_UPDATE_S = 0.48  # audio of an update with LoadLevel.LARGER_UPDATES
 MAX_LAG_S = 10.0  # unread audio: if the recogniser is further behind, it skips all but KEPT_LAG_S
 KEPT_LAG_S = 1.0
 HISTORY_S = 32  # the longest segment, its pre-roll, the largest lag and some margin
@@ -75,6 +77,7 @@ class Session:
 
     options: the options in force; see `configure`.
     step_idx: the index of the next step.
+    load_level: how much work is saved; see `set_load_level`.
     turn_detector: that of this stream, with the evidence of the last step.
     lost: samples (24 kHz) that were given up because the recogniser was too slow.
     """
@@ -127,6 +130,7 @@ class Session:
         self._turn_ends = 0  # turns that have ended and whose last words are not known yet
         self._gap = 0  # samples (24 kHz) of gaps that do not fill a step yet
         self.lost = 0
+        self.load_level = LoadLevel.FULL
         self.step_idx = 0
 
     # ---- state ----------------------------------------------------------------------------------
@@ -156,6 +160,11 @@ class Session:
         return self._queue.lag_s
 
     @property
+    def is_recognising(self) -> bool:
+        """Whether the recogniser has audio to read."""
+        return self._queue.is_open and self._has_speech
+
+    @property
     def recogniser_busy_s(self) -> float:
         """Seconds that the recogniser has worked so far. May be read from any thread."""
         return self._queue.busy_s
@@ -179,6 +188,8 @@ class Session:
             events += self._collect_words()
         self._recognise(backlog)
         events += self._collect_words()
+        if not (self._turns.hold and self._gate.is_open):
+            self._turns.start_held()
         inactivity = self.turn_detector.push(probabilities, self._text_evidence(), self._turn_audio)
         if self._turn_is_over():
             self._end_turn()
@@ -266,8 +277,18 @@ class Session:
         self.options = options
         self._gate.threshold = options.vad_threshold
         self.turn_detector.set_threshold(options.vad_threshold)
-        self._queue.configure(options)
         self._turns.style = self._turn_style()
+        self._configure_recogniser()
+
+    def set_load_level(self, level: LoadLevel) -> None:
+        """Saves work, or no longer: for the decoder from the next segment on, else at once."""
+        self.load_level = level
+        self._configure_recogniser()
+        self.turn_detector.set_smart_turn(level < LoadLevel.NO_SMART_TURN)
+        self._turns.hold = level >= LoadLevel.SECOND_PASS_IN_SILENCE
+
+    def _configure_recogniser(self) -> None:
+        self._queue.configure(self.options, self.load_level >= LoadLevel.GREEDY)
 
     # ---- segments -------------------------------------------------------------------------------
     def _push_window(self, probability: float) -> None:
@@ -320,6 +341,10 @@ class Session:
         hangover_end = self._speech_end + int(HANGOVER_S * RATE)
         pause = self._history.end > hangover_end
         until = min(self._history.end, hangover_end)
+        unread = until - self._queue.until
+        large = self.load_level >= LoadLevel.LARGER_UPDATES
+        if large and not pause and unread < LARGE_UPDATE_S * RATE:
+            return
         self._queue.advance(until, backlog, pause, self._gate.voice_uncertainty)
 
     def _end_segment(self) -> None:

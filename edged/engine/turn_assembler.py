@@ -21,7 +21,12 @@ class _SegmentOfTurn:
     start: int  # place in the stream at 16 kHz
     committed: tuple[Word, ...]  # by the first pass
     voice_uncertainty: float
-    transcript: Future[Transcript]  # of the second pass
+    second_pass: Callable[[], Transcript]
+    transcript: Future[Transcript] | None = None  # of the second pass; None before it was started
+
+    @property
+    def is_done(self) -> bool:
+        return self.transcript is not None and self.transcript.done()
 
 
 @dataclass(slots=True)
@@ -50,6 +55,7 @@ class TurnAssembler:
     Bounded: the Session limits how long a turn grows, and few turns wait for their second pass.
 
     style: how the turns are written that are given from now on; may be replaced at any time.
+    hold: whether second passes wait until `start_held` is called.
     """
 
     def __init__(
@@ -66,6 +72,8 @@ class TurnAssembler:
         self._dropped = dropped
         self._on_result = on_result
         self.style = TurnStyle()
+        self.hold = False
+        self._held: list[_SegmentOfTurn] = []
         self._open = _OpenTurn()
         self._closed: deque[_OpenTurn] = deque()
 
@@ -86,7 +94,7 @@ class TurnAssembler:
     def add_segment(
         self, start: int, second_pass: Callable[[], Transcript], voice_uncertainty: float = 0.0
     ) -> None:
-        """Adds a segment that has ended to the open turn and starts its second pass.
+        """Adds a segment that has ended to the open turn and starts its second pass, or holds it.
 
         start: its place in the stream at 16 kHz. All of its words must have been added.
         voice_uncertainty: see `edged.vad.gate.Gate.voice_uncertainty`.
@@ -94,9 +102,18 @@ class TurnAssembler:
         turn = self._open
         committed = tuple(turn.committed[turn.in_segments :])
         turn.in_segments = len(turn.committed)
-        transcript = self._executor.submit(second_pass)
-        transcript.add_done_callback(self._notify)
-        turn.segments.append(_SegmentOfTurn(start, committed, voice_uncertainty, transcript))
+        segment = _SegmentOfTurn(start, committed, voice_uncertainty, second_pass)
+        turn.segments.append(segment)
+        self._held.append(segment)
+        if not self.hold:
+            self.start_held()
+
+    def start_held(self) -> None:
+        """Starts the second passes that were held."""
+        held, self._held = self._held, []
+        for segment in held:
+            segment.transcript = self._executor.submit(segment.second_pass)
+            segment.transcript.add_done_callback(self._notify)
 
     def close(self) -> None:
         """Closes the open turn: the speaker has finished."""
@@ -119,7 +136,9 @@ class TurnAssembler:
         After `timeout_s` (None: however long it takes), a turn whose second pass is not done gets
         the words that the first pass committed.
         """
-        wait([s.transcript for turn in self._closed for s in turn.segments], timeout_s)
+        self.start_held()
+        waited = [s.transcript for turn in self._closed for s in turn.segments]
+        wait([transcript for transcript in waited if transcript is not None], timeout_s)
         turns = [
             self._join(t) if _is_done(t) else self._turn(t.committed, None) for t in self._closed
         ]
@@ -134,6 +153,7 @@ class TurnAssembler:
         words: list[Word] = []
         probability: list[float] = []
         for segment in turn.segments:
+            assert segment.transcript is not None
             if segment.transcript.exception() is not None:
                 self._dropped["failed_in_turn"] += 1
                 words += segment.committed
@@ -162,4 +182,4 @@ class TurnAssembler:
 
 
 def _is_done(turn: _OpenTurn) -> bool:
-    return all(segment.transcript.done() for segment in turn.segments)
+    return all(segment.is_done for segment in turn.segments)

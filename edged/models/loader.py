@@ -29,7 +29,8 @@ class Models:
     these very files, weights and graphs. recogniser: the opened speech model. silero: the voice
     activity detector. smart_turn: the turn model; None if it was not fetched (then its name is in
     `missing`) or if this device is too slow for it (then it is in `too_slow`). inactivity: the
-    weights of the turn detector.
+    weights of the turn detector. load_level: the level of `edged.engine.load_level` at which this
+    device keeps up, if it was measured.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Models:
     missing: tuple[str, ...]
     inactivity: Weights
     too_slow: tuple[str, ...] = ()
+    load_level: int = 0
 
 
 def load(models_dir: Path | None = None, model: str = "tiny-en", threads: int = 1) -> Models:

@@ -28,6 +28,10 @@ HEALTH_METRICS = {
     "clipping": HealthMetric("clipping", "1 while the microphone's signal clips."),
     "rtf": HealthMetric("work_ratio", "Seconds of work for a second of the microphone's audio."),
     "lag_s": HealthMetric("lag_seconds", "Audio of the microphone that waits to be processed."),
+    "load_level": HealthMetric(
+        "load_level", "How much work is saved because the device is slow: 0 none, 4 the most."
+    ),
+    "too_slow": HealthMetric("too_slow", "1 while the device is too slow at the last load level."),
     "cpu_temp": HealthMetric("cpu_temperature_celsius", "Temperature of the processor."),
     "xruns": HealthMetric("xruns", "Overruns of the sound card.", is_counter=True),
     "dropped_s": HealthMetric(

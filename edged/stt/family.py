@@ -79,6 +79,7 @@ class Tuning:
         invented.
     max_segment_s: a segment that grows older is cut behind its last committed word.
     max_loop_updates: a repetition that lasts this many updates ends the segment.
+    beam_width: hypotheses that are kept at a time.
     """
 
     chunk_frames: int = 10
@@ -93,6 +94,7 @@ class Tuning:
     min_age_s: float = 0.9
     max_segment_s: float = 16.0
     max_loop_updates: int = 3
+    beam_width: int = 3
 
 
 class Vocabulary(Protocol):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -39,7 +39,9 @@ class Recogniser:
     def __init__(self, model: SpeechModel, options: Options, tuning: Tuning | None = None) -> None:
         """tuning: replaces the one that suits the delay; for measuring."""
         self._model = model
-        self.options = options  # may be replaced at any time; counts from the next segment on
+        # These may be replaced at any time and count from the next segment on:
+        self.options = options
+        self.greedy = False  # keep one hypothesis, whatever the tuning says, to save time
         self._fixed_tuning = tuning
         self._tuning = model.tuning(options.delay_in_frames)
         self._random = np.random.default_rng(options.seed)
@@ -73,6 +75,8 @@ class Recogniser:
     def begin(self, start: int) -> None:
         """Opens a segment that starts at `start`, a position in the stream at 16 kHz."""
         self._tuning = self._fixed_tuning or self._model.tuning(self.options.delay_in_frames)
+        if self.greedy:
+            self._tuning = replace(self._tuning, beam_width=1)
         self._segment = Segment(self._model, self.options, self._tuning, self._random, self.dropped)
         self._start = self._pushed = start
 

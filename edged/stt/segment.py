@@ -61,6 +61,7 @@ class Segment:
             options.padding_bonus,
             random,
             realtime=True,
+            beam_width=tuning.beam_width,
         )
         self._dropped = dropped
         self.voice_uncertainty = 0.0  # the voice gate's, which the caller keeps up to date

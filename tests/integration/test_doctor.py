@@ -18,7 +18,14 @@ from edged.doctor.broker_check import (
 )
 from edged.doctor.checkup import checkup
 from edged.doctor.finding import Finding
-from edged.doctor.recogniser_check import check_models, check_speed
+from edged.doctor.recogniser_check import (
+    check_load,
+    check_models,
+    check_other_models,
+    check_speed,
+)
+from edged.engine.load_level import LAST_LEVEL, LoadLevel
+from edged.engine.load_prediction import LoadPrediction
 from edged.models.loader import load as load_models
 from edged.mqtt.broker_address import BrokerAddress
 from edged.mqtt.broker_settings import BrokerSettings
@@ -37,6 +44,8 @@ def levels(findings: list[Finding]) -> list[str]:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """A fast machine: a test must not depend on what else this one does."""
     monkeypatch.setattr(recogniser_check, "recognise", lambda *_: (5, 0.2))
+    fast = LoadPrediction(LoadLevel.FULL, True, 0.1, 0.05)
+    monkeypatch.setattr(recogniser_check, "predict_load", lambda _: fast)
 
 
 def run(folder: Path, *lines: str, as_json: bool = False) -> tuple[int, str]:
@@ -166,6 +175,33 @@ def test_speed_is_measured_on_speech_and_judged_by_the_real_time_factor() -> Non
         assert finding.level == level
     (none,) = check_speed(models, Options(), Path("/nowhere.wav"))
     assert none.level == "warn"
+
+
+def test_the_load_level_is_predicted_for_the_model_in_use() -> None:
+    models = load_models()
+    for level, fits, verdict in [
+        (LoadLevel.FULL, True, "ok"),
+        (LoadLevel.GREEDY, True, "warn"),
+        (LAST_LEVEL, False, "fail"),
+    ]:
+        prediction = LoadPrediction(level, fits, 1.25, 0.5)
+        (finding,) = check_load(models, lambda _: prediction)  # noqa: B023
+        assert finding.level == verdict
+        assert f"tiny-en: load level {level:d} of 4" in finding.message
+        assert "recogniser 125%, second pass 50% of a core" in finding.message
+        assert bool(finding.remedy) == (verdict != "ok")
+
+
+def test_other_models_that_are_not_installed_are_not_mentioned(tmp_path: Path) -> None:
+    assert check_other_models(Settings(models_dir=tmp_path, model="tiny-en")) == []
+
+
+def test_another_installed_model_is_no_failure_however_slow() -> None:
+    slow = LoadPrediction(LAST_LEVEL, False, 3.0, 1.0)
+    (finding,) = check_other_models(Settings(model="tiny-ja"), lambda _: slow)
+    assert finding.level == "warn"
+    assert "tiny-en" in finding.message
+    assert finding.remedy == ""
 
 
 # -- the machine

@@ -46,6 +46,7 @@ class FakeRecogniser:
     def __init__(self, script: Sequence[Word], decoded: DecodedText | None = None) -> None:
         self.script = script
         self.options = Options()
+        self.greedy = False
         self.dropped: Counter[str] = Counter()
         self.finished: list[FinishedSegment] = []
         self.runs = 0

@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -24,11 +25,14 @@ from edged.engine.engine_thread import (
     RestartCommand,
     in_stream,
 )
+from edged.engine.load_level import LAST_LEVEL, LoadLevel
 from edged.events import EndOfStream, EndText, Error, Event, Flushed, Step, Text, Turn, Word
 from edged.options import Options
 from tests.support.mosquitto import until
 
 SAMPLES = 24_000
+MODELS: Any = SimpleNamespace(name="tiny-en", load_level=0)
+OTHER: Any = SimpleNamespace(name="other", load_level=2)
 
 
 @dataclass
@@ -39,6 +43,8 @@ class Script:
     hold: threading.Event | None = None
     answers_late: bool = False  # flushes, and the words of `finish`, come with `collect`
     lost: int = 0
+    use: float = 0.0  # seconds of work for a second of audio
+    lag_s: float = 0.0
     second_pass: threading.Event | None = None  # what `end` waits for
     push_s: float = 0.0
     made: list[Any] = field(default_factory=list)
@@ -51,8 +57,7 @@ class ScriptedSession:
     """Gives one word for each frame, named after its step."""
 
     script: Script
-    lag_s = 0.0
-    recogniser_busy_s = 0.0
+    is_recognising = True
 
     def __init__(
         self,
@@ -67,11 +72,23 @@ class ScriptedSession:
         self.known: list[Event] = []
         self.lost = self.script.lost
         self.closed = False
+        self.load_level = LoadLevel.FULL
         self.step_idx = 0
         self.speaking = False
         self.dropped: Counter[str] = Counter()
         self.smart_turn_failures = 0
         self.script.made.append(self)
+
+    @property
+    def lag_s(self) -> float:
+        return self.script.lag_s
+
+    @property
+    def recogniser_busy_s(self) -> float:
+        return self.script.use * self.step_idx * 0.08
+
+    def set_load_level(self, level: LoadLevel) -> None:
+        self.load_level = level
 
     def push(self, frame: np.ndarray, backlog: bool = False) -> list[Event]:
         script = self.script
@@ -130,7 +147,7 @@ class RunningEngine:
         self.speaking: list[bool] = []
         self.engine = Engine(
             self.ring,
-            "models",
+            MODELS,
             Options(),
             self.events.extend,
             self.speaking.append,
@@ -249,6 +266,42 @@ def test_audio_that_the_session_gave_up_is_reported(running: RunningEngine, scri
     assert running.engine.lost_s == 1.0
 
 
+def test_a_slow_device_steps_down_and_says_once_that_it_is_too_slow(
+    running: RunningEngine, script: Script, caplog: pytest.LogCaptureFixture
+) -> None:
+    script.use, script.lag_s = 1.2, 1.5
+    for count in range(1, 9):
+        running.write(25)
+        running.stepped(25 * count)
+    until(lambda: running.engine.too_slow, "too slow")
+    assert running.engine.load_level == LAST_LEVEL
+    assert script.made[0].load_level == LAST_LEVEL
+    (error,) = running.of(Error)
+    assert "too slow for the model tiny-en" in error.message
+    assert "EDGED_MODEL" in error.message
+    codes = [record.EDGED_CODE for record in caplog.records if hasattr(record, "EDGED_CODE")]
+    assert codes == ["load-level"] * int(LAST_LEVEL) + ["too-slow"]
+
+
+def test_the_load_level_goes_on_in_the_next_session_and_other_models_have_their_own(
+    running: RunningEngine, script: Script
+) -> None:
+    script.use, script.lag_s = 1.2, 0.5
+    running.write(60)
+    running.stepped(60)
+    running.submit(RestartCommand())
+    level = running.engine.load_level
+    assert level == LoadLevel.GREEDY, "two windows of two seconds"
+    script.use = 0.6
+    running.write(1)
+    running.stepped(61)
+    assert script.made[1].load_level == level
+    running.submit(ConfigureCommand(Options(), OTHER))
+    running.write(1)
+    running.stepped(62)
+    assert script.made[2].load_level == running.engine.load_level == LoadLevel.GREEDY
+
+
 def test_a_flush_without_any_audio_is_answered_at_once(running: RunningEngine) -> None:
     done = threading.Event()
     running.engine.submit(FlushCommand(7, done.set))
@@ -358,10 +411,10 @@ def test_other_models_are_used_them_from_the_next_session(
 ) -> None:
     running.write(1)
     running.stepped(1)
-    running.submit(ConfigureCommand(Options(temp=0.5), "other"))
+    running.submit(ConfigureCommand(Options(temp=0.5), OTHER))
     running.write(1)
     running.stepped(2)
-    assert [s.models for s in script.made] == ["models", "other"]
+    assert [s.models for s in script.made] == [MODELS, OTHER]
     assert script.made[1].options.temp == 0.5
     assert running.engine.rejected["noise"] == 2
     assert running.engine.smart_turn_failures == 2
@@ -388,12 +441,12 @@ def test_a_listener_that_fails_does_not_stop_the_engine(script: Script) -> None:
 
     running.engine = Engine(
         running.ring,
-        "m",
+        MODELS,
         Options(),
         listener,
         running.speaking.append,
-        session_factory=ScriptedSession,
-    )  # type: ignore[arg-type]
+        session_factory=ScriptedSession,  # type: ignore[arg-type]
+    )
     running.engine.start()
     running.write(3)
     until(lambda: len(calls) >= 3, "three calls")

@@ -14,6 +14,7 @@ from edged.audio.microphone_status import MicrophoneState, MicrophoneStatus
 from edged.daemon.health_report import HealthReport
 from edged.daemon.systemd import Notifier
 from edged.daemon.watchdog import Watchdog
+from edged.engine.load_level import LoadLevel
 from edged.mqtt.connection_status import ConnectionReport, ConnectionStatus
 from edged.server.health_collector import HEALTH_METRICS, HealthCollector
 from tests.support.control_parts import settings_manager
@@ -35,6 +36,8 @@ class Parts:
             smart_turn_failures=3,
             heard_s=5.0,
             lag_s=0.16,
+            load_level=LoadLevel.FULL,
+            too_slow=False,
             lost_s=1.0,
         )
         self.stats: Any = SimpleNamespace(
@@ -74,6 +77,14 @@ def test_the_status_line_names_microphone_broker_and_everything_that_is_wrong(
         "no heartbeat from: engine; listening to A; broker ok; the new settings have mistakes; "
         "the spool cannot be used"
     )
+
+
+def test_the_status_line_and_the_health_tell_the_load_level(parts: Parts) -> None:
+    parts.engine.load_level = LoadLevel.GREEDY
+    assert "; load level 2: larger updates, one hypothesis; " in parts.report.status_line()
+    assert parts.report.health()["load_level"] == 2
+    parts.engine.too_slow = True
+    assert "; this device is too slow for the model; " in parts.report.status_line()
 
 
 def test_problems_are_hung_threads_and_a_lost_microphone(parts: Parts) -> None:

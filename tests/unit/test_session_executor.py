@@ -21,6 +21,7 @@ from edged.engine.session import KEPT_LAG_S, MAX_LAG_S, Session
 from edged.events import EndOfStream, EndText, Event, Flushed, Step, Text, Turn, Word
 from edged.options import Options
 from edged.stt.decoder import DecodedText
+from edged.stt.family import LanguageTraits
 from edged.vad.inactivity import FEATURES, Weights
 from tests.support.executors import FailingExecutor, ManualExecutor
 from tests.support.fake_recogniser import FakeRecogniser, ScriptedVoice
@@ -72,7 +73,10 @@ class Stream:
         models = SimpleNamespace(
             smart_turn=None,
             inactivity=Weights(WEIGHTS),
-            recogniser=SimpleNamespace(vocabulary=SimpleNamespace(text=lambda tokens: "and so.")),
+            recogniser=SimpleNamespace(
+                languages={"en": LanguageTraits()},
+                vocabulary=SimpleNamespace(text=lambda tokens: "and so."),
+            ),
         )
         self.session = Session(
             models,  # type: ignore[arg-type]

@@ -274,6 +274,24 @@ def test_wyomings_client_gets_the_text_of_transcribe(
         assert text == turns_transcribed(models, path)
 
 
+def test_wyoming_bench_gets_transcripts_streamed_and_whole(
+    api_server: ApiServer, tmp_path: Path
+) -> None:
+    audio, rate = soundfile.read(CLIPS[0].path, dtype="int16")
+    soundfile.write(tmp_path / "clip_01.wav", audio, rate, "PCM_16")
+    (tmp_path / "clip_01.txt").write_text(CLIPS[0].text)
+    program = Path(sys.executable).with_name("wyoming-bench")
+    address = api_server.wyoming_url.removeprefix("tcp://")
+    ran = subprocess.run(
+        [program, "stt", "--corpus", tmp_path, "--rounds", "1", address],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert ran.stdout.count("ok=1 fail=0") == 2, ran.stdout + ran.stderr
+    assert "edged - non-streaming, streaming" in ran.stdout
+
+
 def test_openais_sdk_gets_the_text_of_transcribe(api_server: ApiServer, models: Models) -> None:
     sdk = openai.OpenAI(base_url=f"{api_server.url}/v1", api_key="any", max_retries=0)
     for clip in CLIPS:

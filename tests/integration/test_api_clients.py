@@ -205,7 +205,7 @@ def test_the_readmes_examples_transcribe(
 @needs_clients
 def test_livekits_plug_in_detects_speech_and_its_end(api_server: ApiServer, tmp_path: Path) -> None:
     """It does not wait for ready, never flushes, and detects the end of a turn by vad[2]."""
-    heard = _run("livekit_stt.py", api_server, tmp_path)
+    heard = _run("livekit_stt.py", speech_url(api_server), api_server, tmp_path)
     kinds = [kind for kind, _ in heard]
     assert kinds[0] == "start_of_speech"
     assert kinds[-2:] == ["final_transcript", "end_of_speech"]
@@ -216,11 +216,33 @@ def test_livekits_plug_in_detects_speech_and_its_end(api_server: ApiServer, tmp_
 def test_pipecats_service_flushes_and_gets_its_transcript(
     api_server: ApiServer, tmp_path: Path
 ) -> None:
-    heard = _run("pipecat_stt.py", api_server, tmp_path, "5")
+    heard = _run("pipecat_stt.py", speech_url(api_server), api_server, tmp_path, "5")
     kinds = [kind for kind, _ in heard]
     assert kinds.count("InterimTranscriptionFrame") > 5
     assert kinds[-1] == "TranscriptionFrame"
     assert kinds.count("TranscriptionFrame") == 1
+    assert error_rate(CLIPS[0].text, heard[-1][1]) < 0.2
+
+
+@needs_clients
+def test_livekits_openai_plug_in_gets_a_turn_in_realtime(
+    api_server: ApiServer, tmp_path: Path
+) -> None:
+    heard = _run("livekit_openai_stt.py", f"{api_server.url}/v1", api_server, tmp_path)
+    kinds = [kind for kind, _ in heard]
+    assert kinds[0] == "start_of_speech"
+    assert kinds[-1] == "final_transcript"
+    assert error_rate(CLIPS[0].text, heard[-1][1]) < 0.2
+
+
+@needs_clients
+def test_pipecats_openai_service_gets_a_turn_in_realtime(
+    api_server: ApiServer, tmp_path: Path
+) -> None:
+    heard = _run("pipecat_openai_stt.py", f"{api_server.url}/v1", api_server, tmp_path, "8")
+    kinds = [kind for kind, _ in heard]
+    assert kinds.count("InterimTranscriptionFrame") > 3
+    assert kinds[-1] == "TranscriptionFrame"
     assert error_rate(CLIPS[0].text, heard[-1][1]) < 0.2
 
 
@@ -381,10 +403,15 @@ def test_every_format_is_understood(cloud: Any, form: str) -> None:
     assert error_rate(sample.text, result.text) < 0.3
 
 
-def _run(script: str, api_server: ApiServer, folder: Path, *more: str) -> list[tuple[str, str]]:
+def speech_url(api_server: ApiServer) -> str:
+    return api_server.url.replace("http", "ws", 1) + "/api/speech/asr"
+
+
+def _run(
+    script: str, url: str, api_server: ApiServer, folder: Path, *more: str
+) -> list[tuple[str, str]]:
     wav = folder / "clip.wav"
     soundfile.write(wav, pcm(CLIPS[0].path), 24_000)
-    url = api_server.url.replace("http", "ws", 1) + "/api/speech/asr"
     ran = subprocess.run(
         [str(CLIENTS), str(ROOT / "tests" / "support" / "clients" / script), url, str(wav), *more],
         capture_output=True,

@@ -163,7 +163,8 @@ class RecogniserQueue:
         on_result: Callable[[], None] | None = None,
     ) -> None:
         """history: the audio of the stream; safe to read while the session appends.
-        on_result: called on the executor's thread when there is something to collect.
+        on_result: called on the executor's thread when a job is done: there may be something to
+            collect, and less audio waits.
         """
         self._recogniser: StreamRecogniser | None = recogniser  # None: closed before its job ran
         self._history = history
@@ -387,7 +388,7 @@ class RecogniserQueue:
                 self._requests.clear()
             else:
                 self._results.append(job.result())
-                notify = bool(job.result().outputs)
+                notify = True
             again = bool(self._requests)
             if not again:
                 self._job = None

@@ -100,7 +100,8 @@ class Session:
         recogniser, second_pass: in place of those of the models.
         recogniser_executor: runs the recogniser; None runs it in the caller. It must do jobs in
             order, one at a time, and not be one that second passes keep busy.
-        on_result: called on an executor's thread when `collect` has something to give.
+        on_result: called on an executor's thread when `collect` may have something to give, and
+            when less audio waits for the recogniser.
         """
         self.options = options or Options()
         self._models = models

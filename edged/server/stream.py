@@ -30,6 +30,7 @@ MAX_WAITING = 1 << 20  # bytes that wait; one message may exceed it
 MAX_WAITING_S = 10.0  # and their duration, as far as it is known
 RESUME_BELOW = 0.9  # of these; reading resumes early, because pings wait behind audio
 COMMAND_BYTES = 256  # what a command counts beside its audio, so that small ones are bounded too
+MAX_UNREAD_S = 5.0  # audio that waits for the recogniser; with 10 s a Session would give it up
 BACKLOG_STEPS = 4  # waiting steps of a live stream from which the recogniser uses larger chunks
 SERVER_FAULT = 1011  # code of an `error` that the client did not cause
 
@@ -195,7 +196,10 @@ class Stream:
     @property
     def waiting_s(self) -> float:
         """Seconds of audio that were received and not yet processed, as far as it is known."""
-        return self._waiting_bytes * self._decoder.seconds_per_byte + len(self._decoded) * STEP_S
+        session = self._session
+        unread_s = 0.0 if session is None else session.lag_s
+        waiting_s = self._waiting_bytes * self._decoder.seconds_per_byte
+        return waiting_s + len(self._decoded) * STEP_S + unread_s
 
     @property
     def step_idx(self) -> int:
@@ -244,7 +248,7 @@ class Stream:
 
     def _step(self) -> bool:
         self._decode()
-        if not self._decoded:
+        if not self._decoded or self._must_wait_for_recogniser():
             self._collect()
             return False
         item, arrived_at = self._decoded.popleft()
@@ -278,6 +282,13 @@ class Stream:
                 self._report_speaking()
                 self._deliver(events)
         return not self.done
+
+    def _must_wait_for_recogniser(self) -> bool:
+        """Whether so much audio is unread that no more should be pushed until a job is done."""
+        if self._session is None or self._session.lag_s <= MAX_UNREAD_S:
+            return False
+        self._deliver(self._session.collect())  # the session learns from it what has been read
+        return self._session is not None and self._session.lag_s > MAX_UNREAD_S
 
     def _report_speaking(self) -> None:
         if self._on_speaking is None or self._session is None:

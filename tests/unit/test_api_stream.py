@@ -7,11 +7,12 @@ from collections.abc import Callable, Sequence
 from typing import cast
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
-from edged import STEP_SAMPLES
+from edged import STEP_S, STEP_SAMPLES
 from edged.audio.stream_decoders import decoder
-from edged.engine.session import Session
+from edged.engine.session import MAX_LAG_S, Session
 from edged.events import EndOfStream, Event, Flushed, Step, Text
 from edged.server.metrics import Metrics
 from edged.server.stream import Stream
@@ -26,12 +27,15 @@ class BackgroundSession:
         self.known: list[Event] = []
         self.calls: list[str] = []
         self.is_finished = False
+        self.lag_s = 0.0
+        self.reads = True  # whether the recogniser reads what is pushed
         self.step_idx = 0
         self.speaking = False
 
     def push(self, frame: NDArray[np.int16], backlog: bool = False) -> list[Event]:
         self.calls.append("push")
         self.step_idx += 1
+        self.lag_s += 0.0 if self.reads else STEP_S
         return [*self.collect(), Step(self.step_idx - 1)]
 
     def collect(self) -> list[Event]:
@@ -174,3 +178,25 @@ def test_words_wait_while_the_client_does_not_read() -> None:
     rig.full = False
     rig.work()
     assert rig.events[-1:] == [Text("word", 0.0)]
+
+
+def test_audio_that_comes_at_once_waits_for_the_recogniser_and_none_of_it_is_given_up() -> None:
+    """After a network had stalled for 25 s, all that audio came at once. The session took it faster
+    than the recogniser read it, and gave up 18 s of the words because they had waited too long."""
+    rig = Rig()
+    rig.push(10)
+    rig.session.reads = False
+    rig.now += 25.0
+    for _ in range(310):
+        rig.stream.push(np.zeros(STEP_SAMPLES, np.int16).tobytes())
+    assert not rig.stream.is_file, "the client is live"
+    jobs = 0
+    while rig.session.step_idx < 320:
+        rig.work()
+        assert rig.session.lag_s < MAX_LAG_S, "the session would skip audio"
+        waiting_s = (320 - rig.session.step_idx) * STEP_S + rig.session.lag_s
+        assert rig.stream.waiting_s == pytest.approx(waiting_s)
+        rig.session.lag_s = 0.0  # a job of the recogniser is done
+        jobs += 1
+    assert jobs > 1
+    assert len([e for e in rig.events if isinstance(e, Step)]) == 320

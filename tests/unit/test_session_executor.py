@@ -358,3 +358,17 @@ def test_a_cancelled_job_does_not_keep_the_audio_of_its_session() -> None:
     gc.collect()
     assert jobs == 1
     assert history() is None
+
+
+def test_each_job_is_announced_because_less_audio_waits_after_it() -> None:
+    """An API stream that waits until less audio is unread has to be woken, words or not."""
+    executor = ManualExecutor()
+    stream = Stream([(0.5, 9.0)], executor)
+    announced: list[float] = []
+    stream.session._queue._on_result = lambda: announced.append(stream.session.lag_s)
+    stream.push(12)
+    executor.run_all()
+    assert stream.said == []
+    assert announced
+    assert stream.session.collect() == []
+    assert stream.session.lag_s == 0.0

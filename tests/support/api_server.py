@@ -38,6 +38,7 @@ class ScriptedSession:
 
     fail_at = -1
     speaking = False
+    lag_s = 0.0
     word = "w"
 
     is_finished = True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import socket
 
+from zeroconf import IPVersion
 from zeroconf.asyncio import AsyncServiceInfo, AsyncZeroconf
 
 from edged.logs import log_event
@@ -29,14 +30,17 @@ class ZeroconfAnnouncement:
     async def open(self) -> None:
         """Announces the service. A failure is logged, and changes nothing else."""
         try:
-            address = _local_address() if self._host in ("0.0.0.0", "::") else self._host
+            any_address = self._host in ("0.0.0.0", "::")
+            address = _local_address() if any_address else socket.gethostbyname(self._host)
             service = AsyncServiceInfo(
                 SERVICE_TYPE,
                 f"{self._name}.{SERVICE_TYPE}",
                 addresses=[socket.inet_aton(address)],
                 port=self._port,
             )
-            self._zeroconf = AsyncZeroconf()
+            # With no interface named, the package lists all of them by a netlink socket, which the
+            # systemd unit forbids.
+            self._zeroconf = AsyncZeroconf(interfaces=[address], ip_version=IPVersion.V4Only)
             await self._zeroconf.async_register_service(service, allow_name_change=True)
         except Exception as problem:  # the package raises many types
             log_event(

@@ -129,21 +129,21 @@ def test_the_sdks_stt_realtime_flushes_and_ends(cloud: Any) -> None:
             await stt.send_flush("a string")
             await stt.send_flush(7)
             await stt.send_eos()
-            heard = [message async for message in stt]
+            received = [message async for message in stt]
             assert stt.ready["sample_rate"] == 24_000
-            return heard
+            return received
 
-    heard = asyncio.run(run())
-    kinds = [m["type"] for m in heard]
+    received = asyncio.run(run())
+    kinds = [m["type"] for m in received]
     assert kinds[0] == "ready"
     assert kinds[-1] == "end_of_stream"
-    flushed = [m["flush_id"] for m in heard if m["type"] == "flushed"]
+    flushed = [m["flush_id"] for m in received if m["type"] == "flushed"]
     assert flushed == [0, "a string", 7]
     first = kinds.index("flushed")
-    words = " ".join(m["text"] for m in heard[:first] if m["type"] == "text")
+    words = " ".join(m["text"] for m in received[:first] if m["type"] == "text")
     assert error_rate(sample.text, words) < 0.2
     assert "text" not in kinds[first:]  # a hard barrier
-    steps = [m for m in heard if m["type"] == "step"]
+    steps = [m for m in received if m["type"] == "step"]
     assert [m["step_idx"] for m in steps] == list(range(len(steps)))
     assert all(len(m["vad"]) == 3 for m in steps)
 
@@ -205,45 +205,45 @@ def test_the_readmes_examples_transcribe(
 @needs_clients
 def test_livekits_plug_in_detects_speech_and_its_end(api_server: ApiServer, tmp_path: Path) -> None:
     """It does not wait for ready, never flushes, and detects the end of a turn by vad[2]."""
-    heard = _run("livekit_stt.py", speech_url(api_server), api_server, tmp_path)
-    kinds = [kind for kind, _ in heard]
+    received = _run("livekit_stt.py", speech_url(api_server), api_server, tmp_path)
+    kinds = [kind for kind, _ in received]
     assert kinds[0] == "start_of_speech"
     assert kinds[-2:] == ["final_transcript", "end_of_speech"]
-    assert error_rate(CLIPS[0].text, heard[-2][1]) < 0.2
+    assert error_rate(CLIPS[0].text, received[-2][1]) < 0.2
 
 
 @needs_clients
 def test_pipecats_service_flushes_and_gets_its_transcript(
     api_server: ApiServer, tmp_path: Path
 ) -> None:
-    heard = _run("pipecat_stt.py", speech_url(api_server), api_server, tmp_path, "5")
-    kinds = [kind for kind, _ in heard]
+    received = _run("pipecat_stt.py", speech_url(api_server), api_server, tmp_path, "5")
+    kinds = [kind for kind, _ in received]
     assert kinds.count("InterimTranscriptionFrame") > 5
     assert kinds[-1] == "TranscriptionFrame"
     assert kinds.count("TranscriptionFrame") == 1
-    assert error_rate(CLIPS[0].text, heard[-1][1]) < 0.2
+    assert error_rate(CLIPS[0].text, received[-1][1]) < 0.2
 
 
 @needs_clients
 def test_livekits_openai_plug_in_gets_a_turn_in_realtime(
     api_server: ApiServer, tmp_path: Path
 ) -> None:
-    heard = _run("livekit_openai_stt.py", f"{api_server.url}/v1", api_server, tmp_path)
-    kinds = [kind for kind, _ in heard]
+    received = _run("livekit_openai_stt.py", f"{api_server.url}/v1", api_server, tmp_path)
+    kinds = [kind for kind, _ in received]
     assert kinds[0] == "start_of_speech"
     assert kinds[-1] == "final_transcript"
-    assert error_rate(CLIPS[0].text, heard[-1][1]) < 0.2
+    assert error_rate(CLIPS[0].text, received[-1][1]) < 0.2
 
 
 @needs_clients
 def test_pipecats_openai_service_gets_a_turn_in_realtime(
     api_server: ApiServer, tmp_path: Path
 ) -> None:
-    heard = _run("pipecat_openai_stt.py", f"{api_server.url}/v1", api_server, tmp_path, "8")
-    kinds = [kind for kind, _ in heard]
+    received = _run("pipecat_openai_stt.py", f"{api_server.url}/v1", api_server, tmp_path, "8")
+    kinds = [kind for kind, _ in received]
     assert kinds.count("InterimTranscriptionFrame") > 3
     assert kinds[-1] == "TranscriptionFrame"
-    assert error_rate(CLIPS[0].text, heard[-1][1]) < 0.2
+    assert error_rate(CLIPS[0].text, received[-1][1]) < 0.2
 
 
 def test_requests_uploads_a_file_as_the_vendors_guide_does(
@@ -360,8 +360,8 @@ def test_a_websockets_client_gets_turns_if_it_asks_for_them(api_server: ApiServe
         for at in range(0, len(data), 999):
             c.audio(data[at : at + 999])
         c.send(type="end_of_stream")
-        heard = c.receive_all(60)
-    (turn,) = [m for m in heard if m["type"] == "turn"]
+        received = c.receive_all(60)
+    (turn,) = [m for m in received if m["type"] == "turn"]
     assert error_rate(clip.text, turn["text"]) < 0.2
     assert turn["words"][0]["start_s"] < 1.5
 

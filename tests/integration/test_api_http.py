@@ -88,9 +88,9 @@ def test_an_upload_returns_its_words_as_lines(api_server: ApiServer) -> None:
     answer = post(api_server, as_wav(SPEECH))
     assert answer.status_code == 200
     assert answer.headers["Content-Type"] == "application/x-ndjson"
-    heard = lines(answer)
-    assert {m["type"] for m in heard} == {"text", "end_text"}
-    assert [m["text"] for m in heard if m["type"] == "text"] == [f"w{n}" for n in range(57)]
+    received = lines(answer)
+    assert {m["type"] for m in received} == {"text", "end_text"}
+    assert [m["text"] for m in received if m["type"] == "text"] == [f"w{n}" for n in range(57)]
 
 
 def test_the_format_of_an_upload_is_its_content_type_or_in_the_query(api_server: ApiServer) -> None:
@@ -135,9 +135,9 @@ def test_an_error_after_the_first_line_is_a_line(
         time.sleep(0.5)
         yield silence(2)
 
-    heard = lines(post(api_server, slowly(), params={"input_format": "pcm"}))
-    assert [m["type"] for m in heard] == ["text", "end_text"] * 2 + ["error"]
-    assert heard[-1]["code"] == 1011
+    received = lines(post(api_server, slowly(), params={"input_format": "pcm"}))
+    assert [m["type"] for m in received] == ["text", "end_text"] * 2 + ["error"]
+    assert received[-1]["code"] == 1011
 
 
 def test_an_upload_that_stalls_or_breaks_off_frees_its_stream(
@@ -256,10 +256,10 @@ def test_a_subscriber_that_reads_too_slowly_is_disconnected_without_a_gap(
         for number in range(200):
             api_server.publish_events([Text(f"{number} " + "x" * 100_000, 0.0)])
         until(lambda: not api_server.subscribers, "it was disconnected")
-        heard = slow.receive_all()
-    numbers = [int(m["text"].split()[0]) for m in heard if m["type"] == "text"]
+        received = slow.receive_all()
+    numbers = [int(m["text"].split()[0]) for m in received if m["type"] == "text"]
     assert numbers == list(range(len(numbers)))
-    assert heard[-1]["message"] == "this client reads too slowly"
+    assert received[-1]["message"] == "this client reads too slowly"
 
 
 def test_without_a_microphone_there_are_no_events() -> None:

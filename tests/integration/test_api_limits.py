@@ -173,8 +173,8 @@ def test_a_client_that_is_held_back_is_not_dropped(
         for _ in range(6):
             c.audio(silence(100))
         c.send(type="end_of_stream")
-        heard = c.receive_all(60)
-    assert heard[-1]["type"] == "end_of_stream"
+        received = c.receive_all(60)
+    assert received[-1]["type"] == "end_of_stream"
     assert c.types()["step"] == 600
 
 

@@ -44,8 +44,8 @@ def test_a_session_from_setup_to_end_of_stream(api_server: ApiServer) -> None:
         c.setup()
         c.audio(silence(3))
         c.send(type="end_of_stream")
-        heard = c.receive_all()
-    ready, last = heard[0], heard[-1]
+        received = c.receive_all()
+    ready, last = received[0], received[-1]
     assert ready.pop("request_id")
     assert ready == {
         "type": "ready",
@@ -55,9 +55,9 @@ def test_a_session_from_setup_to_end_of_stream(api_server: ApiServer) -> None:
         "delay_in_frames": 10,
         "text_stream_names": [],
     }
-    assert [m["type"] for m in heard[1:-1]] == ["text", "end_text", "step"] * 3
-    assert heard[1] == {"type": "text", "text": "w0", "start_s": 0.0, "stream_id": 0}
-    assert [m["step_idx"] for m in heard if m["type"] == "step"] == [0, 1, 2]
+    assert [m["type"] for m in received[1:-1]] == ["text", "end_text", "step"] * 3
+    assert received[1] == {"type": "text", "text": "w0", "start_s": 0.0, "stream_id": 0}
+    assert [m["step_idx"] for m in received if m["type"] == "step"] == [0, 1, 2]
     assert last == {"type": "end_of_stream"}
     assert c.close_code == 1000
     free(api_server)

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import socket
 
+import ifaddr
 import pytest
 from zeroconf import ServiceInfo
 from zeroconf.asyncio import AsyncZeroconf
@@ -13,11 +14,20 @@ from zeroconf.asyncio import AsyncZeroconf
 from edged.server.zeroconf_announcement import SERVICE_TYPE, ZeroconfAnnouncement
 
 
-def test_an_announced_server_is_found_until_it_is_withdrawn() -> None:
+def test_an_announced_server_is_found_though_the_unit_forbids_netlink_sockets(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """`RestrictAddressFamilies=` in the unit has no AF_NETLINK, by which interfaces are listed."""
+
+    def forbidden(*_: object, **__: object) -> None:
+        raise OSError(97, "Address family not supported by protocol")
+
     async def run() -> None:
         announcement = ZeroconfAnnouncement("edged test", "127.0.0.1", 10300)
-        await announcement.open()
-        browser = AsyncZeroconf()
+        with monkeypatch.context() as patched:
+            patched.setattr(ifaddr, "get_adapters", forbidden)
+            await announcement.open()
+        browser = AsyncZeroconf(interfaces=["127.0.0.1"])
         name = f"edged test.{SERVICE_TYPE}"
         try:
             found: ServiceInfo | None = await browser.async_get_service_info(SERVICE_TYPE, name)

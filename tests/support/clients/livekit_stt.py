@@ -33,7 +33,7 @@ def frames(path: str) -> list[rtc.AudioFrame]:
 
 
 async def main(url: str, path: str) -> None:
-    heard: list[tuple[str, str]] = []
+    received: list[tuple[str, str]] = []
     async with aiohttp.ClientSession() as session:
         service = gradium.STT(
             api_key="any", model_endpoint=url, http_session=session, vad_threshold=0.5
@@ -45,7 +45,7 @@ async def main(url: str, path: str) -> None:
             async with asyncio.timeout(60):
                 async for event in stream:
                     text = event.alternatives[0].text if event.alternatives else ""
-                    heard.append((event.type.value, text))
+                    received.append((event.type.value, text))
                     if event.type is stt.SpeechEventType.END_OF_SPEECH:
                         break
         except TimeoutError:
@@ -55,7 +55,7 @@ async def main(url: str, path: str) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(5):
                 await stream.aclose()
-    print(json.dumps(heard), flush=True)
+    print(json.dumps(received), flush=True)
     os._exit(0)  # does not wait for LiveKit's native threads
 
 

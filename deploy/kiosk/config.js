@@ -1,10 +1,12 @@
 // Where the captions come from. Without changes, the page shows the device that serves it.
 //
-// To serve the page from another web server, it takes the events from the broker. mosquitto needs a
-// `listener 9001` with `protocol websockets`, and a user that may read edged/DEVICE/# and, for the
-// mute button, write edged/DEVICE/cmd/mute. Everybody who can open this page can read this file.
+// On another web server, the page takes the events from the broker. mosquitto needs a `listener 9001`
+// with `protocol websockets` (deploy/mosquitto/edged.conf has one with TLS) and a user for this page.
+// `deploy/mosquitto/add-user.sh --kiosk DEVICE`, on the machine of the broker, makes one that may read
+// the topics of DEVICE and mute it, and prints its name and password. Everybody who can open this page
+// can read this file.
 //
-//   mqtt: "ws://hub.local:9001", device: "kitchen", username: "kiosk", password: "..."
+//   mqtt: "wss://hub.local:9001", device: "kitchen", username: "kiosk-kitchen", password: "..."
 //
 // Everything that is not secret can also be set in the page's address:
 // ?theme=dark&size=1.2&device=kitchen. The broker's address (?mqtt=...) can be set there only if

@@ -187,7 +187,7 @@ class Settings(BaseSettings):
     turn_silence_ms: int = _setting(
         Options().turn_silence_ms,
         "Pause that ends a turn: 0.7 times this if the turn sounds finished, 1.6 times if it is "
-        "uncertain, 2.6 times at most.",
+        "uncertain, 2.3 times at most.",
         ReloadScope.LIVE,
         "ms",
         ge=100,

@@ -137,9 +137,14 @@ def fan(seconds: float, chance: np.random.Generator) -> Samples:
 
 
 def television(voices: Sequence[Samples], music: Samples, seconds: float) -> Samples:
-    """Returns talkers, one after the other, over music 10 dB below, as small speakers sound."""
+    """Returns several talkers at once over music 10 dB below, as small speakers sound.
+
+    The talkers overlap so that single words are not intelligible: a recogniser that transcribes a
+    television would otherwise count as wrong, and the better the more wrong.
+    """
     count = round(seconds * RATE)
-    talk = np.resize(np.concatenate(voices), count)
+    layers = [np.concatenate([*voices[at:], *voices[:at]]) for at in range(min(4, len(voices)))]
+    talk = np.sum([np.resize(layer / active_rms(layer), count) for layer in layers], axis=0)
     mixed = talk / active_rms(talk) + np.resize(music, count) / active_rms(music) / 10**0.5
     spectrum = np.fft.rfft(mixed)
     frequency = np.fft.rfftfreq(count, 1 / RATE)

@@ -105,6 +105,8 @@ class RecordingSession:
 
     is_finished = True
 
+    lag_s = 0.0
+
     def __init__(self, background: Executor, recogniser: Executor) -> None:
         self.background = background
         self.recogniser = recogniser

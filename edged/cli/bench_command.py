@@ -75,7 +75,7 @@ def bench(
             envvar="EDGED_MODEL",
             show_envvar=False,
             metavar="NAMES",
-            help="One or more speech models to compare, such as tiny-en,base.",
+            help="One or more speech models to compare, separated by commas.",
         ),
     ] = "tiny-en",
     models_dir: ModelsDir = None,

@@ -99,3 +99,12 @@ def test_a_broken_link_is_found(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text("# A b\n[x](page.md#a-b) [y](#a-c) [z](no.md) [w](https://example.org/no.md)\n")
     assert [found.split(":")[0] for found in broken_links(page)] == ["#a-c", "no.md"]
+
+
+def test_the_readme_of_mqtt_explains_every_field_of_the_health_report() -> None:
+    readme = (ROOT / "edged" / "mqtt" / "README.md").read_text(encoding="utf-8")
+    source = (ROOT / "edged" / "daemon" / "health_report.py").read_text(encoding="utf-8")
+    (health,) = re.findall(r"(?s)def health\(.*?return \{(.*?)\n        \}", source)
+    fields = re.findall(r'^ {12}"(\w+)": ', health, re.MULTILINE)
+    assert "level_dbfs" in fields
+    assert not [field for field in fields if f"`{field}`" not in readme]

@@ -23,8 +23,8 @@ BrokerUrl = Annotated[
     typer.Option(
         "--mqtt-url",
         metavar="URL",
-        help="The MQTT broker: mqtt://host, mqtts://host (TLS), or embedded. Default:"
-        " EDGED_MQTT_URL.",
+        help="The MQTT broker: mqtt://host, mqtts://host (TLS), or embedded (a broker inside"
+        " `edged run`). Default: EDGED_MQTT_URL.",
     ),
 ]
 LogLevel = Annotated[

@@ -89,8 +89,8 @@ def transcribe(
     """Transcribe audio files to text, subtitles or JSON events.
 
     Reads WAV, FLAC, MP3, Ogg, Opus, M4A, MP4, WebM, WMA and more, at any rate and channel count.
-    Standard input (-) is a file with a header, or raw 16-bit mono at 24 kHz unless options say
-    otherwise.
+
+    Standard input (-) is a file with a header, or raw audio: 16-bit mono at 24 kHz by default.
 
     Examples:
 

@@ -128,6 +128,7 @@ class BackgroundWorker(Executor):
                 self._before_job()
             self._job_started_at = time.monotonic()
             job()
+            del job  # with the audio that it holds: the next job may be long in coming
             self._busy_s += self.age_s
             self._job_started_at = None
             self._jobs.task_done()

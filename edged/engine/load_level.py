@@ -64,7 +64,7 @@ class LoadController:
         self._spare_s = 0.0  # seconds of speech with spare time, in a row
         self._speech_s = 0.0  # in this window
         self._busy_s = [0.0, 0.0]  # in this window: recogniser, background work
-        self._before_s = [0.0, 0.0]
+        self._before_s: list[float] | None = None  # all seconds that the threads worked before
         self._lag_s = 0.0  # at the end of the last window
 
     def step(
@@ -78,12 +78,15 @@ class LoadController:
         """Takes `seconds` of audio; returns whether `level` or `too_slow` changed.
 
         speech: whether the recogniser had audio to read. recogniser_busy_s, background_busy_s: all
-        seconds that the two threads have worked so far. lag_s: audio that waits for the recogniser.
+        seconds that the two threads have worked so far; what they worked before the first step does
+        not count. lag_s: audio that waits for the recogniser.
         """
         self._now_s += seconds
-        for n, total_s in enumerate((recogniser_busy_s, background_busy_s)):
-            self._busy_s[n] += max(0.0, total_s - self._before_s[n])
-            self._before_s[n] = total_s
+        totals_s = [recogniser_busy_s, background_busy_s]
+        if self._before_s is not None:
+            for n, before_s in enumerate(self._before_s):
+                self._busy_s[n] += max(0.0, totals_s[n] - before_s)
+        self._before_s = totals_s
         if speech:
             self._speech_s += seconds
         urgent = lag_s > URGENT_LAG_S and self._now_s - self._changed_at_s >= 1.0

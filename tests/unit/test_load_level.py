@@ -131,3 +131,12 @@ def test_levels_change_one_at_a_time_within_their_range(
 @pytest.mark.parametrize("level", list(LoadLevel))
 def test_every_level_has_a_label_for_people(level: LoadLevel) -> None:
     assert level.label
+
+
+def test_work_that_was_done_before_the_first_step_does_not_count() -> None:
+    """After another model was chosen the level started anew, took all work since the start of the
+    process for that of the first two seconds of speech, and stepped down."""
+    controller = LoadController()
+    for n in range(100):
+        controller.step(STEP_S, True, 1000.0 + 0.01 * n, 500.0, 0.1)
+    assert controller.level == LoadLevel.FULL

@@ -20,6 +20,7 @@ from edged.stt.recogniser import FinishedSegment
 # The most audio (seconds) that one update reads when audio has piled up. A segment has room for 3 s
 # more than the age at which it is cut.
 MAX_UPDATE_S = 2.7
+MIN_SKIP_S = 4.0  # less audio is not worth it that a sentence is cut
 
 
 class StreamRecogniser(Protocol):
@@ -179,6 +180,7 @@ class RecogniserQueue:
         self._closed = False
         self._busy_s = 0.0
         self._job_started_at: float | None = None
+        self._taken = 0  # the place up to which jobs have taken requests to read
         # Only the recogniser's job:
         self._job_state = _State()
         # Only the session's thread:
@@ -230,10 +232,13 @@ class RecogniserQueue:
     def skip_to(self, start: int) -> int:
         """Gives up unread audio: closes the open segment where it was read, opens one at `start`.
 
-        Returns how many samples (16 kHz) will not be read.
+        Audio that the running job reads is not given up. Does nothing if less than MIN_SKIP_S more
+        waits before `start`. Returns how many samples (16 kHz) will not be read.
         """
-        lost = max(0, start - self._read)
         with self._changed:
+            lost = start - max(self._read, self._taken)
+            if lost < MIN_SKIP_S * RATE:
+                return 0
             kept: list[_Request] = []
             for request in self._requests:
                 if isinstance(request, _Finish):
@@ -402,6 +407,8 @@ class RecogniserQueue:
         """Does all requests that have arrived so far."""
         with self._changed:
             requests, self._requests = self._requests, []
+            reads = [r.until for r in requests if isinstance(r, _Advance | _Finish)]
+            self._taken = max(self._taken, *reads) if reads else self._taken
             self._job_started_at = started_at = time.monotonic()
         try:
             outputs: list[object] = []

@@ -337,7 +337,8 @@ class Session:
         if not self._queue.is_open or not self._has_speech:
             return
         if self._queue.lag_s > MAX_LAG_S:
-            lost = self._queue.skip_to(self._history.end - int(KEPT_LAG_S * RATE))
+            kept = self._history.end - int(KEPT_LAG_S * RATE)
+            lost = self._queue.skip_to(max(kept, self._floor))
             self.lost += lost * SAMPLE_RATE // RATE
         hangover_end = self._speech_end + int(HANGOVER_S * RATE)
         pause = self._history.end > hangover_end

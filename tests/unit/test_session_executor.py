@@ -4,6 +4,7 @@ jobs and the session's calls are interleaved."""
 from __future__ import annotations
 
 import gc
+import threading
 import weakref
 from collections.abc import Sequence
 from concurrent.futures import Executor
@@ -372,3 +373,55 @@ def test_each_job_is_announced_because_less_audio_waits_after_it() -> None:
     assert announced
     assert stream.session.collect() == []
     assert stream.session.lag_s == 0.0
+
+
+def test_audio_that_a_running_job_reads_is_not_skipped_and_read_again() -> None:
+    """A job took long, and the next one took all audio that had arrived. The session counted what
+    that job read as lost, and had its last second recognised a second time."""
+    worker = BackgroundWorker("recogniser")
+    stream = Stream([(0.5, 40.0)], worker)
+    read = stream.recogniser.advance
+    slow_jobs = [(threading.Event(), threading.Event()) for _ in range(2)]  # (entered, go on)
+    waiting = iter(slow_jobs)
+
+    def read_slowly(*arguments: Any) -> list[Word]:
+        entered, go_on = next(waiting, (threading.Event(), None))
+        entered.set()
+        assert go_on is None or go_on.wait(20)
+        return read(*arguments)
+
+    stream.push(30)
+    until(lambda: worker.idle, "the recogniser has caught up")
+    stream.recogniser.advance = read_slowly  # type: ignore[method-assign]
+    stream.push()
+    assert slow_jobs[0][0].wait(5)
+    stream.push(round((MAX_LAG_S - 0.3) / STEP_S))
+    slow_jobs[0][1].set()
+    assert slow_jobs[1][0].wait(5)
+    stream.push(10)  # the first job's result is known now, and more than MAX_LAG_S were unread
+    slow_jobs[1][1].set()
+    until(lambda: worker.idle, "the recogniser has caught up")
+    stream.push(100)
+    stream.events += stream.session.end()
+    check_contract(stream)
+    assert stream.session.lost == 0
+    end_s = stream.session.step_idx * STEP_S
+    assert stream.said == [w.text for w in stream.words if w.start_s < end_s - 0.1]
+
+
+def test_a_skip_does_not_go_back_before_a_flush() -> None:
+    """The recogniser skipped to one second before the end, where a flush was less than a second old:
+    text of the audio before it followed its `flushed`."""
+    executor = ManualExecutor()
+    stream = Stream([(0.5, 30.0)], executor)
+    stream.push(round((MAX_LAG_S - 0.5) / STEP_S) + 1)
+    at_s = stream.session.step_idx * STEP_S
+    stream.events += stream.session.flush(f"{at_s:.2f}")
+    stream.push(12)
+    assert stream.session.lost
+    executor.run_all()
+    stream.events += stream.session.end()
+    position = stream.events.index(Flushed(f"{at_s:.2f}"))
+    later = [e.text for e in stream.events[position:] if isinstance(e, Text)]
+    assert later
+    assert all(stream.words[int(text[1:])].start_s > at_s - 0.1 for text in later)

@@ -431,14 +431,15 @@ class RecogniserQueue:
     def _do(self, request: _Request) -> Sequence[object]:
         recogniser, state = self._recogniser, self._job_state
         assert recogniser is not None
+        outputs: list[object] = []
         words: list[Word] = []
         match request:
             case _Begin(start, segment):
                 recogniser.begin(start)
                 state = _State(segment, read=start)
             case _Advance(until, backlog, pause, voice_uncertainty):
-                words = self._read_backlog(until, voice_uncertainty)
-                words += recogniser.advance(self._history, until, backlog, pause, voice_uncertainty)
+                outputs += self._read_backlog(until, voice_uncertainty)
+                words = recogniser.advance(self._history, until, backlog, pause, voice_uncertainty)
                 state = replace(
                     state,
                     read=max(state.read, until),
@@ -446,8 +447,8 @@ class RecogniserQueue:
                     decoded_until=until,
                 )
             case _Finish(until, voice_uncertainty):
-                words = self._read_backlog(until, voice_uncertainty)
-                words += recogniser.finish(self._history, until, voice_uncertainty)
+                outputs += self._read_backlog(until, voice_uncertainty)
+                words = recogniser.finish(self._history, until, voice_uncertainty)
                 state = replace(state, read=max(state.read, until), decoded=None)
             case _Discard():
                 recogniser.discard()
@@ -461,21 +462,28 @@ class RecogniserQueue:
         self._job_state = replace(
             state, start=recogniser.start, age_s=recogniser.age_s, runs=recogniser.runs
         )
+        return [*outputs, *self._take_outputs(words)]
+
+    def _read_backlog(self, until: int, voice_uncertainty: float) -> list[object]:
+        """Reads audio in updates of MAX_UPDATE_S until no more than that is left before `until`."""
+        recogniser, step = self._recogniser, int(MAX_UPDATE_S * RATE)
+        assert recogniser is not None
+        outputs: list[object] = []
+        read = self._job_state.read
+        while recogniser.is_open and until - read > step:
+            read += step
+            words = recogniser.advance(self._history, read, True, False, voice_uncertainty)
+            outputs += self._take_outputs(words)
+        return outputs
+
+    def _take_outputs(self, words: list[Word]) -> list[object]:
+        """The words of one call of the recogniser, then the segments that ended in it."""
+        recogniser = self._recogniser
+        assert recogniser is not None
         outputs: list[object] = [CommittedWords(words)] if words else []
         outputs += [SegmentEnd(segment) for segment in recogniser.finished]
         recogniser.finished.clear()
         return outputs
-
-    def _read_backlog(self, until: int, voice_uncertainty: float) -> list[Word]:
-        """Reads audio in updates of MAX_UPDATE_S until no more than that is left before `until`."""
-        recogniser, step = self._recogniser, int(MAX_UPDATE_S * RATE)
-        assert recogniser is not None
-        words: list[Word] = []
-        read = self._job_state.read
-        while recogniser.is_open and until - read > step:
-            read += step
-            words += recogniser.advance(self._history, read, True, False, voice_uncertainty)
-        return words
 
 
 def _merge(requests: list[_Request], request: _Request) -> None:

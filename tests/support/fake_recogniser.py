@@ -51,6 +51,7 @@ class FakeRecogniser:
         self.finished: list[FinishedSegment] = []
         self.runs = 0
         self.fail_at: int | None = None  # place at which reading raises
+        self.cut_s: float | None = None  # a segment older than this is cut behind its last word
         self.updates: list[tuple[int, int]] = []  # (from, to) of each read
         self._decoded = decoded
         self._start: int | None = None
@@ -90,7 +91,14 @@ class FakeRecogniser:
         if self._start is None:
             return []
         self._read_to(history, until)
-        return self._commit(lambda word: word.stop_s + DELAY_S <= self._read / RATE)
+        words = self._commit(lambda word: word.stop_s + DELAY_S <= self._read / RATE)
+        if self.cut_s is not None and self.age_s > self.cut_s and words:
+            cut, read = int(words[-1].stop_s * RATE), self._read
+            self.finished.append(FinishedSegment(self._start, cut))
+            self._start = None
+            self.begin(cut)
+            self._read = read
+        return words
 
     def finish(
         self, history: SampleHistory, until: int, voice_uncertainty: float = 0.0

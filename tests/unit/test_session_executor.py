@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from edged import STEP_S, STEP_SAMPLES
 from edged.engine.background_worker import BackgroundWorker, InlineExecutor
@@ -23,6 +24,8 @@ from edged.events import EndOfStream, EndText, Event, Flushed, Step, Text, Turn,
 from edged.options import Options
 from edged.stt.decoder import DecodedText
 from edged.stt.family import LanguageTraits
+from edged.stt.recogniser import FinishedSegment
+from edged.stt.second_pass import Transcript
 from edged.vad.inactivity import FEATURES, Weights
 from tests.support.executors import FailingExecutor, ManualExecutor
 from tests.support.fake_recogniser import FakeRecogniser, ScriptedVoice
@@ -425,3 +428,26 @@ def test_a_skip_does_not_go_back_before_a_flush() -> None:
     later = [e.text for e in stream.events[position:] if isinstance(e, Text)]
     assert later
     assert all(stream.words[int(text[1:])].start_s > at_s - 0.1 for text in later)
+
+
+def test_the_words_of_a_segment_that_was_cut_in_a_backlog_are_not_those_of_the_next() -> None:
+    """One job read 9 s in several updates and cut the segment in one of them. All words of the job
+    were taken for those of the first segment; where its second pass was not used, the turn said
+    them, and those of the second segment again."""
+    executor = ManualExecutor()
+    stream = Stream([(0.5, 9.5)], executor)
+    stream.recogniser.cut_s = 4.0
+
+    def second_pass(samples: NDArray[np.float32], segment: FinishedSegment) -> Transcript:
+        if segment.start < 16000:
+            raise MemoryError
+        return stream.recogniser.second_pass(samples, segment)
+
+    stream.session._second_pass = second_pass
+    stream.push(115)
+    executor.run_all()
+    stream.push_rest()
+    stream.events += stream.session.end()
+    check_contract(stream)
+    (turn,) = stream.of(Turn)
+    assert [word.text for word in turn.words] == stream.said == [w.text for w in stream.words]

@@ -41,7 +41,8 @@ from edged.options import Options
 
 BATCH = 25  # steps taken from the ring at once (2 s): a late engine still does commands that often
 BACKLOG_STEPS = 4  # from this many waiting steps on, the recogniser updates in larger chunks
-MAX_FLUSHES = 64  # waiting flushes; the daemon's own commands always find room after them
+# Flushes that wait, for the engine or the recogniser. The daemon's own commands always find room.
+MAX_FLUSHES = 64
 TURN_TIMEOUT_S = 5.0  # longest wait for a turn's second pass when the microphone stops
 END_S = 1.0  # of the time to stop, kept for the last words and their turn
 WORDS_TIMEOUT_S = 4.0  # longest wait for the last words when the microphone stops
@@ -164,7 +165,8 @@ class Engine:
 
     def submit(self, command: EngineCommand) -> bool:
         """Queues a command. False if too many wait: it will not be done; tell its sender."""
-        if isinstance(command, FlushCommand) and self._commands.qsize() >= MAX_FLUSHES:
+        flushes = self._commands.qsize() + len(self._flushes)
+        if isinstance(command, FlushCommand) and flushes >= MAX_FLUSHES:
             return False
         try:
             self._commands.put_nowait(command)

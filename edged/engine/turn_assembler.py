@@ -117,7 +117,7 @@ class TurnAssembler:
 
     def close(self) -> None:
         """Closes the open turn: the speaker has finished."""
-        if self._open.segments:
+        if self._open.segments or self._open.committed:
             self._closed.append(self._open)
         self._open = _OpenTurn()
 
@@ -169,6 +169,7 @@ class TurnAssembler:
             else:
                 words += with_edge_words(segment.committed, heard)
                 probability += transcript.probabilities
+        words += turn.committed[turn.in_segments :]  # whose segment the recogniser did not end
         return self._turn(words, mean_probability(probability) if probability else None)
 
     def _turn(self, words: Sequence[Word], confidence: float | None) -> Turn | None:

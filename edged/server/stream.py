@@ -31,6 +31,7 @@ MAX_WAITING_S = 10.0  # and their duration, as far as it is known
 RESUME_BELOW = 0.9  # of these; reading resumes early, because pings wait behind audio
 COMMAND_BYTES = 256  # what a command counts beside its audio, so that small ones are bounded too
 MAX_UNREAD_S = 5.0  # audio that waits for the recogniser; with 10 s a Session would give it up
+MAX_FLUSHES = 64  # flushes that wait for the recogniser; more of them wait before the session
 BACKLOG_STEPS = 4  # waiting steps of a live stream from which the recogniser uses larger chunks
 SERVER_FAULT = 1011  # code of an `error` that the client did not cause
 
@@ -284,11 +285,14 @@ class Stream:
         return not self.done
 
     def _must_wait_for_recogniser(self) -> bool:
-        """Whether so much audio is unread that no more should be pushed until a job is done."""
-        if self._session is None or self._session.lag_s <= MAX_UNREAD_S:
+        """Whether so much is unread that nothing should be pushed until a job is done."""
+        if self._session is None or not self._is_far_behind(self._session):
             return False
         self._deliver(self._session.collect())  # the session learns from it what has been read
-        return self._session is not None and self._session.lag_s > MAX_UNREAD_S
+        return self._session is not None and self._is_far_behind(self._session)
+
+    def _is_far_behind(self, session: Session) -> bool:
+        return session.lag_s > MAX_UNREAD_S or len(self._flushed_at) >= MAX_FLUSHES
 
     def _report_speaking(self) -> None:
         if self._on_speaking is None or self._session is None:

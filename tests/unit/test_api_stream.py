@@ -15,7 +15,7 @@ from edged.audio.stream_decoders import decoder
 from edged.engine.session import MAX_LAG_S, Session
 from edged.events import EndOfStream, Event, Flushed, Step, Text
 from edged.server.metrics import Metrics
-from edged.server.stream import Stream
+from edged.server.stream import MAX_FLUSHES, Stream
 from tests.support.executors import ManualExecutor
 
 
@@ -200,3 +200,19 @@ def test_audio_that_comes_at_once_waits_for_the_recogniser_and_none_of_it_is_giv
         jobs += 1
     assert jobs > 1
     assert len([e for e in rig.events if isinstance(e, Step)]) == 320
+
+
+def test_flushes_that_wait_for_the_recogniser_are_bounded() -> None:
+    """A client could queue any number of them while the recogniser was busy: only those that waited
+    for the session counted as load."""
+    rig = Rig()
+    rig.push()
+    for n in range(200):
+        rig.stream.flush(n)
+    rig.work()
+    assert rig.session.calls.count("flush") == MAX_FLUSHES
+    for n in range(200):
+        rig.session.known.append(Flushed(n))
+        rig.work()
+    assert [e for e in rig.events if isinstance(e, Flushed)] == [Flushed(n) for n in range(200)]
+    assert not rig.stream.is_busy

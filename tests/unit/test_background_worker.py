@@ -49,8 +49,8 @@ def test_a_full_queue_fails_the_job_instead_of_growing() -> None:
 
 
 def test_a_job_that_is_done_is_forgotten_with_what_it_held() -> None:
-    """The thread kept its last job until the next one came: the last words before the microphone was
-    muted, and 4 MB for each recogniser of a closed stream."""
+    """The thread kept its last job until the next one came: the last words before the microphone
+    was muted, and 4 MB for each recogniser of a closed stream."""
 
     class Audio:
         def read(self) -> None: ...

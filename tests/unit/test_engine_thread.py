@@ -230,6 +230,26 @@ def test_a_flush_is_answered_when_the_recogniser_is_done_and_steps_go_on_before(
     assert len(running.of(Step)) == 10
 
 
+def test_flushes_that_wait_for_the_recogniser_are_bounded(
+    running: RunningEngine, script: Script
+) -> None:
+    """Only flushes that waited for the engine were counted. While the recogniser hung, the engine
+    took any number of them."""
+    script.answers_late = True
+    running.write(1)
+    running.stepped(1)
+    script.made[0].collect = list
+    answered: list[int] = []
+    accepted = 0
+    for n in range(3 * module.MAX_FLUSHES):
+        accepted += running.engine.submit(FlushCommand(n, lambda: answered.append(1)))
+        until(lambda: running.engine._commands.empty(), "the engine has taken it")
+    assert accepted <= module.MAX_FLUSHES + 1
+    assert running.engine.submit(EndCommand()), "the daemon's own commands find room"
+    until(lambda: len(answered) == accepted, "all are answered")
+    assert running.engine.submit(FlushCommand("again", lambda: None))
+
+
 def test_words_are_emitted_when_they_are_known_and_not_at_the_next_step(
     running: RunningEngine, script: Script
 ) -> None:

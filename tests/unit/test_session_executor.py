@@ -328,6 +328,31 @@ def test_a_recogniser_that_hangs_does_not_keep_the_session_from_ending() -> None
     assert stream.session.end(timeout_s=0.01) == [EndOfStream()]
 
 
+@pytest.mark.parametrize("cut_s", [None, 3.0], ids=["one segment", "another segment before"])
+def test_the_end_gives_the_words_of_a_recogniser_that_hangs_as_a_turn(cut_s: float | None) -> None:
+    """The turn of a stream that ended while the recogniser hung was missing, or lacked the words of
+    its last segment, although they had been given as text."""
+
+    class HangsLater(ManualExecutor):
+        hangs = False
+
+        def run_next(self) -> bool:
+            return not self.hangs and super().run_next()
+
+    executor = HangsLater()
+    stream = Stream([(0.5, 9.0)], executor)
+    stream.recogniser.cut_s = cut_s
+    for _ in range(20):
+        stream.push(4)
+        executor.run_all()
+    stream.push()
+    executor.hangs = True
+    stream.events += stream.session.end(timeout_s=0.01)
+    (turn,) = stream.of(Turn)
+    assert stream.said
+    assert [word.text for word in turn.words] == stream.said
+
+
 def test_a_closed_session_calls_nobody_and_its_job_does_not_run() -> None:
     executor = ManualExecutor()
     stream = Stream([(0.5, 9.0)], executor)
@@ -413,7 +438,7 @@ def test_audio_that_a_running_job_reads_is_not_skipped_and_read_again() -> None:
 
 
 def test_a_skip_does_not_go_back_before_a_flush() -> None:
-    """The recogniser skipped to one second before the end, where a flush was less than a second old:
+    """The recogniser skipped to one second before the end, where a flush was younger than that:
     text of the audio before it followed its `flushed`."""
     executor = ManualExecutor()
     stream = Stream([(0.5, 30.0)], executor)

@@ -420,7 +420,7 @@ def test_audio_that_a_running_job_reads_is_not_skipped_and_read_again() -> None:
 
     stream.push(30)
     until(lambda: worker.idle, "the recogniser has caught up")
-    stream.recogniser.advance = read_slowly  # type: ignore[method-assign]
+    stream.recogniser.advance = read_slowly  # type: ignore[assignment, method-assign]
     stream.push()
     assert slow_jobs[0][0].wait(5)
     stream.push(round((MAX_LAG_S - 0.3) / STEP_S))

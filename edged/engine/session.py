@@ -385,7 +385,8 @@ class Session:
 
     def _start_second_pass(self, segment: FinishedSegment) -> None:
         samples = self._history.read(segment.start, segment.stop)
-        work = partial(self._second_pass, samples, segment)
+        whole = len(samples) == segment.stop - segment.start
+        work = partial(self._second_pass, samples, segment) if whole else _audio_is_gone
         self._turns.add_segment(segment.start, work, segment.voice_uncertainty)
 
     def _transcribe(self, samples: NDArray[np.float32], segment: FinishedSegment) -> Transcript:
@@ -447,6 +448,10 @@ class Session:
     def _finished_turns(self) -> list[Event]:
         turns = self._turns.pop_finished()
         return list(turns) if self.options.turns else []
+
+
+def _audio_is_gone() -> Transcript:
+    raise RuntimeError("the recogniser was so late that the audio of the segment is gone")
 
 
 def _text_events(words: list[Word]) -> list[Event]:

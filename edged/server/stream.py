@@ -129,6 +129,7 @@ class Stream:
         self._session: Session | None = None
         self._flushed_at: deque[float] = deque()  # arrival of the flushes that are not answered
         self._finishing = False  # the audio has ended, its last words are not known yet
+        self._failure: _Failure | None = None  # why it ended
         self._lock = threading.Lock()
         self._waiting: deque[tuple[_Command, float]] = deque()  # with the time of arrival
         self._waiting_bytes = 0  # of audio
@@ -248,14 +249,20 @@ class Stream:
         return False
 
     def _step(self) -> bool:
+        if self._finishing:
+            self._collect()
+            return False
         self._decode()
         if not self._decoded or self._must_wait_for_recogniser():
             self._collect()
             return False
         item, arrived_at = self._decoded.popleft()
         if isinstance(item, _Failure):
-            self._finish_and_fail(item)
-            return False
+            if self._session is None:
+                self._fail(item.message, item.code)
+                return False
+            # the client gets the text of what could be decoded, as from edged.cli.transcribe
+            self._failure, item = item, _End()
         if self._session is None:
             self._session = self._make_session(
                 executor=self._background,
@@ -306,8 +313,14 @@ class Stream:
         if self._session is None:
             return
         self._deliver(self._session.collect())
-        if self._finishing and self._session.is_finished:
-            self._deliver(self._session.end())
+        if not self._finishing or not self._session.is_finished:
+            return
+        events = self._session.end()
+        if self._failure is None:
+            self._deliver(events)
+        else:
+            self._deliver([event for event in events if not isinstance(event, EndOfStream)])
+            self._fail(self._failure.message, self._failure.code)
 
     def _decode(self) -> None:
         """Keeps a few frames decoded, so that it is known whether more wait."""
@@ -378,15 +391,6 @@ class Stream:
         if isinstance(events[-1], EndOfStream):
             self._close()
         self._client.on_events(events)
-
-    def _finish_and_fail(self, failure: _Failure) -> None:
-        """Delivers the text of what could be decoded, as edged.cli.transcribe does, and fails."""
-        if self._session is not None:
-            events: list[Event] = [
-                each for each in self._session.end() if not isinstance(each, EndOfStream)
-            ]
-            self._deliver(events)
-        self._fail(failure.message, failure.code)
 
     def _fail(self, message: str, code: int) -> None:
         if not self.done:

@@ -138,7 +138,9 @@ class Recogniser:
 
     def _push(self, segment: Segment, history: SampleHistory, until: int) -> None:
         if until > self._pushed:
-            segment.push(history.read(self._pushed, until))
+            samples = history.read(self._pushed, until)
+            gone = until - self._pushed - len(samples)  # too late for it: silence keeps its place
+            segment.push(np.pad(samples, (gone, 0)) if gone else samples)
             self._pushed = until
 
     def _close(self, segment: Segment, stop: int) -> None:

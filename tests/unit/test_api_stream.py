@@ -3,7 +3,7 @@ without holding a thread, and a client that leaves leaves nothing behind."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import cast
 
 import numpy as np
@@ -11,11 +11,13 @@ import pytest
 from numpy.typing import NDArray
 
 from edged import STEP_S, STEP_SAMPLES
+from edged.audio.source import Frame
 from edged.audio.stream_decoders import decoder
 from edged.engine.session import MAX_LAG_S, Session
-from edged.events import EndOfStream, Event, Flushed, Step, Text
+from edged.errors import RequestError
+from edged.events import EndOfStream, Error, Event, Flushed, Step, Text
 from edged.server.metrics import Metrics
-from edged.server.stream import MAX_FLUSHES, Stream
+from edged.server.stream import MAX_FLUSHES, AudioDecoder, Stream
 from tests.support.executors import ManualExecutor
 
 
@@ -62,7 +64,7 @@ class BackgroundSession:
 class Rig:
     """A live stream; `woken` counts what the worker pool was told."""
 
-    def __init__(self) -> None:
+    def __init__(self, audio: AudioDecoder | None = None) -> None:
         self.now = 0.0
         self.woken = 0
         self.full = False
@@ -71,7 +73,7 @@ class Rig:
         self.sessions: list[BackgroundSession] = []
         self.stream = Stream(
             self._session,
-            decoder("pcm"),
+            audio or decoder("pcm"),
             self,
             self._wake,
             ManualExecutor(),
@@ -216,3 +218,31 @@ def test_flushes_that_wait_for_the_recogniser_are_bounded() -> None:
         rig.work()
     assert [e for e in rig.events if isinstance(e, Flushed)] == [Flushed(n) for n in range(200)]
     assert not rig.stream.is_busy
+
+
+def test_a_stream_that_cannot_be_decoded_gives_its_words_without_holding_the_thread() -> None:
+    """One client's broken audio held a thread of all until the recogniser had read what was before
+    it."""
+
+    class BreaksDown:
+        seconds_per_byte = 0.0
+
+        def push(self, data: bytes) -> Iterator[Frame]:
+            if not data:
+                raise RequestError("broken")
+            yield np.zeros(STEP_SAMPLES, np.int16)
+
+        def finish(self) -> Iterator[Frame]:
+            yield from ()
+
+    rig = Rig(BreaksDown())
+    for data in (b"1", b"2", b"", b"3"):
+        rig.stream.push(data)
+    rig.work()
+    assert rig.session.calls == ["push", "push", "finish 0.0"]
+    assert rig.stream.is_busy
+    rig.session.known.append(Text("last", 0.0))
+    rig.session.is_finished = True
+    rig.work()
+    assert rig.events[-2:] == [Text("last", 0.0), Error("broken", RequestError.code)]
+    assert rig.stream.done

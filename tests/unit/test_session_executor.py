@@ -476,3 +476,29 @@ def test_the_words_of_a_segment_that_was_cut_in_a_backlog_are_not_those_of_the_n
     check_contract(stream)
     (turn,) = stream.of(Turn)
     assert [word.text for word in turn.words] == stream.said == [w.text for w in stream.words]
+
+
+def test_a_segment_whose_audio_is_gone_has_the_words_of_the_first_pass_in_the_turn() -> None:
+    """The second pass got what was left of the audio of a recogniser that was half a minute late,
+    and placed its words as if that were the beginning."""
+    executor = ManualExecutor()
+    stream = Stream([(0.5, 4.0)], executor)
+    passes: list[int] = []
+
+    def second_pass(samples: NDArray[np.float32], segment: FinishedSegment) -> Transcript:
+        passes.append(len(samples))
+        return stream.recogniser.second_pass(samples, segment)
+
+    stream.session._second_pass = second_pass
+    stream.push(round(4.5 / STEP_S))
+    executor.run_all()  # the results wait while the stream goes on
+    queue = stream.session._queue
+    collect, queue.collect = queue.collect, list  # type: ignore[method-assign]
+    stream.push(round(70 / STEP_S))
+    executor.run_all()
+    queue.collect = collect  # type: ignore[method-assign]
+    stream.events += stream.session.end()
+    (turn,) = stream.of(Turn)
+    assert passes == []
+    assert [word.text for word in turn.words] == stream.said == [w.text for w in stream.words]
+    assert stream.session.dropped["failed_in_turn"] == 1

@@ -144,3 +144,18 @@ def test_every_architecture_has_one_family_and_others_are_refused_by_name() -> N
     assert family_of("moonshine-tiny").name == "moonshine"
     with pytest.raises(ModelError, match=r"'whisper-9'.*moonshine-tiny"):
         family_of("whisper-9")
+
+
+def test_a_segment_keeps_stream_time_although_its_audio_was_gone_when_it_was_read() -> None:
+    """A recogniser that was too late for the history got only what was left, and all later words
+    were early by what was missing."""
+    model = ToySpeechModel(script(*sentence("turn the lights in the kitchen off")))
+    recogniser, history = Recogniser(model, Options()), SampleHistory(RATE)
+    recogniser.begin(0)
+    for _ in range(4 * RATE // STEP):
+        history.append(np.zeros(STEP, np.float32))
+    assert history.start > 0
+    words = recogniser.advance(history, 2 * RATE) + recogniser.finish(history, history.end)
+    assert recogniser.finished[0].stop == history.end
+    starts = [word.start_s for word in words]
+    assert starts == pytest.approx([0.2 + 0.3 * n for n in range(7)])

@@ -8,9 +8,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from edged.errors import RequestError
+from edged.keyterm_list import read_terms, split_terms
 
 DELAYS = (7, 8, 10, 12, 14, 16, 20, 24, 32, 36, 48)  # steps of 80 ms
 LANGUAGES = ("en",)
+DEFAULT_BOOST, MAX_BOOST = 2.0, 6.0  # of key terms
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +29,8 @@ class Options:
     turn_silence_ms: scales the silence that closes a turn (`edged.vad.endpoint.Endpoint`).
     turns: whether `turn` messages are given; clients of the API server have to ask for them.
     digits: whether turns write spoken numbers as digits.
+    keyterms: terms that the recogniser should expect, valid lines of `edged.keyterm_list`.
+    keyterm_boost: 0..6, the bonus of each step along a term; 0 is none.
     """
 
     delay_in_frames: int = 10
@@ -39,6 +43,8 @@ class Options:
     turn_silence_ms: int = 700
     turns: bool = True
     digits: bool = False
+    keyterms: tuple[str, ...] = ()
+    keyterm_boost: float = DEFAULT_BOOST
 
 
 def _number(key: str, value: object, low: float, high: float) -> float:
@@ -61,6 +67,16 @@ def _language(key: str, value: object, known: tuple[str, ...]) -> str:
     if value not in known:
         raise RequestError(f"{key} must be one of {', '.join(known)}, not {value!r}")
     return str(value)
+
+
+def _keyterms(key: str, value: object) -> tuple[str, ...]:
+    terms = split_terms(value) if isinstance(value, str) else value
+    if not isinstance(terms, list) or not all(isinstance(term, str) for term in terms):
+        raise RequestError(f"{key} must be a list of strings, not {value!r:.80}")
+    found = read_terms(terms)
+    if found.problems:
+        raise RequestError(f"{key}: {'; '.join(found.problems)}")
+    return found.lines
 
 
 def from_json_config(
@@ -95,6 +111,10 @@ def from_json_config(
                 changed["delay_in_frames"] = _delay(key, value)
             case "padding_bonus" if value is not None:
                 changed["padding_bonus"] = _number(key, value, -4, 4)
+            case "keyterms" if value is not None:
+                changed["keyterms"] = _keyterms(key, value)
+            case "keyterm_boost" if value is not None:
+                changed["keyterm_boost"] = _number(key, value, 0, MAX_BOOST)
             case "turns" | "digits":
                 if not isinstance(value, bool):
                     raise RequestError(f"{key} must be true or false, not {value!r}")

@@ -37,6 +37,7 @@ from edged.events import EndOfStream, EndText, Event, Flushed, Step, Text, Word
 from edged.models.loader import Models
 from edged.options import Options
 from edged.stt.family import RATE, Tuning, language_traits
+from edged.stt.keyterms import keyterms_of
 from edged.stt.recogniser import FinishedSegment, Recogniser
 from edged.stt.second_pass import Transcript, transcribe
 from edged.vad.endpoint import Endpoint
@@ -390,8 +391,9 @@ class Session:
         self._turns.add_segment(segment.start, work, segment.voice_uncertainty)
 
     def _transcribe(self, samples: NDArray[np.float32], segment: FinishedSegment) -> Transcript:
-        language = self.options.language
-        return transcribe(self._models.recogniser, samples, language, segment.tokens)
+        model, options = self._models.recogniser, self.options
+        keyterms = keyterms_of(model, options)
+        return transcribe(model, samples, options.language, segment.tokens, keyterms)
 
     # ---- turns ----------------------------------------------------------------------------------
     def _text_evidence(self) -> TextEvidence | None:

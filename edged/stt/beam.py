@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+from edged.stt.keyterms import START, TERM_HYPOTHESES, Keyterms, TermState
 from edged.stt.token_tree import Choice, Node, TokenTree, common_prefix
 
 MAX_BATCH_TOKENS = 8  # tokens read in one run, drafts not counted
@@ -28,7 +29,8 @@ class Hypothesis:
 
     last: its last token. row: the row of the token before that one (None: the prefix). draft:
     tokens that may follow. score: log probability. frames: the encoder frame of each token.
-    p_eos: probability of the end of the text, once it has ended.
+    p_eos: probability of the end of the text, once it has ended. term: where it stands within key
+    terms.
     """
 
     last: int
@@ -39,6 +41,17 @@ class Hypothesis:
     frames: tuple[int, ...] = ()
     probabilities: tuple[float, ...] = ()
     p_eos: float | None = None
+    term: TermState = START
+
+    @property
+    def settled(self) -> float:
+        """The score with the bonus of key terms that are complete."""
+        return self.score + self.term.earned
+
+    @property
+    def hopeful(self) -> float:
+        """The score with the bonus of a key term that is not complete, too."""
+        return self.settled + self.term.pending
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +80,7 @@ class Beam:
     resume_drafts: whether a draft is used further behind a token in which the text differs from it.
     explored: the texts that were extended, which serve as drafts when the same audio with a little
     more of it is searched again. shared_prefix: how many tokens of the best text all hypotheses
-    share that survived.
+    share that survived. keyterms: terms with a bonus.
     """
 
     tree: TokenTree
@@ -78,6 +91,7 @@ class Beam:
     resume_drafts: bool = True
     explored: list[tuple[int, ...]] = field(default_factory=list)
     shared_prefix: int = 0
+    keyterms: Keyterms | None = None
 
     def search(self, start: Hypothesis, drafts: Sequence[Sequence[int]] = ()) -> Hypothesis:
         """Returns the most probable text behind `start`. Reads `drafts` together with its own."""
@@ -99,7 +113,7 @@ class Beam:
                 self.tree.read([(h.row, [h.last, *h.draft[: each - 1]]) for h in unread])
             live = self._expand(live, finished)
         best = max(finished + live, key=_score)
-        left = [h for h in finished + live if h.score >= best.score - self.beam_threshold]
+        left = [h for h in finished + live if h.hopeful >= best.settled - self.beam_threshold]
         self.shared_prefix = min(common_prefix(h.tokens, best.tokens) for h in left)
         return best
 
@@ -120,17 +134,37 @@ class Beam:
             longer += [self._extend(hypothesis, row, node, c) for c in self._allowed(node.choices)]
         longer.sort(key=_score, reverse=True)
         least = _score(max(longer[:1] + finished, key=_score)) - self.beam_threshold
+        survivors = [h for h in longer[: self.beam_width] if h.settled >= least]
+        if self.keyterms is not None:
+            survivors += self._within_terms(longer, survivors, least)
+        goes_on = self._depends_on_term(survivors, finished)
         kept: list[Hypothesis] = []
-        for hypothesis in longer[: self.beam_width]:
-            if hypothesis.score < least:
-                continue
-            if self._is_finished(hypothesis):
+        for hypothesis in survivors:
+            if self._is_finished(hypothesis, goes_on):
                 finished.append(hypothesis)
                 self.explored.append(hypothesis.tokens)
             else:
                 kept.append(hypothesis)
         best = max(map(_score, finished), default=-math.inf)
-        return [h for h in kept if h.score > best]  # a text gets no likelier as it grows
+        return [h for h in kept if h.hopeful > best]  # a text gets no likelier as it grows
+
+    def _within_terms(
+        self, longer: list[Hypothesis], survivors: list[Hypothesis], least: float
+    ) -> list[Hypothesis]:
+        """The best hypotheses that only the bonus of an incomplete term keeps.
+
+        They come on top of the beam's own, so that a term that fails has displaced nothing.
+        """
+        within = [h for h in longer if h.term.pending and h.hopeful >= least and h not in survivors]
+        return sorted(within, key=lambda h: h.hopeful, reverse=True)[:TERM_HYPOTHESES]
+
+    def _depends_on_term(self, survivors: list[Hypothesis], finished: list[Hypothesis]) -> bool:
+        """Whether the text would be another one if an incomplete term became complete. Then the
+        search goes on behind the horizon, until the term is complete or fails."""
+        if not survivors or self.keyterms is None:
+            return False
+        best = max(survivors, key=lambda h: h.hopeful)
+        return best.term.pending > 0 and best.hopeful > max(map(_score, survivors + finished))
 
     def _allowed(self, choices: list[Choice]) -> list[Choice]:
         """The choices that may be taken.
@@ -145,9 +179,12 @@ class Beam:
         return choices[:1] if ends else [choice for choice in choices if choice.token != self.eos]
 
     def _extend(self, hypothesis: Hypothesis, row: int, node: Node, choice: Choice) -> Hypothesis:
-        score = hypothesis.score + math.log(choice.p)
+        score, term = hypothesis.score + math.log(choice.p), hypothesis.term
         if choice.token == self.eos:
-            return replace(hypothesis, score=score, p_eos=choice.p)
+            term = term if self.keyterms is None else self.keyterms.end(term)
+            return replace(hypothesis, score=score, p_eos=choice.p, term=term)
+        if self.keyterms is not None:
+            term = self.keyterms.move(term, choice.token)
         return Hypothesis(
             last=choice.token,
             row=row,
@@ -156,13 +193,15 @@ class Beam:
             tokens=(*hypothesis.tokens, choice.token),
             frames=(*hypothesis.frames, node.frame),
             probabilities=(*hypothesis.probabilities, choice.p),
+            term=term,
         )
 
-    def _is_finished(self, hypothesis: Hypothesis) -> bool:
+    def _is_finished(self, hypothesis: Hypothesis, goes_on: bool) -> bool:
+        """goes_on: whether the search goes on behind the horizon."""
         if hypothesis.p_eos is not None or len(hypothesis.tokens) >= self.bounds.max_tokens:
             return True
         horizon = self.bounds.horizon
-        return horizon is not None and hypothesis.frames[-1] > horizon
+        return horizon is not None and not goes_on and hypothesis.frames[-1] > horizon
 
     def _resume_draft(self, draft: Sequence[int], token: int) -> Sequence[int]:
         """What may follow `token`, given the draft from its place on.
@@ -179,4 +218,4 @@ class Beam:
 
 
 def _score(hypothesis: Hypothesis) -> float:
-    return hypothesis.score
+    return hypothesis.settled

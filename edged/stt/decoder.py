@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from edged.stt.beam import BEAM_WIDTH, MAX_DRAFT_ROWS, Beam, Hypothesis, SearchBounds
 from edged.stt.family import EncoderOutput, SpeechModel
+from edged.stt.keyterms import START, Keyterms, TermState
 from edged.stt.sampler import Sampler
 from edged.stt.token_tree import MAX_TOKENS_PER_RUN, TokenTree, common_prefix
 
@@ -55,14 +56,17 @@ class Decoder:
         random: np.random.Generator | None = None,
         realtime: bool = False,
         beam_width: int = BEAM_WIDTH,
+        keyterms: Keyterms | None = None,
     ) -> None:
         """max_tokens: the most tokens of the segment. eos_bonus: added to the logit of the end of
         the text; above 0 words come later, below 0 sooner. random: needed where temperature > 0.
-        realtime: whether somebody waits for each update."""
+        realtime: whether somebody waits for each update. keyterms: terms with a bonus in the beam
+        search; sampling does not use them."""
         eos = model.vocabulary.eos
         self._prompt = model.prompt(language)
         max_rows = max_tokens + 2 * MAX_DRAFT_ROWS + 2 * MAX_TOKENS_PER_RUN + len(self._prompt) - 1
-        sampler = Sampler(eos, temperature, eos_bonus, random, beam_width)
+        self._keyterms = None if temperature > 0 else keyterms
+        sampler = Sampler(eos, temperature, eos_bonus, random, beam_width, self._keyterms)
         self.tree = TokenTree(model.decoder_step(max_rows), sampler)
         self._eos = eos
         self._beam_width = beam_width
@@ -71,6 +75,8 @@ class Decoder:
         self._sampled = temperature > 0
         self._alternatives: list[list[int]] = []  # the other texts of the last update, behind
         self._alternatives_from = 0  # so many tokens, which were committed then
+        self._term = START  # within key terms, behind the first `_term_tokens` tokens
+        self._term_tokens = 0
         self.committed = 0
         self.decoded = DecodedText()
 
@@ -104,9 +110,17 @@ class Decoder:
         max_runs = None if last else MAX_UPDATE_RUNS
         bounds = SearchBounds(limit - base, horizon, max_runs, self._greedy_after, early_eos)
         # Sampled text keeps its drafted tokens, so that a draft at another place would bend it.
-        beam = Beam(self.tree, bounds, self._eos, self._beam_width, resume_drafts=not self._sampled)
+        beam = Beam(
+            self.tree,
+            bounds,
+            self._eos,
+            self._beam_width,
+            resume_drafts=not self._sampled,
+            keyterms=self._keyterms,
+        )
         last_token = old.tokens[base - 1] if base else self._prompt[-1]
-        best = beam.search(Hypothesis(last_token, None, old.tokens[base:]), self._drafts())
+        start = Hypothesis(last_token, None, old.tokens[base:], term=self._term_state(base))
+        best = beam.search(start, self._drafts())
         self._alternatives, self._alternatives_from = _leaves(beam.explored), base
         tokens = [*old.tokens[:base], *best.tokens]
         self.decoded = DecodedText(
@@ -123,6 +137,14 @@ class Decoder:
     def commit(self, tokens: int) -> None:
         """The first `tokens` tokens of the text are fixed: they will not be decoded again."""
         self.committed = max(self.committed, min(tokens, len(self.decoded.tokens)))
+
+    def _term_state(self, committed: int) -> TermState:
+        """Where the committed tokens stand within key terms."""
+        if self._keyterms is not None:
+            fixed = self.decoded.tokens[self._term_tokens : committed]
+            self._term = replace(self._keyterms.after(fixed, self._term), earned=0.0)
+            self._term_tokens = committed
+        return self._term
 
     def _forget_drafts(self, committed: int) -> None:
         """Reduces the tree to the prompt and the committed tokens, the last of which the search

@@ -112,6 +112,10 @@ class Vocabulary(Protocol):
     def word_starts(self, tokens: Sequence[int]) -> list[int]:
         """Indices of the tokens with which a word begins, in order; 0 is always one of them."""
 
+    def spelling(self, token: int) -> bytes:
+        """UTF-8 of one token, with a space in front where it begins a word. May be a part of a
+        character. For key terms."""
+
 
 # ---- encoder ------------------------------------------------------------------------------------
 @dataclass(frozen=True, slots=True)
@@ -198,6 +202,10 @@ class SpeechModel(Protocol):
 
     @property
     def vocabulary(self) -> Vocabulary: ...
+
+    @property
+    def has_keyterms(self) -> bool:
+        """Whether key terms have an effect. They need a decoder whose `top_k` may be 16."""
 
     @property
     def timing(self) -> AttentionTiming: ...

@@ -10,6 +10,7 @@ import numpy as np
 
 from edged.stt.beam import BEAM_THRESHOLD, BEAM_WIDTH
 from edged.stt.family import TopTokens
+from edged.stt.keyterms import TERM_TOP_K, Keyterms
 from edged.stt.token_tree import Choice
 
 SAMPLED_FROM = 64  # the most probable tokens from which one is drawn
@@ -21,7 +22,8 @@ class Sampler:
     """Chooses next tokens for a `TokenTree` (see `edged.stt.token_tree.ChooseNext`).
 
     eos: the token that ends a text. temperature: 0 takes the most probable tokens; above, one is
-    drawn with `random`. eos_bonus: added to the logit of `eos`.
+    drawn with `random`. eos_bonus: added to the logit of `eos`. keyterms: terms whose tokens the
+    search needs even if they are improbable.
 
     It holds no reference to the decoder: a tree that led back to its decoder would keep both, and
     some MB of keys and values, until Python's garbage collector looks for cycles.
@@ -32,11 +34,14 @@ class Sampler:
     eos_bonus: float = 0.0
     random: np.random.Generator | None = None
     beam_width: int = BEAM_WIDTH
+    keyterms: Keyterms | None = None
 
     @property
     def top_k(self) -> int:
         """One more than the beam has, because `eos` may be among them and be made less probable."""
-        return SAMPLED_FROM if self.temperature > 0 else self.beam_width + 1
+        if self.temperature > 0:
+            return SAMPLED_FROM
+        return self.beam_width + 1 if self.keyterms is None else TERM_TOP_K
 
     def __call__(self, top: TopTokens, drafted: Sequence[int | None]) -> list[list[Choice]]:
         rows = zip(top.tokens.tolist(), top.p.tolist(), top.p_eos.tolist(), strict=True)
@@ -61,9 +66,15 @@ class Sampler:
         return sorted(weighed, key=lambda choice: -choice.p)
 
     def _most_probable(self, choices: list[Choice]) -> list[Choice]:
-        """At most `beam_width` choices, none less probable than BEAM_THRESHOLD allows."""
+        """At most `beam_width` choices, none less probable than BEAM_THRESHOLD allows; and those
+        that a key term's bonus might bring among them."""
         least = choices[0].p * math.exp(-BEAM_THRESHOLD)
-        return [choice for choice in choices[: self.beam_width] if choice.p >= least]
+        found = [choice for choice in choices[: self.beam_width] if choice.p >= least]
+        if self.keyterms is not None:
+            least *= math.exp(-self.keyterms.most_bonus)
+            terms = self.keyterms.candidates
+            found += [c for c in choices[len(found) :] if c.token in terms and c.p >= least]
+        return found
 
 
 def _draw(

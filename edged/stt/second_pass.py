@@ -10,6 +10,7 @@ from edged.stt.confidence import DEFAULT_CONFIDENCE, ConfidenceBounds, low_confi
 from edged.stt.decoder import DecodedText, Decoder
 from edged.stt.family import Floats, SpeechModel, language_traits
 from edged.stt.frame_power import FramePower
+from edged.stt.keyterms import Keyterms
 from edged.stt.repetition import loop_free_length
 from edged.stt.words import SegmentWord, group_words
 
@@ -32,20 +33,24 @@ class Transcript:
 
 
 def transcribe(
-    model: SpeechModel, samples: Floats, language: str = "en", draft: Sequence[int] = ()
+    model: SpeechModel,
+    samples: Floats,
+    language: str = "en",
+    draft: Sequence[int] = (),
+    keyterms: Keyterms | None = None,
 ) -> Transcript:
     """Transcribes a whole segment.
 
     samples: float32[n] at 16 kHz, speech of up to about 20 s. draft: tokens that are probably right
-    (those of the first pass); they make it faster. Takes tens of milliseconds per second of audio,
-    so it does not belong in a step.
+    (those of the first pass); they make it faster. keyterms: terms with a bonus.
+    Takes tens of milliseconds per second of audio, so it does not belong in a step.
     """
     audio = model.encode(samples)
     if audio is None:
         return Transcript([], bounds=model.confidence)
     seconds = audio.frames * model.timing.frame_s
     limit = language_traits(model, language).max_tokens(seconds)
-    decoder = Decoder(model, language, limit + 1)
+    decoder = Decoder(model, language, limit + 1, keyterms=keyterms)
     decoder.decoded = DecodedText(list(draft[:limit]))
     decoded = decoder.update(audio, limit, None)
     power, frame_s = FramePower(samples), model.timing.frame_s
@@ -54,6 +59,8 @@ def transcribe(
     words = group_words(
         decoded.tokens[:n], decoded.frames[:n], probabilities, model.vocabulary, model.timing
     )
+    if keyterms is not None:
+        words = keyterms.replaced(words)
     del audio, decoder
     release_memory()
     return Transcript(words, probabilities, model.confidence, n < len(decoded.tokens))

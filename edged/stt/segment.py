@@ -19,6 +19,7 @@ from edged.stt.confidence import low_confidence
 from edged.stt.decoder import DecodedText, Decoder
 from edged.stt.family import Floats, SpeechModel, Tuning, language_traits
 from edged.stt.frame_power import FramePower
+from edged.stt.keyterms import keyterms_of
 from edged.stt.repetition import loop_free_length, loop_period
 from edged.stt.words import SegmentWord, group_words
 
@@ -47,6 +48,7 @@ class Segment:
         dropped: Counter[str],
     ) -> None:
         """dropped: the caller's counter of words that guards withheld, by reason."""
+        self._keyterms = keyterms_of(model, options)
         self._model, self._options, self._tuning = model, options, tuning
         self._frame_s = model.timing.frame_s
         self._traits = language_traits(model, options.language)
@@ -62,6 +64,7 @@ class Segment:
             random,
             realtime=True,
             beam_width=tuning.beam_width,
+            keyterms=self._keyterms,
         )
         self._dropped = dropped
         self.voice_uncertainty = 0.0  # the voice gate's, which the caller keeps up to date
@@ -151,6 +154,8 @@ class Segment:
                 self._dropped["unsure"] += len(new)
         else:
             count = commit_prefix_length(new, lambda word: self._may_commit(word, decoded, cutoff))
+            if self._keyterms is not None and not self.decoded_to_end:
+                count = min(count, self._keyterms.closed(new))
             self._previous_cutoff_s = cutoff
         fresh = [] if unsure else self._commit(new[:count], words)
         fixed_s = now - delay - self._tuning.prefix_lag_s
@@ -205,17 +210,14 @@ class Segment:
     def _words(self, tokens: int) -> list[SegmentWord]:
         """The words of the first `tokens` tokens."""
         decoded = self.decoded
-        return group_words(
+        words = group_words(
             decoded.tokens[:tokens],
             decoded.frames[:tokens],
             decoded.probabilities[:tokens],
             self._model.vocabulary,
             self._model.timing,
         )
-
-    def _loop_free_length(self) -> int:
-        decoded = self.decoded
-        return loop_free_length(decoded.tokens, decoded.frames, self._frame_s, self._power)
+        return words if self._keyterms is None else self._keyterms.replaced(words)
 
     def _low_confidence(self, tokens: int) -> bool:
         return low_confidence(

@@ -61,6 +61,9 @@ class ToyVocabulary:
     def text(self, tokens: Sequence[int]) -> str:
         return "".join(self.pieces[token] for token in tokens).strip()
 
+    def spelling(self, token: int) -> bytes:
+        return self.pieces[token].encode()
+
     def word_starts(self, tokens: Sequence[int]) -> list[int]:
         return [i for i, t in enumerate(tokens) if i == 0 or self.pieces[t].startswith(" ")]
 
@@ -146,6 +149,7 @@ class ToySpeechModel:
     languages: dict[str, LanguageTraits] = field(
         default_factory=lambda: {code: LanguageTraits() for code in PROMPTS}
     )
+    has_keyterms: bool = True
     asked_prompt: tuple[int, ...] = ()
     encoders: list[ToyEncoder] = field(default_factory=list)
 

@@ -40,6 +40,7 @@ class Moonshine:
     languages: dict[str, LanguageTraits]
     timing: AttentionTiming = TIMING
     confidence: ConfidenceBounds = CONFIDENCE
+    has_keyterms: bool = True
 
     @classmethod
     def load(cls, upstream: Path, built: Path, language: str, threads: int) -> Moonshine:

@@ -44,6 +44,10 @@ class PieceVocabulary:
         """One piece with its spaces. Bytes that are not text by themselves are left out."""
         return self._pieces[token].decode("utf-8", "ignore").replace("\u2581", " ")
 
+    def spelling(self, token: int) -> bytes:
+        """The bytes of one piece, with a space in front where it begins a word."""
+        return self._pieces[token].replace(_WORD_START, b" ")
+
     def word_starts(self, tokens: Sequence[int]) -> list[int]:
         """Indices of the tokens with which a word begins, in order; 0 is always one of them."""
         return [i for i, token in enumerate(tokens) if i == 0 or self._starts[token]]

@@ -24,7 +24,7 @@ def _seconds(value: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """The session was accepted."""
+    """The session was accepted. keyterms: how many key terms are active."""
 
     type: ClassVar[str] = "ready"
     request_id: str
@@ -32,6 +32,7 @@ class Ready:
     delay_in_frames: int
     sample_rate: int = SAMPLE_RATE
     frame_size: int = STEP_SAMPLES
+    keyterms: int = 0
 
     def wire(self) -> JsonObject:
         return {
@@ -42,6 +43,7 @@ class Ready:
             "frame_size": self.frame_size,
             "delay_in_frames": self.delay_in_frames,
             "text_stream_names": [],
+            "keyterms": self.keyterms,
         }
 
 
@@ -198,6 +200,7 @@ def from_wire(message: Mapping[str, Any]) -> Event:
                     int(message["delay_in_frames"]),
                     int(message["sample_rate"]),
                     int(message["frame_size"]),
+                    int(message.get("keyterms", 0)),
                 )
             case "text":
                 return Text(

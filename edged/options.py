@@ -12,7 +12,7 @@ from edged.keyterm_list import read_terms, split_terms
 
 DELAYS = (7, 8, 10, 12, 14, 16, 20, 24, 32, 36, 48)  # steps of 80 ms
 LANGUAGES = ("en",)
-DEFAULT_BOOST, MAX_BOOST = 2.0, 6.0  # of key terms
+DEFAULT_BOOST, MAX_BOOST = 1.5, 6.0  # of key terms
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,9 @@ from typing import Annotated
 
 import typer
 
+from edged.errors import ConfigError
+from edged.keyterm_list import read_terms
+
 RECOGNISER = "Recognition (each option can also be set by its EDGED_ variable)"
 
 EnvFile = Annotated[
@@ -86,6 +89,26 @@ PaddingBonus = Annotated[
         help="Negative values commit words sooner, positive values wait for more certainty.",
     ),
 ]
+Keyterms = Annotated[
+    Path | None,
+    typer.Option(
+        "--keyterms",
+        metavar="FILE",
+        rich_help_panel=RECOGNISER,
+        help="Names and other words to expect, one a line; `Ecobee: echo bee` writes Ecobee where"
+        " `echo bee` is recognised.",
+    ),
+]
+KeytermBoost = Annotated[
+    float,
+    typer.Option(
+        envvar="EDGED_KEYTERM_BOOST",
+        show_envvar=False,
+        rich_help_panel=RECOGNISER,
+        metavar="0..6",
+        help="How much those words are preferred to others that sound alike.",
+    ),
+]
 Seed = Annotated[
     int,
     typer.Option(
@@ -127,3 +150,20 @@ Threads = Annotated[
         help="Number of threads for the speech model.",
     ),
 ]
+
+
+def keyterm_lines(file: Path | None) -> list[str]:
+    """The terms of a file given by `--keyterms`; none without one.
+
+    Raises ConfigError if it cannot be read, or with one sentence for each line that is no term.
+    """
+    if file is None:
+        return []
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as problem:
+        raise ConfigError(f"the key terms {file} cannot be read: {problem}") from problem
+    found = read_terms(lines)
+    if found.problems:
+        raise ConfigError(f"{file}: {'; '.join(found.problems)}")
+    return list(found.lines)

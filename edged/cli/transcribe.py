@@ -28,6 +28,7 @@ from edged.errors import ConfigError, InputError, RequestError
 from edged.events import EndOfStream, Error, Event, Ready
 from edged.models.loader import Models, load
 from edged.options import Options
+from edged.stt.keyterms import keyterms_of
 
 BAD_INPUT = 1008  # code of the `error` message for audio that cannot be read
 
@@ -63,8 +64,12 @@ def transcribe(files: Sequence[str], job: TranscribeJob) -> int:
     targets = _targets(files, job)
     models = load(job.models_dir, job.model, job.threads)
     exit_code = 0
+    keyterms = keyterms_of(models.recogniser, job.options)
+    for term in keyterms.unspellable if keyterms is not None else ():
+        _print_note(f"{term.term}: the model cannot write this term")
+    active = len(keyterms.terms) if keyterms is not None else 0
     for number, (file, target) in enumerate(zip(files, targets, strict=True), 1):
-        ready = Ready(str(number), models.name, job.options.delay_in_frames)
+        ready = Ready(str(number), models.name, job.options.delay_in_frames, keyterms=active)
         titled = target is None and job.form == "text" and len(files) > 1
         try:
             _transcribe_one(file, target, models, job, ready, titled)

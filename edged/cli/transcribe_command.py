@@ -10,6 +10,8 @@ import typer
 from edged.cli.shared_options import (
     Delay,
     Digits,
+    KeytermBoost,
+    Keyterms,
     Language,
     Model,
     ModelsDir,
@@ -17,9 +19,10 @@ from edged.cli.shared_options import (
     Seed,
     Temperature,
     Threads,
+    keyterm_lines,
 )
 from edged.cli.writers import Format, TextFrom
-from edged.options import Options, from_json_config
+from edged.options import DEFAULT_BOOST, Options, from_json_config
 
 RawEncoding: TypeAlias = Literal["pcm", "s16", "s24", "s32", "u8", "f32", "ulaw", "alaw"]
 RAW = "Raw audio (without a header)"
@@ -66,6 +69,8 @@ def transcribe(
     seed: Seed = 0,
     padding_bonus: PaddingBonus = 0.0,
     digits: Digits = False,
+    keyterms: Keyterms = None,
+    keyterm_boost: KeytermBoost = DEFAULT_BOOST,
     model: Model = "tiny-en",
     models_dir: ModelsDir = None,
     threads: Threads = 1,
@@ -109,6 +114,8 @@ def transcribe(
         "temp": temp,
         "padding_bonus": padding_bonus,
         "digits": digits,
+        "keyterms": keyterm_lines(keyterms),
+        "keyterm_boost": keyterm_boost,
     }
     job = TranscribeJob(
         options=from_json_config(asked, Options(seed=seed)),

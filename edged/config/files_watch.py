@@ -7,6 +7,7 @@ file of a push; and a container has none.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias
 
@@ -19,10 +20,15 @@ _INTERVAL_S = 1.0
 
 
 class FilesWatch:
-    """Watches an env file and its folder. Used by the main thread only."""
+    """Watches an env file and its folder, and the file of key terms. Used by the main thread
+    only."""
 
-    def __init__(self, env_file: Path | None) -> None:
+    def __init__(
+        self, env_file: Path | None, keyterms_file: Callable[[], Path | None] = lambda: None
+    ) -> None:
+        """keyterms_file: gives the one of the settings in force."""
         self._env_file = env_file
+        self._keyterms_file = keyterms_file
         self._read = self._previous = self._signature()
         self._next = 0.0
 
@@ -51,4 +57,11 @@ class FilesWatch:
                 found.append((str(path), info.st_ino, info.st_ctime_ns))  # changed by chmod too
         except (OSError, ConfigError):
             found.append(("missing", 0, 0))  # the reload that follows reports it
+        keyterms_file = self._keyterms_file()
+        if keyterms_file is not None:
+            try:
+                info = keyterms_file.stat()
+                found.append((str(keyterms_file), info.st_ino, info.st_ctime_ns))
+            except OSError:
+                found.append((str(keyterms_file), 0, 0))
         return tuple(found)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import AfterValidator
 
 from edged.errors import ConfigError
+from edged.keyterm_list import join_terms, read_terms, split_terms
 from edged.mqtt.broker_address import BrokerAddress
 from edged.mqtt.topics import check_base, check_device
 
@@ -92,12 +93,20 @@ def _listen(value: str) -> str:
     return value
 
 
+def _keyterms(value: str) -> str:
+    found = read_terms(split_terms(value))
+    if found.problems:
+        raise ValueError(f"must be terms with commas between them ({'; '.join(found.problems)})")
+    return join_terms(found.lines)
+
+
 DEVICE = _topic_part(check_device, "1 to 63 of a-z, 0-9 and - (not at an end)")
 TOPIC = _topic_part(
     check_base, "1 to 128 bytes of topic levels such as home/edged, without + # or empty ones"
 )
 BROKER_URL = AfterValidator(_broker_url)
 LISTEN = AfterValidator(_listen)
+KEYTERMS = AfterValidator(_keyterms)
 
 
 def conflicts(s: Settings) -> list[tuple[tuple[str, ...], str]]:

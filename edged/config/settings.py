@@ -14,22 +14,24 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, PrivateAttr, SecretStr, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from edged.config.rules import (
     BROKER_URL,
     DEVICE,
     EMBEDDED,
+    KEYTERMS,
     LISTEN,
     TOPIC,
     ConflictError,
     conflicts,
     one_of,
 )
+from edged.keyterm_list import read_terms, split_terms
 from edged.mqtt.broker_address import BrokerAddress
 from edged.mqtt.broker_settings import BrokerSettings
-from edged.options import DELAYS, LANGUAGES, Options
+from edged.options import DELAYS, LANGUAGES, MAX_BOOST, Options
 
 PREFIX = "EDGED_"
 LOG_LEVELS = ("debug", "info", "warning", "error")
@@ -170,6 +172,27 @@ class Settings(BaseSettings):
         ge=-4,
         le=4,
     )
+    keyterms: Annotated[str, KEYTERMS] = _setting(
+        "",
+        "Names of people, places, devices and products that the recogniser should expect, "
+        "separated by commas; at most 200 of 60 characters. `Ecobee: echo bee` writes Ecobee where "
+        "exactly `echo bee` is recognised.",
+        ReloadScope.LIVE,
+    )
+    keyterms_file: Path | None = _setting(
+        None,
+        "File with more such terms, one a line. A changed file is applied at once; lines that "
+        "cannot be used are left out and reported.",
+        ReloadScope.LIVE,
+    )
+    keyterm_boost: float = _setting(
+        Options().keyterm_boost,
+        "How much such terms are preferred to other words that sound alike; 0 is not at all.",
+        ReloadScope.LIVE,
+        ge=0,
+        le=MAX_BOOST,
+        allow_inf_nan=False,
+    )
     vad_threshold: float = _setting(
         Options().vad_threshold,
         "Speech probability above which the recogniser starts.",
@@ -279,6 +302,8 @@ class Settings(BaseSettings):
         "info", "Lowest level of log lines that are written.", ReloadScope.LIVE
     )
 
+    _terms_in_file: tuple[str, ...] = PrivateAttr(default=())
+
     @classmethod
     def settings_customise_sources(
         cls,
@@ -298,6 +323,22 @@ class Settings(BaseSettings):
         if found:
             raise ConflictError(found)
         return self
+
+    @property
+    def active_keyterms(self) -> tuple[str, ...]:
+        """The key terms of `keyterms`, then those of the file; see `with_terms_in_file`."""
+        return read_terms((*split_terms(self.keyterms), *self._terms_in_file)).lines
+
+    @property
+    def terms_in_file(self) -> tuple[str, ...]:
+        """The valid lines of `keyterms_file` when it was read."""
+        return self._terms_in_file
+
+    def with_terms_in_file(self, lines: tuple[str, ...]) -> Settings:
+        """These settings with the valid lines of `keyterms_file`."""
+        changed = self.model_copy()
+        changed._terms_in_file = lines
+        return changed
 
     @property
     def spool_path(self) -> Path:
@@ -338,6 +379,8 @@ class Settings(BaseSettings):
             turn_threshold=self.turn_threshold,
             turn_silence_ms=self.turn_silence_ms,
             digits=self.digits,
+            keyterms=self.active_keyterms,
+            keyterm_boost=self.keyterm_boost,
         )
 
 
@@ -361,10 +404,15 @@ def is_secret(field: str) -> bool:
 
 
 def mqtt_may_change(field: str) -> bool:
-    """Whether MQTT may change this field: the live ones, except the lock against MQTT."""
-    return reload_scope(field) is ReloadScope.LIVE and field != "mute_lock"
+    """Whether MQTT may change this field: the live ones, except the lock against MQTT and the
+    name of a file, whose lines edged reports."""
+    return reload_scope(field) is ReloadScope.LIVE and field not in ("mute_lock", "keyterms_file")
 
 
 def changed_fields(old: Settings, new: Settings) -> tuple[str, ...]:
-    """The fields that differ, in the order of their definition."""
-    return tuple(f for f in Settings.model_fields if getattr(old, f) != getattr(new, f))
+    """The fields that differ, in the order of their definition. `keyterms_file` differs if the
+    terms in the file do."""
+    fields = {f for f in Settings.model_fields if getattr(old, f) != getattr(new, f)}
+    if old.terms_in_file != new.terms_in_file:
+        fields.add("keyterms_file")
+    return tuple(f for f in Settings.model_fields if f in fields)

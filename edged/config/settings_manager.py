@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import difflib
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from edged.config.settings_history import SettingsHistory
 from edged.config.sources import LoadedSettings, allowed_text, load, with_overrides
 from edged.config.startup import StartupSettings
 from edged.errors import RequestError
+from edged.keyterm_list import SEPARATOR, join_terms, read_terms, split_terms
 
 ALIASES = {"temperature": "temp", "delay_in_tokens": "delay_in_frames"}
 
@@ -76,7 +77,7 @@ class SettingsManager:
         self._state = startup.state
         self._env_file = env_file
         self._flags = flags
-        self._watch = FilesWatch(env_file)
+        self._watch = FilesWatch(env_file, lambda: self.settings.keyterms_file)
         self._history = SettingsHistory(startup.loaded.settings.state_dir)
         self._retry_save_at = 0.0
 
@@ -115,6 +116,37 @@ class SettingsManager:
         if errors:
             raise RequestError("; ".join(errors))
         return self._plan(with_overrides(self.loaded, values), from_files=False)
+
+    def plan_keyterms(self, action: str, terms: Sequence[str]) -> SettingsChange:
+        """Plans a change of the key terms over MQTT.
+
+        Args:
+            action: `set` replaces the terms of EDGED_KEYTERMS, `add` and `remove` change them.
+            terms: lines of `edged.keyterm_list`; to remove a term its name is enough.
+
+        Raises:
+            EdgedError: says which term cannot be used, or that they cannot be changed over MQTT.
+        """
+        lines = split_terms(self.settings.keyterms)
+        if action == "remove":
+            names = {_name(term) for term in terms}
+            in_file = [t for t in self.settings.terms_in_file if _name(t) in names]
+            if in_file:
+                raise RequestError(
+                    f"{in_file[0][:80]!r} comes from EDGED_KEYTERMS_FILE: remove it there"
+                )
+            lines = [line for line in lines if _name(line) not in names]
+        else:
+            found = read_terms(terms)
+            if found.problems:
+                raise RequestError(f"cmd/keyterms: {'; '.join(found.problems)}")
+            names = {_name(term) for term in found.lines}
+            kept = [] if action == "set" else [line for line in lines if _name(line) not in names]
+            lines = [*kept, *found.lines]
+        active = read_terms((*lines, *self.settings.terms_in_file))
+        if active.problems and action != "remove":
+            raise RequestError(f"cmd/keyterms: {'; '.join(active.problems)}")
+        return self.plan_overrides({"keyterms": join_terms(lines)})
 
     def commit(self, change: SettingsChange) -> None:
         """Makes applied settings the ones in force, and saves what must outlast a restart."""
@@ -167,3 +199,8 @@ class SettingsManager:
         if name == "mute" and now and self.settings.mute_lock and value is not True:
             return "mute is locked on this device (EDGED_MUTE_LOCK): MQTT cannot unmute it"
         return None
+
+
+def _name(line: str) -> str:
+    """What a term is known by: its spelling without capitals, and without how it sounds."""
+    return line.partition(SEPARATOR)[0].strip().casefold()

@@ -33,6 +33,7 @@ from edged.config.settings import (
     mqtt_may_change,
 )
 from edged.errors import ConfigError
+from edged.keyterm_list import read_terms, split_terms
 
 CREDENTIALS = ("mqtt_username", "mqtt_password", "api_key")
 NOT_SETTINGS = ("EDGED_DEBUG", "EDGED_ENV_FILE", "EDGED_SLOWDOWN")  # read elsewhere
@@ -181,7 +182,26 @@ def load(
     except SettingsError as error:
         error.files = files
         raise
+    if settings.keyterms_file is not None and use_environment:
+        settings = _with_keyterms_file(settings, settings.keyterms_file, layers)
     return LoadedSettings(settings, _origins(layers), files, file_values, kept, tuple(layers.notes))
+
+
+def _with_keyterms_file(settings: Settings, path: Path, layers: _Layers) -> Settings:
+    """Adds the terms of the file. What cannot be used is a note, not a mistake: a device whose list
+    has a bad line must still start and listen."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as problem:
+        why = problem.strerror if isinstance(problem, OSError) else "it is not UTF-8 text"
+        layers.notes.append(f"EDGED_KEYTERMS_FILE: {path} cannot be read: {why}")
+        return settings
+    found = read_terms(lines)
+    layers.notes += [f"{path}: {problem}" for problem in found.problems]
+    settings = settings.with_terms_in_file(found.lines)
+    together = read_terms((*split_terms(settings.keyterms), *found.lines))
+    layers.notes += [f"EDGED_KEYTERMS and {path}: {problem}" for problem in together.problems]
+    return settings
 
 
 def with_overrides(loaded: LoadedSettings, changes: Mapping[str, Any]) -> LoadedSettings:
@@ -201,7 +221,7 @@ def with_overrides(loaded: LoadedSettings, changes: Mapping[str, Any]) -> Loaded
             layers.put(name, value, Origin("mqtt", "changed over MQTT"))
         elif name in loaded.file_values:
             layers.put(name, loaded.file_values[name], Origin("file", "the files"))
-    settings = _validated(layers)
+    settings = _validated(layers).with_terms_in_file(loaded.settings.terms_in_file)
     for name, value in changes.items():
         if value is not None:
             kept[name] = RuntimeOverride(getattr(settings, name), loaded.file_values.get(name))

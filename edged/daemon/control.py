@@ -184,6 +184,8 @@ class Control:
                 return self._override({"mute": command.payload})
             case "config":
                 return self._override(command.payload)
+            case "keyterms":
+                return self._change_keyterms(command.payload)
             case "restart":
                 if not self._engine.submit(RestartCommand()):
                     raise ConfigError(BUSY)
@@ -194,11 +196,24 @@ class Control:
 
     def _override(self, values: dict[str, Any]) -> Answer:
         change = self._settings_manager.plan_overrides(values)
+        saved = self._carry_out(change)
+        live = device_info.live_settings(self._settings_manager.settings)
+        return {"changed": {name: live[name] for name in change.changed}} | saved
+
+    def _change_keyterms(self, wanted: dict[str, list[str]]) -> Answer:
+        ((action, terms),) = wanted.items()
+        change = self._settings_manager.plan_keyterms(action, terms)
+        saved = self._carry_out(change)
+        active = self._settings_manager.settings.active_keyterms
+        found = device_info.keyterms(self._engine.models, self._settings_manager.settings)
+        return {"terms": list(active), **found} | saved
+
+    def _carry_out(self, change: SettingsChange) -> Answer:
+        """Applies a change made over MQTT; returns what the answer says if it is not saved."""
         self._apply(change)
         self._settings_manager.commit(change)
         self._report_changed(change, "changed over MQTT")
-        live = device_info.live_settings(self._settings_manager.settings)
-        answer: Answer = {"changed": {name: live[name] for name in change.changed}}
+        answer: Answer = {}
         if self._settings_manager.save_error:
             answer |= {"remembered": False, "reason": self._settings_manager.save_error}
         return answer

@@ -14,6 +14,7 @@ from edged.config.settings_report import effective, shown
 from edged.config.sources import LoadedSettings, SettingsFile
 from edged.daemon.machine import board
 from edged.models.loader import Models
+from edged.stt.keyterms import keyterms_of
 
 
 def info(loaded: LoadedSettings, microphone: MicrophoneStatus, models: Models) -> dict[str, Any]:
@@ -40,7 +41,18 @@ def info(loaded: LoadedSettings, microphone: MicrophoneStatus, models: Models) -
             "period": negotiated.period,
             "buffer": negotiated.buffer,
         },
+        "keyterms": keyterms(models, loaded.settings),
         "settings": effective(loaded.settings),
+    }
+
+
+def keyterms(models: Models, settings: Settings) -> dict[str, Any]:
+    """The key terms: how many are active, and those that the model cannot spell."""
+    compiled = keyterms_of(models.recogniser, settings.options())
+    return {
+        "active": 0 if compiled is None else len(compiled.terms),
+        "unspellable": [] if compiled is None else [t.term for t in compiled.unspellable],
+        "supported": models.recogniser.has_keyterms,
     }
 
 

@@ -5,6 +5,7 @@
 | `flush` | `{"flush_id": 1}` or `"a"`, a bare id, or nothing (id 0); echoed as it came |
 | `mute` | `true`, `false`, `on`, `off` (any case), or `{"mute": true}` |
 | `config` | a JSON object of settings, which the daemon accepts or refuses as a whole |
+| `keyterms` | `{"set": [...]}`, `{"add": [...]}` or `{"remove": [...]}`, or a bare list to set |
 | `reload`, `restart` | nothing, `{}`, or what a Home Assistant button sends (`PRESS`) |
 """
 
@@ -15,11 +16,14 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from edged.errors import RequestError
+from edged.keyterm_list import MAX_TERMS
 
-NAMES = ("flush", "mute", "config", "reload", "restart")
+NAMES = ("flush", "mute", "config", "keyterms", "reload", "restart")
 MAX_BYTES = 8 * 1024
+MAX_KEYTERMS_BYTES = 32 * 1024  # 200 terms of 60 characters with spellings
 MAX_FLUSH_ID = 256  # characters
 MAX_KEYS = 64
+KEYTERM_ACTIONS = ("set", "add", "remove")
 _SWITCH = {"on": True, "true": True, "off": False, "false": False}
 _EMPTY = ("", "{}", "press")
 
@@ -30,8 +34,8 @@ class Command:
 
     Attributes:
         name: one of NAMES.
-        payload: the flush id (int or str), mute (bool), the settings (dict), or None for reload
-            and restart.
+        payload: the flush id (int or str), mute (bool), the settings (dict), for keyterms one
+            action and its terms (dict), or None for reload and restart.
         response_topic, correlation: MQTT 5 properties, which go back unchanged with the answer.
     """
 
@@ -55,8 +59,9 @@ def parse(
     if retained:
         # It would come again at every connection: a retained restart is a boot loop.
         raise RequestError(f"retained commands are ignored: publish cmd/{name} without retain")
-    if len(raw) > MAX_BYTES:
-        raise RequestError(f"cmd/{name} must be at most {MAX_BYTES} bytes")
+    limit = MAX_KEYTERMS_BYTES if name == "keyterms" else MAX_BYTES
+    if len(raw) > limit:
+        raise RequestError(f"cmd/{name} must be at most {limit} bytes")
     try:
         text = raw.decode().strip()
     except UnicodeDecodeError:
@@ -133,6 +138,25 @@ def _config(text: str) -> dict[str, Any]:
     return value
 
 
+def _keyterms(text: str) -> dict[str, list[str]]:
+    value = _json("keyterms", text)
+    if isinstance(value, list):
+        value = {"set": value}
+    if not isinstance(value, dict) or len(value) != 1 or not value.keys() <= set(KEYTERM_ACTIONS):
+        raise RequestError(
+            'cmd/keyterms must be a JSON object such as {"set": ["Home Assistant"]}, with one of'
+            f" the keys {', '.join(KEYTERM_ACTIONS)}"
+        )
+    ((action, terms),) = value.items()
+    if not isinstance(terms, list) or not all(isinstance(term, str) for term in terms):
+        raise RequestError(f"{action} must be a list of strings, not {_short(terms)}")
+    if len(terms) > MAX_TERMS:
+        raise RequestError(f"cmd/keyterms must have at most {MAX_TERMS} terms, not {len(terms)}")
+    if any(_lone_surrogate(term) for term in terms):
+        raise RequestError("cmd/keyterms must be valid Unicode")
+    return {action: terms}
+
+
 def _no_payload(text: str) -> None:
     if text.lower() not in _EMPTY:
         raise RequestError(f"this command takes no payload, not {_short(text)}")
@@ -151,6 +175,7 @@ _PARSERS = {
     "flush": _flush,
     "mute": _mute,
     "config": _config,
+    "keyterms": _keyterms,
     "reload": _no_payload,
     "restart": _no_payload,
 }

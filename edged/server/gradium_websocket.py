@@ -261,7 +261,12 @@ class GradiumConnection:
     def _begin(
         self, setup: SetupMessage, request: GradiumRequest, stream: Stream, options: Options
     ) -> None:
-        ready = Ready(str(uuid.uuid4()), setup.model_name, options.delay_in_frames)
+        ready = Ready(
+            str(uuid.uuid4()),
+            setup.model_name,
+            options.delay_in_frames,
+            keyterms=self._streams.active_keyterms(options),
+        )
         self.writer.put(request.wire(ready))
         request.begin(stream)
         self.room.set()

@@ -133,10 +133,15 @@ class Routes:
         if not self._has_microphone:
             return web.Response(status=404, text="this edged has no microphone\n")
         try:
-            delay = self._context.streams.options().delay_in_frames
+            options = self._context.streams.options()
         except RequestError as problem:
             return web.Response(status=503, text=f"{problem}\n")
-        ready = Ready(str(uuid.uuid4()), self._context.streams.model_name, delay)
+        ready = Ready(
+            str(uuid.uuid4()),
+            self._context.streams.model_name,
+            options.delay_in_frames,
+            keyterms=self._context.streams.active_keyterms(options),
+        )
         socket = WebSocket(MAX_REFUSED_MESSAGE)
         await socket.prepare(request)
         states = self._states() if request.query.get("states") == "on" else None

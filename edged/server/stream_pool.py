@@ -16,6 +16,7 @@ from edged.options import Options
 from edged.server.metrics import Metrics
 from edged.server.stream import SERVER_FAULT, AudioDecoder, Stream, StreamClient
 from edged.server.worker_pool import WorkerPool, lower_priority
+from edged.stt.keyterms import keyterms_of
 
 STUCK_S = 10.0  # no step takes so long on any board that is supported
 
@@ -96,6 +97,11 @@ class StreamPool:
         """What `/healthz` should report, as sentences."""
         stuck_s = max(self._workers.longest_s, *(worker.age_s for worker in self._recognisers))
         return [f"a step of a stream has not ended in {stuck_s:.0f} s"] if stuck_s > STUCK_S else []
+
+    def active_keyterms(self, options: Options) -> int:
+        """How many key terms have an effect in a stream with these options."""
+        keyterms = keyterms_of(self._sessions.models().recogniser, options)
+        return 0 if keyterms is None else len(keyterms.terms)
 
     @property
     def model_name(self) -> str:

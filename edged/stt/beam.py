@@ -30,7 +30,7 @@ class Hypothesis:
     last: its last token. row: the row of the token before that one (None: the prefix). draft:
     tokens that may follow. score: log probability. frames: the encoder frame of each token.
     p_eos: probability of the end of the text, once it has ended. term: where it stands within key
-    terms.
+    terms. rescued: whether only the bonus of a term that is not complete has kept it.
     """
 
     last: int
@@ -42,6 +42,7 @@ class Hypothesis:
     probabilities: tuple[float, ...] = ()
     p_eos: float | None = None
     term: TermState = START
+    rescued: bool = False
 
     @property
     def settled(self) -> float:
@@ -112,7 +113,7 @@ class Beam:
                 each = max(1, MAX_BATCH_TOKENS // len(unread))
                 self.tree.read([(h.row, [h.last, *h.draft[: each - 1]]) for h in unread])
             live = self._expand(live, finished)
-        best = max(finished + live, key=_score)
+        best = max([h for h in finished + live if not h.rescued], key=_score)
         left = [h for h in finished + live if h.hopeful >= best.settled - self.beam_threshold]
         self.shared_prefix = min(common_prefix(h.tokens, best.tokens) for h in left)
         return best
@@ -132,9 +133,10 @@ class Beam:
             assert row is not None
             node = self.tree.node(row)
             longer += [self._extend(hypothesis, row, node, c) for c in self._allowed(node.choices)]
-        longer.sort(key=_score, reverse=True)
-        least = _score(max(longer[:1] + finished, key=_score)) - self.beam_threshold
-        survivors = [h for h in longer[: self.beam_width] if h.settled >= least]
+        plain = sorted((h for h in longer if not h.rescued), key=_score, reverse=True)
+        ended = [h for h in finished if not h.rescued]
+        least = _score(max(plain[:1] + ended, key=_score)) - self.beam_threshold
+        survivors = [h for h in plain[: self.beam_width] if h.settled >= least]
         if self.keyterms is not None:
             survivors += self._within_terms(longer, survivors, least)
         goes_on = self._depends_on_term(survivors, finished)
@@ -145,7 +147,7 @@ class Beam:
                 self.explored.append(hypothesis.tokens)
             else:
                 kept.append(hypothesis)
-        best = max(map(_score, finished), default=-math.inf)
+        best = max((h.settled for h in finished if not h.rescued), default=-math.inf)
         return [h for h in kept if h.hopeful > best]  # a text gets no likelier as it grows
 
     def _within_terms(
@@ -153,10 +155,12 @@ class Beam:
     ) -> list[Hypothesis]:
         """The best hypotheses that only the bonus of an incomplete term keeps.
 
-        They come on top of the beam's own, so that a term that fails has displaced nothing.
+        They come on top of the beam's own and end with their term if it fails, so that such a term
+        changes nothing.
         """
         within = [h for h in longer if h.term.pending and h.hopeful >= least and h not in survivors]
-        return sorted(within, key=lambda h: h.hopeful, reverse=True)[:TERM_HYPOTHESES]
+        within.sort(key=lambda h: h.hopeful, reverse=True)
+        return [replace(h, rescued=True) for h in within[:TERM_HYPOTHESES]]
 
     def _depends_on_term(self, survivors: list[Hypothesis], finished: list[Hypothesis]) -> bool:
         """Whether the text would be another one if an incomplete term became complete. Then the
@@ -164,7 +168,9 @@ class Beam:
         if not survivors or self.keyterms is None:
             return False
         best = max(survivors, key=lambda h: h.hopeful)
-        return best.term.pending > 0 and best.hopeful > max(map(_score, survivors + finished))
+        return best.term.pending > 0 and best.hopeful > max(
+            h.settled for h in survivors + finished if not h.rescued
+        )
 
     def _allowed(self, choices: list[Choice]) -> list[Choice]:
         """The choices that may be taken.
@@ -180,11 +186,12 @@ class Beam:
 
     def _extend(self, hypothesis: Hypothesis, row: int, node: Node, choice: Choice) -> Hypothesis:
         score, term = hypothesis.score + math.log(choice.p), hypothesis.term
-        if choice.token == self.eos:
-            term = term if self.keyterms is None else self.keyterms.end(term)
-            return replace(hypothesis, score=score, p_eos=choice.p, term=term)
+        ends = choice.token == self.eos
         if self.keyterms is not None:
-            term = self.keyterms.move(term, choice.token)
+            term = self.keyterms.end(term) if ends else self.keyterms.move(term, choice.token)
+        rescued = hypothesis.rescued and term.earned == hypothesis.term.earned
+        if ends:
+            return replace(hypothesis, score=score, p_eos=choice.p, term=term, rescued=rescued)
         return Hypothesis(
             last=choice.token,
             row=row,
@@ -194,6 +201,7 @@ class Beam:
             frames=(*hypothesis.frames, node.frame),
             probabilities=(*hypothesis.probabilities, choice.p),
             term=term,
+            rescued=rescued,
         )
 
     def _is_finished(self, hypothesis: Hypothesis, goes_on: bool) -> bool:

@@ -28,7 +28,10 @@ TERM_TOP_K = 16
 TERM_HYPOTHESES = 2  # hypotheses within a term that are kept besides the beam's own
 # The bonus grows by `boost` for each so many characters, up to so many times.
 STEP_CHARACTERS = 3.0
-MAX_STEPS = 4.0
+MAX_STEPS = 2.0
+# Natural logarithm: how much less probable than BEAM_THRESHOLD allows a token may be that continues
+# a term.
+STEP_MARGIN = 1.5
 
 MAX_CACHED_MOVES = 50_000
 _CACHED_VOCABULARIES, _CACHED_LISTS = 2, 8
@@ -101,7 +104,6 @@ class Keyterms:
                 self.unspellable += (term,)
         self.candidates = frozenset(candidates)
         self._replaced_words = max(map(len, self._replacements), default=0)
-        self.most_bonus = max((self._bonus(node.depth) for node in self._nodes), default=0.0)
 
     # ---- in the search --------------------------------------------------------------------------
     def after(self, tokens: Iterable[int], state: TermState = START) -> TermState:

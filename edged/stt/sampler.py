@@ -10,7 +10,7 @@ import numpy as np
 
 from edged.stt.beam import BEAM_THRESHOLD, BEAM_WIDTH
 from edged.stt.family import TopTokens
-from edged.stt.keyterms import TERM_TOP_K, Keyterms
+from edged.stt.keyterms import STEP_MARGIN, TERM_TOP_K, Keyterms
 from edged.stt.token_tree import Choice
 
 SAMPLED_FROM = 64  # the most probable tokens from which one is drawn
@@ -71,7 +71,7 @@ class Sampler:
         least = choices[0].p * math.exp(-BEAM_THRESHOLD)
         found = [choice for choice in choices[: self.beam_width] if choice.p >= least]
         if self.keyterms is not None:
-            least *= math.exp(-self.keyterms.most_bonus)
+            least *= math.exp(-STEP_MARGIN)
             terms = self.keyterms.candidates
             found += [c for c in choices[len(found) :] if c.token in terms and c.p >= least]
         return found

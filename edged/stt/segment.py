@@ -219,6 +219,10 @@ class Segment:
         )
         return words if self._keyterms is None else self._keyterms.replaced(words)
 
+    def _loop_free_length(self) -> int:
+        decoded = self.decoded
+        return loop_free_length(decoded.tokens, decoded.frames, self._frame_s, self._power)
+
     def _low_confidence(self, tokens: int) -> bool:
         return low_confidence(
             self.decoded.probabilities[:tokens], self.voice_uncertainty, self._model.confidence

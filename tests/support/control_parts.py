@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from edged.config.settings_manager import SettingsManager
@@ -14,6 +15,7 @@ from edged.daemon.control import Control
 from edged.daemon.model_loader import ModelLoader
 from edged.daemon.systemd import Notifier
 from edged.engine.background_worker import InlineExecutor
+from tests.support.toy_speech_model import ToySpeechModel, script
 
 
 class Recorder:
@@ -22,6 +24,7 @@ class Recorder:
     def __init__(self) -> None:
         self.calls: list[tuple[str, Any]] = []
         self.replies: list[dict[str, Any]] = []
+        self.models = SimpleNamespace(recogniser=ToySpeechModel(script()))
 
     def reply(self, command: object, ok: bool, error: str | None = None, **more: Any) -> None:
         self.replies.append({"ok": ok, "error": error, **more})

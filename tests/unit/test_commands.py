@@ -114,9 +114,42 @@ def assert_safe(name: str, raw: bytes) -> bool:
         "flush": (int, str),
         "mute": bool,
         "config": dict,
+        "keyterms": dict,
         "reload": type(None),
     }
     assert isinstance(outcome.payload, promised.get(name, type(None)))
     assert name != "flush" or not isinstance(outcome.payload, bool)
     json.dumps(outcome.payload, allow_nan=False).encode()
     return True
+
+
+@pytest.mark.parametrize(
+    ("payload", "wanted"),
+    [
+        ('{"set": ["Thornton", "Ecobee: echo bee"]}', {"set": ["Thornton", "Ecobee: echo bee"]}),
+        ('{"add": ["Thornton"]}', {"add": ["Thornton"]}),
+        ('{"remove": []}', {"remove": []}),
+        ('["Thornton"]', {"set": ["Thornton"]}),
+    ],
+)
+def test_key_terms_are_set_added_or_removed(payload: str, wanted: dict[str, list[str]]) -> None:
+    assert parse("keyterms", payload.encode()).payload == wanted
+
+
+@pytest.mark.parametrize(
+    ("payload", "why"),
+    [
+        ("{}", "must be a JSON object such as"),
+        ('{"set": [], "add": []}', "must be a JSON object such as"),
+        ('{"delete": []}', "must be a JSON object such as"),
+        ('"Thornton"', "must be a JSON object such as"),
+        ('{"set": "Thornton"}', "set must be a list of strings"),
+        ('{"set": [1]}', "set must be a list of strings"),
+        ('{"set": ["\\ud800"]}', "must be valid Unicode"),
+        (json.dumps([f"term {n}" for n in range(201)]), "at most 200 terms, not 201"),
+        ('["' + "x" * 40_000 + '"]', "at most 32768 bytes"),
+    ],
+)
+def test_wrong_key_terms_are_refused_with_one_sentence(payload: str, why: str) -> None:
+    with pytest.raises(RequestError, match=why):
+        parse("keyterms", payload.encode())

@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 from edged.config.settings import Settings
+from edged.config.sources import load
 from edged.config.startup import check_files
+from edged.config.state_file import StateFile
 from edged.daemon.model_loader import ModelLoader
 from edged.engine.background_worker import InlineExecutor
 from edged.errors import ConfigError, EdgedError, RequestError
@@ -203,3 +205,58 @@ def test_a_certificate_that_the_settings_name_must_be_readable() -> None:
     check_files(Settings())
     with pytest.raises(ConfigError, match="EDGED_MQTT_CA_FILE: /nowhere"):
         check_files(Settings(mqtt_url="mqtts://x", mqtt_ca_file=Path("/nowhere")))
+
+
+def keyterms(payload: str) -> Command:
+    return commands.parse("keyterms", payload.encode())
+
+
+def test_key_terms_are_changed_answered_and_kept_over_a_restart(tmp_path: Path) -> None:
+    made, _, parts = control(tmp_path, "EDGED_KEYTERMS=Thornton\n")
+    made.execute(keyterms('{"add": ["Helstone", "Ecobee: echo bee", "thornton"]}'))
+    assert parts.replies[-1]["ok"], parts.replies
+    assert parts.replies[-1]["terms"] == ["Helstone", "Ecobee: echo bee", "thornton"]
+    submitted = [args for name, args in parts.calls if name == "submit"]
+    assert submitted[-1].options.keyterms == ("Helstone", "Ecobee: echo bee", "thornton")
+    made.execute(keyterms('{"remove": ["ECOBEE", "nobody"]}'))
+    assert parts.replies[-1]["terms"] == ["Helstone", "thornton"]
+    _, later, _ = control(tmp_path, "EDGED_KEYTERMS=Thornton\n")
+    assert later.settings.active_keyterms == ("Thornton",), "the rig reads no state file"
+    overrides = StateFile(tmp_path).read()
+    restarted = load(tmp_path / "edged.env", overrides=overrides).settings
+    assert restarted.active_keyterms == ("Helstone", "thornton")
+    made.execute(keyterms('{"set": []}'))
+    assert parts.replies[-1]["terms"] == []
+
+
+def test_bad_key_terms_change_nothing_and_each_is_named(tmp_path: Path) -> None:
+    made, manager, parts = control(tmp_path, "EDGED_KEYTERMS=Thornton\n")
+    before = manager.loaded
+    made.execute(keyterms('{"add": ["Helstone", "x", "Lamp, left"]}'))
+    assert not parts.replies[-1]["ok"]
+    assert "term 2: 'x' has fewer than 2" in parts.replies[-1]["error"]
+    assert "term 3: 'Lamp, left' contains a comma" in parts.replies[-1]["error"]
+    assert manager.loaded is before
+
+
+def test_terms_of_the_file_are_live_and_its_bad_lines_are_notes(tmp_path: Path) -> None:
+    """A bad line must neither stop the start nor hide the good lines."""
+    terms = tmp_path / "terms.txt"
+    terms.write_text("# rooms\nHelstone\nx\n")
+    made, manager, parts = control(tmp_path, f"EDGED_KEYTERMS_FILE={terms}\n")
+    assert manager.settings.options().keyterms == ("Helstone",)
+    assert [n for n in manager.loaded.notes if "term 3: 'x' has fewer than 2" in n]
+    terms.write_text("Helstone\nMilton\n")
+    made.execute(Command("reload"))
+    assert parts.replies[-1]["changed"] == ["keyterms_file"]
+    assert manager.settings.options().keyterms == ("Helstone", "Milton")
+    made.execute(keyterms('{"set": ["Thornton"]}'))
+    assert manager.settings.options().keyterms == ("Thornton", "Helstone", "Milton")
+    made.execute(keyterms('{"remove": ["milton"]}'))
+    assert "comes from EDGED_KEYTERMS_FILE" in parts.replies[-1]["error"]
+    made.execute(commands.parse("config", b'{"keyterms_file": "/etc/passwd"}'))
+    assert "cannot be changed over MQTT" in parts.replies[-1]["error"]
+    terms.unlink()
+    made.execute(Command("reload"))
+    assert manager.settings.options().keyterms == ("Thornton",)
+    assert [n for n in manager.loaded.notes if "cannot be read" in n]

@@ -25,9 +25,9 @@ from edged.events import (
 
 GOLDEN: list[tuple[Event, str]] = [
     (
-        Ready("r1", "tiny-en", 10),
+        Ready("r1", "tiny-en", 10, keyterms=3),
         '{"type": "ready", "request_id": "r1", "model_name": "tiny-en", "sample_rate": 24000, '
-        '"frame_size": 1920, "delay_in_frames": 10, "text_stream_names": []}',
+        '"frame_size": 1920, "delay_in_frames": 10, "text_stream_names": [], "keyterms": 3}',
     ),
     (Text("naïve", 1.23456), '{"type": "text", "text": "naïve", "start_s": 1.235, "stream_id": 0}'),
     (EndText(2.0), '{"type": "end_text", "stop_s": 2.0, "stream_id": 0}'),

@@ -185,6 +185,7 @@ class RecogniserQueue:
         self._job_state = _State()
         # Only the session's thread:
         self._state = _State()
+        self._decoded_was_read = True
         self._segment = 0
         self._start: int | None = None
         self._until = 0
@@ -280,6 +281,7 @@ class RecogniserQueue:
     @property
     def decoded(self) -> tuple[DecodedText, int] | None:
         """The last text of the current segment, and the place up to which audio had been read."""
+        self._decoded_was_read = True
         if self._state.segment != self._segment or self._state.decoded is None:
             return None
         return self._state.decoded, self._state.decoded_until
@@ -327,11 +329,20 @@ class RecogniserQueue:
             self._results.clear()
         for result in results:
             outputs += result.outputs
-            self._state = result.state
+            self._set_state(result.state)
             self._read = max(self._read, result.state.read)
         if error is not None and not outputs:
             raise error
         return outputs
+
+    def _set_state(self, state: _State) -> None:
+        """Keeps the text of a segment that has ended meanwhile until `decoded` was read once."""
+        last = self._state
+        if state.decoded is not None:
+            self._decoded_was_read = False
+        elif state.segment == last.segment and not self._decoded_was_read:
+            state = replace(state, decoded=last.decoded, decoded_until=last.decoded_until)
+        self._state = state
 
     def join(self, timeout_s: float | None = None) -> bool:
         """Waits until all requests are done; False if that took longer than `timeout_s`."""

@@ -18,12 +18,14 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from edged import STEP_S, STEP_SAMPLES
+from edged.audio.sample_history import SampleHistory
 from edged.engine.background_worker import BackgroundWorker, InlineExecutor
+from edged.engine.recogniser_queue import RecogniserQueue
 from edged.engine.session import KEPT_LAG_S, MAX_LAG_S, Session
 from edged.events import EndOfStream, EndText, Event, Flushed, Step, Text, Turn, Word
 from edged.options import Options
 from edged.stt.decoder import DecodedText
-from edged.stt.family import LanguageTraits
+from edged.stt.family import RATE, LanguageTraits
 from edged.stt.recogniser import FinishedSegment
 from edged.stt.second_pass import Transcript
 from edged.vad.inactivity import FEATURES, Weights
@@ -502,3 +504,29 @@ def test_a_segment_whose_audio_is_gone_has_the_words_of_the_first_pass_in_the_tu
     assert passes == []
     assert [word.text for word in turn.words] == stream.said == [w.text for w in stream.words]
     assert stream.session.dropped["failed_in_turn"] == 1
+
+
+@pytest.mark.parametrize("was_read", [False, True])
+def test_text_that_is_decoded_in_a_pause_is_seen_although_the_segment_ended_meanwhile(
+    was_read: bool,
+) -> None:
+    """On a slow device the job of a pause ended after the segment's end had been requested, and the
+    job of that was done at once. The turn detector never saw the text, and turns ended late."""
+    executor, history = ManualExecutor(), SampleHistory(RATE)
+    history.append(np.zeros(RATE, np.float32))
+    recogniser = FakeRecogniser([], DecodedText([1], [1], [0.99], p_eos=0.99))
+    queue = RecogniserQueue(recogniser, history, executor)
+    queue.begin(0)
+    queue.advance(RATE, False, True, 0.0)
+    executor.run_next()
+    if was_read:
+        queue.collect()
+        assert queue.decoded is not None
+    queue.finish(RATE, 0.0)
+    executor.run_next()
+    queue.collect()
+    assert (queue.decoded is None) == was_read
+    queue.begin(RATE)
+    executor.run_next()
+    queue.collect()
+    assert queue.decoded is None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from edged.bench.manifest import (
 )
 from edged.bench.offline import measure_offline
 from edged.bench.peer import measure_peer, upstream_dir
+from edged.bench.term_lists import file_runs, rare_runs
 from edged.models.loader import load, quick_check
 from edged.options import Options
 
@@ -37,6 +38,8 @@ class Plan:
     joined: join all recordings to one stream.
     offline: also recognise whole recordings at once.
     peer: name of another library to measure too.
+    keyterms: `rare` measures lists of rare words of the recordings; anything else the terms of
+        `keyterm_lines`.
     """
 
     options: tuple[Options, ...]
@@ -50,6 +53,8 @@ class Plan:
     models_dir: Path | None = None
     models: tuple[str, ...] = ("tiny-en",)
     threads: int = 1
+    keyterms: str | None = None
+    keyterm_lines: tuple[str, ...] = ()
 
 
 def bench(plan: Plan) -> int:
@@ -66,7 +71,12 @@ def bench(plan: Plan) -> int:
         "machine": report.machine(),
         "model": ", ".join(plan.models),
         "threads": plan.threads,
-        "runs": [_run(plan, clips, m, options) for m in plan.models for options in plan.options],
+        "runs": [
+            run
+            for m in plan.models
+            for options in plan.options
+            for run in _runs(plan, clips, m, options)
+        ],
         "offline": [_offline(plan, clips, m) for m in plan.models] if plan.offline else [],
         "peer": _peer(clips, plan) if plan.peer else None,
     }
@@ -77,8 +87,30 @@ def bench(plan: Plan) -> int:
     return 0
 
 
-def _run(plan: Plan, clips: Sequence[Clip], model: str, options: Options) -> report.Figures:
-    run = Run(tuple(clips), options, plan.joined, plan.models_dir, model, plan.threads)
+def _runs(
+    plan: Plan, clips: Sequence[Clip], model: str, options: Options
+) -> Iterator[report.Figures]:
+    if plan.keyterms is None:
+        yield _run(plan, clips, model, options)
+        return
+    if plan.keyterms == "rare":
+        vocabulary = load(plan.models_dir, model, plan.threads).recogniser.vocabulary
+        runs = rare_runs(clips, options, vocabulary)
+    else:
+        runs = file_runs(plan.keyterm_lines, options)
+    for run in runs:
+        figures = _run(plan, clips, model, run.options, run.listed)
+        yield {**figures, "terms": run.name}
+
+
+def _run(
+    plan: Plan,
+    clips: Sequence[Clip],
+    model: str,
+    options: Options,
+    listed: frozenset[str] | None = None,
+) -> report.Figures:
+    run = Run(tuple(clips), options, plan.joined, plan.models_dir, model, plan.threads, listed)
     with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
         total = sum(map(clip_duration_s, clips))
         task = bar.add_task(f"{model}, delay {options.delay_in_frames}", total=total)

@@ -20,6 +20,7 @@ from typing import Any
 from edged import errors
 from edged.bench import measure, report
 from edged.bench.manifest import Clip
+from edged.bench.term_lists import term_errors
 from edged.models.loader import load
 from edged.options import Options
 
@@ -29,7 +30,10 @@ REPORT_EVERY_S = 5.0  # seconds of audio between two reports of progress
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One pass over all recordings with one model and one set of options."""
+    """One pass over all recordings with one model and one set of options.
+
+    listed: words whose errors are reported apart (`edged.bench.term_lists`).
+    """
 
     clips: tuple[Clip, ...]
     options: Options
@@ -37,6 +41,7 @@ class Run:
     models_dir: Path | None = None
     model: str = "tiny-en"
     threads: int = 1
+    listed: frozenset[str] | None = None
 
 
 def run_isolated(run: Run, progress: measure.ReportAudio) -> dict[str, Any]:
@@ -77,7 +82,14 @@ def perform(run: Run, progress: measure.ReportAudio) -> dict[str, Any]:
     measure.warm_up(models, run.clips[0], run.options)
     result = measure.measure(models, run.clips, run.options, progress, run.joined)
     result.flushes_s = measure.flush_times(models, run.clips, run.options, FLUSHES)
-    return report.figures(result)
+    figures = report.figures(result)
+    if run.listed is not None:
+        clips = [one.clip for one in result.clips]
+        figures["keyterms"] = len(run.options.keyterms)
+        figures["term_errors"] = term_errors(clips, [c.text for c in result.clips], run.listed)
+        texts = [c.turn_text for c in result.clips]
+        figures["turn_term_errors"] = term_errors(clips, texts, run.listed)
+    return figures
 
 
 def _throttled(send: Callable[[float], None]) -> measure.ReportAudio:

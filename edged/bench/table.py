@@ -27,7 +27,8 @@ def show(whole: Figures, console: Console) -> None:
     grid.add_column(f"{runs[0]['audio_s']:.0f} s of audio, {runs[0]['clips']} clips")
     for run in runs:
         name = f"{run['model']}, " if several else ""
-        grid.add_column(f"{name}delay {run['delay_in_frames']}", justify="right")
+        terms = f", {run['terms']}" if "terms" in run else ""
+        grid.add_column(f"{name}delay {run['delay_in_frames']}{terms}", justify="right")
     for other in others:
         grid.add_column(other["name"], justify="right")
     for label, cells in _rows(runs + others):
@@ -38,6 +39,12 @@ def show(whole: Figures, console: Console) -> None:
 
 def _rows(columns: Sequence[Figures]) -> Iterable[Row]:
     """Yields labels and cells; a dash where a column has no such figure."""
+    for label, key in (("words", "term_errors"), ("turn words", "turn_term_errors")):
+        for group in ("listed", "others"):
+            if any(key in c for c in columns):
+                cells = [c[key][group] if key in c else None for c in columns]
+                shown = [f"{c['wrong']} of {c['words']}" if c else "-" for c in cells]
+                yield f"{group} {label} wrong", shown
     delays = [c.get("delay_in_frames") for c in columns]
     yield "delay of the setting, s", [_scaled(delay, STEP_S, 2) for delay in delays]
     for label, name, digits in (

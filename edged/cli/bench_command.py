@@ -9,15 +9,17 @@ import typer
 
 from edged.cli.shared_options import (
     Json,
+    KeytermBoost,
     Language,
     ModelsDir,
     PaddingBonus,
     Seed,
     Temperature,
     Threads,
+    keyterm_lines,
 )
 from edged.errors import RequestError
-from edged.options import Options, from_json_config
+from edged.options import DEFAULT_BOOST, Options, from_json_config
 
 # Extra arguments are allowed so that the former `edged bench turns` can name its successor.
 SETTINGS = {"allow_extra_args": True}
@@ -68,6 +70,15 @@ def bench(
     temp: Temperature = 0.0,
     seed: Seed = 0,
     padding_bonus: PaddingBonus = 0.0,
+    keyterms: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE|rare",
+            help="Measure key terms: those of FILE, one a line, or (rare) rare words of the"
+            " recordings among names that nobody says.",
+        ),
+    ] = None,
+    keyterm_boost: KeytermBoost = DEFAULT_BOOST,
     model: Annotated[
         str,
         typer.Option(
@@ -101,7 +112,13 @@ def bench(
     from edged.bench.bench import Plan
     from edged.bench.bench import bench as measure
 
-    asked = {"language": language, "temp": temp, "padding_bonus": padding_bonus}
+    asked = {
+        "language": language,
+        "temp": temp,
+        "padding_bonus": padding_bonus,
+        "keyterm_boost": keyterm_boost,
+    }
+    file = None if keyterms in (None, "rare") else Path(str(keyterms))
     base = from_json_config(asked, Options(seed=seed))
     plan = Plan(
         options=tuple(from_json_config({"delay_in_frames": d}, base) for d in _delays(delay)),
@@ -115,6 +132,8 @@ def bench(
         models_dir=models_dir,
         models=tuple(name.strip() for name in model.split(",")),
         threads=threads,
+        keyterms=keyterms,
+        keyterm_lines=tuple(keyterm_lines(file)),
     )
     raise typer.Exit(measure(plan))
 

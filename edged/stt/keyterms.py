@@ -270,6 +270,10 @@ class Spellings:
         """The folded spelling of a token."""
         return self._of[token]
 
+    def has_token(self, spelling: bytes) -> bool:
+        """Whether one token has this folded spelling."""
+        return spelling in self._tokens
+
     def within(self, spelling: bytes) -> set[int]:
         """The tokens that occur in any way to spell `spelling`; none if there is no way."""
         return self._paths(b" " + spelling) or self._paths(spelling)

@@ -10,7 +10,11 @@ from pathlib import Path
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # before anything imports onnxruntime
 
+import hypothesis
 import pytest
+
+hypothesis.settings.register_profile("edged", deadline=None)  # no test depends on speed
+hypothesis.settings.load_profile("edged")
 
 SAMPLES = Path(__file__).parent / "support" / "speech"
 

@@ -78,6 +78,7 @@ def test_an_answer_is_not_sent_where_it_would_do_harm(tmp_path: Path, topic: str
         Rig(tmp_path, broker.port) as rig,
     ):
         rig.connected()
+        until(lambda: ear.on("availability"), "sent after the subscription to commands")
         ear.publish("edged/kitchen/cmd/flush", "5", ResponseTopic=topic)
         until(lambda: ear.on("cmd/flush/result"), "the answer at the usual place")
         assert len(rig.commands) == 1

@@ -52,7 +52,9 @@ class Scripted:
 @pytest.fixture(autouse=True)
 def _scripted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(work, "Session", Scripted)
-    monkeypatch.setattr(work, "load", lambda *_: SimpleNamespace(name="tiny-en"))
+    recogniser = SimpleNamespace(has_keyterms=False)
+    models = SimpleNamespace(name="tiny-en", recogniser=recogniser)
+    monkeypatch.setattr(work, "load", lambda *_: models)
     Scripted.backlog = []
 
 

@@ -92,9 +92,9 @@ test-arm64: ## the package for ARM64 in an emulated Debian; 20 minutes the first
 test-installer test-deb test-arm64: $(VENV)/dev models
 	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" PIP="$(PY) -I -m pip" tests/system/target/run $(@:test-%=%) $(SUITE)
 
-test-homeassistant: $(VENV)/dev models ## the blueprints and the dashboard in Home Assistant: HASS=.../hass
+test-homeassistant: $(VENV)/dev models ## Home Assistant itself: blueprints, dashboard, voice assistant: HASS=.../hass
 	@HASS="$(or $(HASS),$(error HASS= must name the program hass))" $(PY) -m pytest -x -v -s \
-		tests/system/target/check_homeassistant.py
+		tests/system/target/check_homeassistant.py tests/system/target/check_homeassistant_voice.py
 
 api-bench: $(VENV)/dev models ## the API server: 8 live streams, 2 h at 20 x, 50 000 hostile messages, Opus, memory
 	@$(PY) -m tests.bench.api_bench $(ARGS)

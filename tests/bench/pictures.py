@@ -3,8 +3,8 @@
     python -m tests.bench.pictures [--out deploy/pictures/captions.png]
 
 Runs edged with the sample speech as microphone and waits until two turns and some words of the next
-are on the page. Needs Chromium. The picture of Home Assistant comes from
-tests/system/target/check_homeassistant.py.
+are on the page. Needs Chromium. The pictures of Home Assistant come from
+`make test-homeassistant`.
 """
 
 from __future__ import annotations

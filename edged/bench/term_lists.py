@@ -40,7 +40,7 @@ def rare_runs(clips: Sequence[Clip], options: Options, vocabulary: Vocabulary) -
     """
     said = {word for clip in clips for word in wer.words(clip.text or "")}
     rare = rare_words(clips, vocabulary)
-    unsaid = [
+    absent = [
         term
         for term in _DISTRACTORS.read_text(encoding="utf-8").splitlines()
         if said.isdisjoint(wer.words(term))
@@ -48,10 +48,10 @@ def rare_runs(clips: Sequence[Clip], options: Options, vocabulary: Vocabulary) -
     runs = [TermRun("no terms", options, frozenset(_spread(rare, 50)))]
     for size in SAID_SIZES:
         words = _spread(rare, size // 2)
-        terms = [*(word.capitalize() for word in words), *unsaid[: size - len(words)]]
+        terms = [*(word.capitalize() for word in words), *absent[: size - len(words)]]
         runs.append(_run(f"{size} terms", options, terms, words))
     for size in UNSAID_SIZES:
-        runs.append(_run(f"{size} unsaid", options, unsaid[:size], runs[0].listed))
+        runs.append(_run(f"{size} absent", options, absent[:size], runs[0].listed))
     return runs
 
 

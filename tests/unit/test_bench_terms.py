@@ -22,13 +22,13 @@ def test_rare_words_are_those_that_no_single_token_spells() -> None:
     assert rare_words(CLIPS, VOCABULARY) == ["thornton", "paddington"]
 
 
-def test_nothing_of_an_unsaid_list_is_said() -> None:
+def test_nothing_of_an_absent_list_is_spoken() -> None:
     runs = {run.name: run for run in rare_runs(CLIPS, Options(), VOCABULARY)}
     assert runs["no terms"].options == Options()
     assert len(runs["100 terms"].options.keyterms) == 100
     assert runs["100 terms"].options.keyterms[:2] == ("Thornton", "Paddington")
-    assert len(runs["200 unsaid"].options.keyterms) == 200
-    assert not {"Thornton", "Paddington"} & set(runs["200 unsaid"].options.keyterms)
+    assert len(runs["200 absent"].options.keyterms) == 200
+    assert not {"Thornton", "Paddington"} & set(runs["200 absent"].options.keyterms)
 
 
 def test_errors_on_listed_words_are_counted_apart_and_a_word_too_many_is_another() -> None:

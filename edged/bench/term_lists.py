@@ -19,7 +19,7 @@ from edged.stt.family import Vocabulary
 from edged.stt.keyterms import spellings_of
 
 SAID_SIZES = (10, 100, 200)  # terms, half of them rare words of the recordings
-UNSAID_SIZES = (100, 200)  # terms, none of which is said
+ABSENT_SIZES = (100, 200)  # terms, none of which is said
 MIN_RARE_LETTERS = 5
 _DISTRACTORS = Path(__file__).with_name("distractors.txt")
 
@@ -50,7 +50,7 @@ def rare_runs(clips: Sequence[Clip], options: Options, vocabulary: Vocabulary) -
         words = _spread(rare, size // 2)
         terms = [*(word.capitalize() for word in words), *absent[: size - len(words)]]
         runs.append(_run(f"{size} terms", options, terms, words))
-    for size in UNSAID_SIZES:
+    for size in ABSENT_SIZES:
         runs.append(_run(f"{size} absent", options, absent[:size], runs[0].listed))
     return runs
 

@@ -40,6 +40,7 @@ class Plan:
     peer: name of another library to measure too.
     keyterms: `rare` measures lists of rare words of the recordings; anything else the terms of
         `keyterm_lines`.
+    slow: simulate a device that is so many times slower than this one.
     """
 
     options: tuple[Options, ...]
@@ -55,6 +56,7 @@ class Plan:
     threads: int = 1
     keyterms: str | None = None
     keyterm_lines: tuple[str, ...] = ()
+    slow: float | None = None
 
 
 def bench(plan: Plan) -> int:
@@ -71,6 +73,7 @@ def bench(plan: Plan) -> int:
         "machine": report.machine(),
         "model": ", ".join(plan.models),
         "threads": plan.threads,
+        "slow": plan.slow,
         "runs": [
             run
             for m in plan.models
@@ -110,7 +113,9 @@ def _run(
     options: Options,
     listed: frozenset[str] | None = None,
 ) -> report.Figures:
-    run = Run(tuple(clips), options, plan.joined, plan.models_dir, model, plan.threads, listed)
+    run = Run(
+        tuple(clips), options, plan.joined, plan.models_dir, model, plan.threads, listed, plan.slow
+    )
     with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
         total = sum(map(clip_duration_s, clips))
         task = bar.add_task(f"{model}, delay {options.delay_in_frames}", total=total)

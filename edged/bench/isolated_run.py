@@ -42,6 +42,7 @@ class Run:
     model: str = "tiny-en"
     threads: int = 1
     listed: frozenset[str] | None = None
+    slow: float | None = None
 
 
 def run_isolated(run: Run, progress: measure.ReportAudio) -> dict[str, Any]:
@@ -80,8 +81,8 @@ def perform(run: Run, progress: measure.ReportAudio) -> dict[str, Any]:
     """Runs the measurement in this process. Raises InputError, ModelError."""
     models = load(run.models_dir, run.model, run.threads)
     measure.warm_up(models, run.clips[0], run.options)
-    result = measure.measure(models, run.clips, run.options, progress, run.joined)
-    result.flushes_s = measure.flush_times(models, run.clips, run.options, FLUSHES)
+    result = measure.measure(models, run.clips, run.options, progress, run.joined, run.slow)
+    result.flushes_s = measure.flush_times(models, run.clips, run.options, FLUSHES, run.slow)
     figures = report.figures(result)
     if run.listed is not None:
         clips = [one.clip for one in result.clips]

@@ -14,10 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
-from edged import STEP_S
+from edged import SAMPLE_RATE, STEP_S
 from edged.audio.files import open_audio
 from edged.audio.source import Frame
 from edged.bench.manifest import NO_SPEECH, Clip
+from edged.bench.simulated_device import SimulatedStream, TimedEvent
+from edged.engine.load_level import LoadController
 from edged.engine.run_stats import RunStats
 from edged.engine.session import Session
 from edged.events import EndText, Event, Text, Turn, Word
@@ -89,6 +91,9 @@ class RunResult:
     flushes_s: run times of flushes, seconds.
     peak_rss, rss_growth: resident memory, bytes; growth since a quarter of the clips was done.
     dropped: number of dropped texts by reason.
+    slow: the factor by which a simulated device is slower; None for this machine.
+    load_s: seconds of audio at each load level, on a simulated device.
+    lost_s: seconds of audio that a simulated device gave up.
     """
 
     options: Options
@@ -102,6 +107,9 @@ class RunResult:
     peak_rss: int = 0
     rss_growth: int | None = None
     dropped: Counter[str] = field(default_factory=Counter)
+    slow: float | None = None
+    load_s: dict[int, float] = field(default_factory=dict)
+    lost_s: float = 0.0
 
 
 def warm_up(models: Models, clip: Clip, options: Options) -> None:
@@ -118,19 +126,22 @@ def measure(
     options: Options,
     progress: ReportAudio,
     joined: bool = False,
+    slow: float | None = None,
 ) -> RunResult:
     """Pushes each clip through a session of its own and ends the session.
 
     joined: push all clips through one session without a break, as from a microphone.
+    slow: simulate a device that is so many times slower, in real time.
     """
-    result = RunResult(options, joined)
+    result = RunResult(options, joined, slow=slow)
     early_rss: int | None = None
-    stream = _ClipFeed(models, result, progress)
+    controller = LoadController()
+    stream = _ClipFeed(models, result, progress, controller)
     for number, clip in enumerate(clips):
         stream.push_clip(clip)
         if not joined or number == len(clips) - 1:
             stream.end()
-            stream = _ClipFeed(models, result, progress)
+            stream = _ClipFeed(models, result, progress, controller)
         if number == len(clips) // 4:
             early_rss = rss()
     result.peak_rss = peak_rss()
@@ -139,13 +150,52 @@ def measure(
     return result
 
 
+class _InlineStream:
+    """A session that does everything in `push`, on this machine. step_s: run time of the last push
+    without its background work, seconds."""
+
+    levels: tuple[int, ...] = ()
+
+    def __init__(self, models: Models, options: Options) -> None:
+        self._background = TimedInlineExecutor()
+        self.session = Session(models, options, self._background)
+        self.step_s = 0.0
+
+    @property
+    def background_s(self) -> list[float]:
+        """Run times of background jobs, seconds."""
+        return self._background.seconds
+
+    def push(self, frame: Frame) -> list[TimedEvent]:
+        before = sum(self._background.seconds)
+        started = time.perf_counter()
+        events = self.session.push(frame)
+        background_s = sum(self._background.seconds) - before
+        self.step_s = time.perf_counter() - started - background_s
+        at_s = self.session.step_idx * STEP_S + self.step_s
+        return [(at_s, event) for event in events]
+
+    def end(self) -> list[TimedEvent]:
+        at_s = self.session.step_idx * STEP_S
+        return [(at_s, event) for event in self.session.end()]
+
+
 class _ClipFeed:
     """One session. Assigns each word to the clip that was playing at the word's time."""
 
-    def __init__(self, models: Models, result: RunResult, progress: ReportAudio) -> None:
+    def __init__(
+        self,
+        models: Models,
+        result: RunResult,
+        progress: ReportAudio,
+        controller: LoadController,
+    ) -> None:
         self._result, self._progress = result, progress
-        self._background = TimedInlineExecutor()
-        self._session = Session(models, result.options, self._background)
+        self._stream: _InlineStream | SimulatedStream
+        if result.slow is None:
+            self._stream = _InlineStream(models, result.options)
+        else:
+            self._stream = SimulatedStream(models, result.options, result.slow, controller)
         self._steps = 0
         self._first_steps: list[int] = []
         self._clips: list[ClipResult] = []
@@ -157,27 +207,29 @@ class _ClipFeed:
         self._clips.append(ClipResult(clip))
         self._first_steps.append(self._steps)
         for frame in frames(clip.file):
-            before = sum(self._background.seconds)
-            started, cpu_before = time.perf_counter(), time.process_time()
-            events = self._session.push(frame)
+            cpu_before = time.process_time()
+            emitted = self._stream.push(frame)
             self._result.cpu_s += time.process_time() - cpu_before
-            took = time.perf_counter() - started - (sum(self._background.seconds) - before)
             self._steps += 1
-            self._result.steps.add(took)
-            self._collect(events)
-            stops = [event.stop_s for event in events if isinstance(event, EndText)]
-            self._result.lags_s += [self._steps * STEP_S + took - stop for stop in stops]
+            self._result.steps.add(self._stream.step_s)
+            self._collect([event for _, event in emitted])
+            self._result.lags_s += [
+                at_s - event.stop_s for at_s, event in emitted if isinstance(event, EndText)
+            ]
             self._progress(STEP_S)
 
     def end(self) -> None:
         """Ends the session and stores the results."""
         cpu_before = time.process_time()
-        events = self._session.end()
+        emitted = self._stream.end()
         self._result.cpu_s += time.process_time() - cpu_before
-        self._collect(events)
+        self._collect([event for _, event in emitted])
         self._result.clips += self._clips
-        self._result.background_s += self._background.seconds
-        self._result.dropped.update(self._session.dropped)
+        self._result.background_s += self._stream.background_s
+        self._result.dropped.update(self._stream.session.dropped)
+        self._result.lost_s += self._stream.session.lost / SAMPLE_RATE
+        for level in self._stream.levels:
+            self._result.load_s[level] = self._result.load_s.get(level, 0.0) + STEP_S
 
     def _collect(self, events: Sequence[Event]) -> None:
         for event in events:
@@ -204,18 +256,33 @@ class _ClipFeed:
 
 
 def flush_times(
-    models: Models, clips: Sequence[Clip], options: Options, count: int, seed: int = 0
+    models: Models,
+    clips: Sequence[Clip],
+    options: Options,
+    count: int,
+    slow: float | None = None,
+    seed: int = 0,
 ) -> list[float]:
-    """Returns the run times of `flush` (seconds), each at a random time in a clip with speech."""
+    """Returns the run times of `flush` (seconds), each at a random time in a clip with speech.
+
+    slow: on a simulated device, from the flush to its answer.
+    """
     chance = random.Random(seed)
     spoken = [clip for clip in clips if clip.kind not in NO_SPEECH]
     times = []
     for clip in chance.sample(spoken, min(count, len(spoken))):
-        background = TimedInlineExecutor()
-        session = Session(models, options, background)
         audio = list(frames(clip.file))
         earliest = min(len(audio), round(MIN_FLUSH_S / STEP_S))
-        for frame in audio[: chance.randint(earliest, len(audio))]:
+        spoken_so_far = audio[: chance.randint(earliest, len(audio))]
+        if slow is not None:
+            stream = SimulatedStream(models, options, slow, LoadController())
+            for frame in spoken_so_far:
+                stream.push(frame)
+            times.append(stream.flush())
+            continue
+        background = TimedInlineExecutor()
+        session = Session(models, options, background)
+        for frame in spoken_so_far:
             session.push(frame)
         before = sum(background.seconds)
         started = time.perf_counter()

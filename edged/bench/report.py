@@ -69,6 +69,9 @@ def figures(measured: RunResult) -> Figures:
         "word_times": word_times((h, h.words) for h in results),
         "turn_word_times": word_times((h, h.turn_words) for h in results),
         "dropped": dict(measured.dropped),
+        "slow": measured.slow,
+        "load_level_s": {str(k): round(v, 1) for k, v in sorted(measured.load_s.items())},
+        "lost_audio_s": round(measured.lost_s, 2),
     }
 
 

@@ -20,7 +20,8 @@ def show(whole: Figures, console: Console) -> None:
     others = [*whole["offline"], *([whole["peer"]] if whole["peer"] else [])]
     several = len({run["model"] for run in runs}) > 1
     grid = Table(
-        title=f"{whole['model']}, threads: {whole['threads']}, on {machine['cpu']}",
+        title=f"{whole['model']}, threads: {whole['threads']}, on {machine['cpu']}"
+        + (f" as if {whole['slow']:g} times slower" if whole["slow"] else ""),
         caption=f"{machine['arch']}, Python {machine['python']}, "
         f"onnxruntime {machine['onnxruntime']}, edged {machine['edged']}",
     )
@@ -86,6 +87,9 @@ def _accuracy(columns: Sequence[Figures]) -> Iterable[Row]:
     for name, title in (("word_times", "word times"), ("turn_word_times", "  in turns")):
         if any(c.get(name) for c in columns):
             yield f"{title} error, median start / stop, ms", [_off(c.get(name)) for c in columns]
+    for level in _keys(columns, "load_level_s"):
+        seconds = [c.get("load_level_s", {}).get(level) for c in columns]
+        yield f"s of audio at load level {level}", [_scaled(value, 1, 0) for value in seconds]
     for reason in _keys(columns, "dropped"):
         counts = [c.get("dropped", {}).get(reason) for c in columns]
         yield f"dropped: {reason}", [_scaled(count, 1, 0) for count in counts]

@@ -65,6 +65,15 @@ def bench(
         bool,
         typer.Option("--joined", help="Join all recordings to one stream, to show any drift."),
     ] = False,
+    slow: Annotated[
+        float | None,
+        typer.Option(
+            min=1.0,
+            metavar="FACTOR",
+            help="Show what a board so many times slower would do, such as 4 for a Raspberry Pi 4."
+            " Steps, delays and load levels are then those of live speech.",
+        ),
+    ] = None,
     as_json: Json = False,
     language: Language = "en",
     temp: Temperature = 0.0,
@@ -101,6 +110,8 @@ def bench(
     edged bench --manifest speech/manifest.jsonl --delay 7,10,16
 
     edged bench --manifest speech/manifest.jsonl --peer moonshine-voice
+
+    edged bench --slow 4
     """
     if context.args == ["turns"]:
         raise RequestError(
@@ -134,6 +145,7 @@ def bench(
         threads=threads,
         keyterms=keyterms,
         keyterm_lines=tuple(keyterm_lines(file)),
+        slow=slow,
     )
     raise typer.Exit(measure(plan))
 

@@ -8,7 +8,8 @@ MAX_USE = 0.9  # of a thread's time: above it, the work of a second of speech do
 MAX_LAG_S = 1.2  # seconds of audio that may wait for the recogniser at MAX_USE and below
 CATCH_UP_S = 0.2  # a device whose lag shrinks by so much in a window keeps up, busy as it is
 URGENT_LAG_S = 3.0  # above it, a window is not waited for
-WINDOW_S = 2.0  # seconds of speech over which the use is averaged
+WINDOW_S = 2.0  # seconds of speech over which the recogniser's use is averaged
+BACKGROUND_WINDOW_S = 30.0  # the same of background work, which comes in bursts at a turn's end
 SPARE_USE = 0.5  # below it, the next better level may fit, too
 RAISE_AFTER_S = 20.0  # seconds of speech with spare time before the next better level is tried
 MAX_RAISE_AFTER_S = 640.0  # the wait doubles up to here each time that the better level did not fit
@@ -62,10 +63,20 @@ class LoadController:
         self._raised_at_s = -RELAPSE_S
         self._raise_after_s = RAISE_AFTER_S
         self._spare_s = 0.0  # seconds of speech with spare time, in a row
-        self._speech_s = 0.0  # in this window
-        self._busy_s = [0.0, 0.0]  # in this window: recogniser, background work
-        self._before_s: list[float] | None = None  # all seconds that the threads worked before
+        self._recogniser = _Use(WINDOW_S)
+        self._background = _Use(BACKGROUND_WINDOW_S)
+        self._background_use = 0.0  # in the last window
         self._lag_s = 0.0  # at the end of the last window
+
+    @property
+    def recogniser_busy_s(self) -> float:
+        """What was last given to `step`."""
+        return self._recogniser.total_s
+
+    @property
+    def background_busy_s(self) -> float:
+        """What was last given to `step`."""
+        return self._background.total_s
 
     def step(
         self,
@@ -82,23 +93,22 @@ class LoadController:
         not count. lag_s: audio that waits for the recogniser.
         """
         self._now_s += seconds
-        totals_s = [recogniser_busy_s, background_busy_s]
-        if self._before_s is not None:
-            for n, before_s in enumerate(self._before_s):
-                self._busy_s[n] += max(0.0, totals_s[n] - before_s)
-        self._before_s = totals_s
-        if speech:
-            self._speech_s += seconds
-        urgent = lag_s > URGENT_LAG_S and self._now_s - self._changed_at_s >= 1.0
-        if self._speech_s < WINDOW_S and not urgent:
-            return False
         before = self.level, self.too_slow
-        use = max(self._busy_s) / max(self._speech_s, seconds)
-        self._judge(use, lag_s)
-        self._speech_s, self._busy_s = 0.0, [0.0, 0.0]
+        self._background.add(background_busy_s, seconds * speech)
+        self._recogniser.add(recogniser_busy_s, seconds * speech)
+        urgent = lag_s > URGENT_LAG_S and self._now_s - self._changed_at_s >= 1.0
+        if self._recogniser.is_full or urgent:
+            self._judge_recogniser(lag_s)
+        if self._background.is_full:
+            self._background_use = self._background.take()
+            if self._background_use > MAX_USE and before == (self.level, self.too_slow):
+                self._spare_s = 0.0
+                self._lower()
         return before != (self.level, self.too_slow)
 
-    def _judge(self, use: float, lag_s: float) -> None:
+    def _judge_recogniser(self, lag_s: float) -> None:
+        speech_s = self._recogniser.speech_s
+        use = self._recogniser.take()
         catches_up = lag_s < self._lag_s - CATCH_UP_S
         self._lag_s = lag_s
         if use > MAX_USE or lag_s > MAX_LAG_S:
@@ -106,8 +116,10 @@ class LoadController:
             if not catches_up:
                 self._lower()
             return
-        self.too_slow = False
-        self._spare_s = self._spare_s + self._speech_s if use < SPARE_USE else 0.0
+        background_fits = self._background_use <= MAX_USE
+        self.too_slow = self.too_slow and not background_fits
+        has_spare = use < SPARE_USE and background_fits
+        self._spare_s = self._spare_s + speech_s if has_spare else 0.0
         if self.level > LoadLevel.FULL and self._spare_s >= self._raise_after_s:
             self._spare_s = 0.0
             self.level = LoadLevel(self.level - 1)
@@ -122,3 +134,35 @@ class LoadController:
             self._changed_at_s = self._now_s
         else:
             self.too_slow = True
+
+
+class _Use:
+    """How much of a thread's time a window of speech takes.
+
+    speech_s: of the window so far. total_s: all work of the thread so far; what it did before the
+    first `add` does not count.
+    """
+
+    def __init__(self, window_s: float) -> None:
+        self._window_s = window_s
+        self._busy_s = 0.0
+        self.speech_s = 0.0
+        self.total_s = 0.0
+        self._is_first = True
+
+    def add(self, total_s: float, speech_s: float) -> None:
+        if not self._is_first:
+            self._busy_s += max(0.0, total_s - self.total_s)
+        self._is_first = False
+        self.total_s = total_s
+        self.speech_s += speech_s
+
+    @property
+    def is_full(self) -> bool:
+        return self.speech_s >= self._window_s
+
+    def take(self) -> float:
+        """Seconds of work for a second of speech; begins the next window."""
+        use = self._busy_s / max(self.speech_s, 1e-3)
+        self._busy_s = self.speech_s = 0.0
+        return use

@@ -6,21 +6,21 @@ import contextlib
 import os
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor, Future
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edged import STEP_S, resources
 from edged.audio.files import open_audio
+from edged.engine.background_worker import InlineExecutor
 from edged.engine.load_level import LAST_LEVEL, LoadLevel
 from edged.engine.session import Session
 from edged.errors import EdgedError
 from edged.models.loader import Models
 from edged.options import Options
+from edged.ortsession import slowdown
 
 MAX_PREDICTED_USE = 0.8  # of a thread's time; less than MAX_USE, for other work is to come
 CLIP = "4-shopping-list.flac"
@@ -70,8 +70,10 @@ def choose(measure: Callable[[LoadLevel], LoadPrediction]) -> LoadPrediction:
     for level in list(LoadLevel)[1:]:
         if prediction.fits:
             return prediction
-        too_slow = prediction.recogniser > MAX_PREDICTED_USE
-        if level > LoadLevel.GREEDY and too_slow:
+        use = prediction.recogniser
+        if level < LoadLevel.GREEDY and use > 2 * MAX_PREDICTED_USE:
+            continue  # one hypothesis is needed at least
+        if level > LoadLevel.GREEDY and use > MAX_PREDICTED_USE:
             break  # the levels behind it relieve only the background
         prediction = measure(level)
     if prediction.fits:
@@ -89,37 +91,54 @@ def sample_frames() -> Frames:
 def _measured(
     models: Models, options: Options, level: LoadLevel, frames: Frames, cores: int
 ) -> LoadPrediction:
-    background = _TimedExecutor()
-    session = Session(models, options, background)
+    background, recogniser, whole = _Stopwatch(), _Stopwatch(), _Stopwatch()
+    session = Session(
+        models,
+        options,
+        _TimedExecutor(background),
+        recogniser_executor=_TimedExecutor(recogniser),
+    )
     session.set_load_level(level)
-    started = time.perf_counter()
-    for frame in frames:
-        session.push(frame)
-    session.end()
-    whole_s = time.perf_counter() - started
+    with whole:
+        for frame in frames:
+            session.push(frame)
+        session.end()
     seconds = len(frames) * STEP_S
-    recogniser = session.recogniser_busy_s / seconds
-    used = background.seconds / seconds
-    threads_fit = max(recogniser, used) <= MAX_PREDICTED_USE
-    fits = threads_fit and whole_s / seconds <= MAX_PREDICTED_USE * cores
-    return LoadPrediction(level, fits, recogniser, used)
+    use = [watch.seconds / seconds for watch in (recogniser, background, whole)]
+    fits = max(use[:2]) <= MAX_PREDICTED_USE and use[2] <= MAX_PREDICTED_USE * cores
+    return LoadPrediction(level, fits, use[0], use[1])
 
 
-class _TimedExecutor(Executor):
-    """Runs each job in the caller and adds up the time that it takes."""
+class _Stopwatch:
+    """Adds up the time that this device needs for what runs in its `with` blocks.
+
+    That is wall time, or CPU time where that is less: other programs, of which there are many while
+    a device starts, do not make it slower for good.
+    """
 
     def __init__(self) -> None:
         self.seconds = 0.0
+        self._started = (0.0, 0.0)
 
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        future: Future[Any] = Future()
-        started = time.perf_counter()
-        try:
-            future.set_result(fn(*args, **kwargs))
-        except Exception as error:
-            future.set_exception(error)
-        self.seconds += time.perf_counter() - started
-        return future
+    def __enter__(self) -> None:
+        self._started = time.perf_counter(), time.process_time()
+
+    def __exit__(self, *_: object) -> None:
+        wall, cpu = self._started
+        # models that are slowed down sleep
+        cpu_s = (time.process_time() - cpu) * slowdown()
+        self.seconds += min(time.perf_counter() - wall, cpu_s)
+
+
+class _TimedExecutor(InlineExecutor):
+    """Runs each job in the caller and measures it."""
+
+    def __init__(self, watch: _Stopwatch) -> None:
+        self._watch = watch
+
+    def submit(self, fn, /, *args, **kwargs):  # type: ignore[no-untyped-def]
+        with self._watch:
+            return super().submit(fn, *args, **kwargs)  # type: ignore[no-untyped-call]
 
 
 def with_load_level(models: Models, options: Options) -> Models:

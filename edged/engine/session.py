@@ -255,6 +255,11 @@ class Session:
         wait."""
         return self._queue.is_drained and self._turns.is_empty
 
+    @property
+    def is_drained(self) -> bool:
+        """Whether the recogniser has nothing left to do or to give."""
+        return self._queue.is_drained
+
     def end(self, timeout_s: float | None = None) -> list[Event]:
         """Returns all that is left, an open turn included, then `end_of_stream`.
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edged import STEP_S
-from edged.ortsession import RELEASE_MEMORY, release_memory
+from edged.ortsession import RELEASE_MEMORY, release_memory, slowdown
 from edged.vad.log_mel import RATE, SAMPLES, log_mel
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class SmartTurn:
     def _timed_run(self) -> float:
         start = time.thread_time()
         self.probability(np.zeros(SAMPLES, np.float32))
-        return time.thread_time() - start
+        return (time.thread_time() - start) * slowdown()
 
 
 class SmartTurnScheduler:

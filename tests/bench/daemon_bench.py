@@ -1,6 +1,7 @@
 """Measures the daemon: `make daemon-bench ARGS="idle muted"` (all of it without ARGS).
 
 latency: end of a spoken word to its `text` at an MQTT subscriber, beside the delay itself.
+flush: a flush every few seconds while somebody speaks: its answer and the steps meanwhile.
 mic: the microphone pulled and returned 20 times.     stall: the engine stands still for 3 s.
 stereo: a device that gives 48 kHz stereo against one that gives 24 kHz mono, at the same time.
 formats: word errors by way of several sample formats.
@@ -8,7 +9,8 @@ fuzz: 10 000 wrong commands over the broker.           stop: SIGTERM in the midd
 idle: CPU while nobody speaks.                         muted: CPU, and what the sound server says.
 
 Each is a real `edged run` with real mosquitto, models, speech and, where it says microphone, real
-libasound and PulseAudio. Longer measurements are in `tests/bench/daemon_soak.py`.
+libasound and PulseAudio. Longer measurements are in `tests/bench/daemon_soak.py`. With `--slow 4`,
+latency and flush are those of a device on which each run of a model takes four times as long.
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ import psutil
 
 from edged import SAMPLE_RATE, STEP_S
 from edged.audio.files import open_audio
+from edged.ortsession import SLOWDOWN
 from tests.bench.daemon_formats import formats
 from tests.conftest import SAMPLES
 from tests.support.alsa_paced import DEVICE, PacedMicrophone
@@ -103,9 +106,10 @@ def spread(name: str, ms: list[float]) -> None:
     print(f"  {name}: {len(ms)}, {shares} ms")
 
 
-def latency(folder: Path, speech: Path, minutes: float) -> None:
+def latency(folder: Path, speech: Path, minutes: float, slow: float) -> None:
     with Mosquitto(folder / "broker") as broker, Subscriber(broker.port, ("edged/#",)) as ear:
         daemon = DaemonProcess(folder, broker.port, alsa_device=f"file:{speech}")
+        daemon.environment = {SLOWDOWN: f"{slow:g}"}
         daemon.before = WITH_TIMES.format(folder=str(folder))
         with daemon:
             time.sleep(minutes * 60)
@@ -116,6 +120,7 @@ def latency(folder: Path, speech: Path, minutes: float) -> None:
         came = [h.at for h in ear.on("text")]
         words = words_of(ear)
         steps = [(h.json()["step_idx"], h.at) for h in ear.on("step")]
+        health = [h.json() for h in ear.on("state/health")]
     delay_s = 10 * STEP_S
     begins = [at - (n + 1) * STEP_S for n, at in enumerate(complete)]
 
@@ -142,8 +147,50 @@ def latency(folder: Path, speech: Path, minutes: float) -> None:
     ours = [a + b for a, b in zip(worked, carried, strict=True)]
     for name, ms in (("in all", whole), ("without the rule", ours)):
         print(f"  later than 150 ms {name}: {sum(x > 150 for x in ms) / len(ms):.2%}")
-    late = [(at - began(n) - (n + 1) * STEP_S) * 1000 for n, at in steps]
+    _report_steps(steps, begins)
+    _report_health(health)
+
+
+def _report_steps(steps: list[tuple[int, float]], begins: list[float]) -> None:
+    """How late each step is behind its audio. begins: when the stream would have begun, by step."""
+    late = [
+        (at - min(begins[max(0, n - 12) : n + 13]) - (n + 1) * STEP_S) * 1000
+        for n, at in steps
+        if n < len(begins)
+    ]
     spread("from the end of a step to its `step` at a subscriber", late)
+
+
+def _report_health(health: list[dict[str, Any]]) -> None:
+    if health:
+        levels = sorted({h["load_level"] for h in health})
+        last = health[-1]
+        print(f"  load levels {levels}, rtf {last['rtf']}, audio lost {last['dropped_s']} s")
+
+
+def flush(folder: Path, speech: Path, minutes: float, slow: float) -> None:
+    answers: list[float] = []
+    with Mosquitto(folder / "broker") as broker, Subscriber(broker.port, ("edged/#",)) as ear:
+        daemon = DaemonProcess(folder, broker.port, alsa_device=f"file:{speech}")
+        daemon.environment = {SLOWDOWN: f"{slow:g}"}
+        daemon.before = WITH_TIMES.format(folder=str(folder))
+        with daemon:
+            until(lambda: ear.on("text"), "words")
+            end = time.monotonic() + minutes * 60
+            while time.monotonic() < end:
+                time.sleep(random.uniform(1.0, 3.0))
+                count, sent = len(ear.on("flushed")), time.monotonic()
+                ear.publish("edged/device/cmd/flush", f"f{count}")
+                until(lambda: len(ear.on("flushed")) > count, "flushed")  # noqa: B023
+                answers.append((ear.on("flushed")[-1].at - sent) * 1000)
+            daemon.stop()
+        complete = array("d", (folder / "complete").read_bytes())
+        steps = [(h.json()["step_idx"], h.at) for h in ear.on("step")]
+        health = [h.json() for h in ear.on("state/health")]
+    print(f"flush: {minutes:g} min")
+    spread("from cmd/flush to `flushed` at a subscriber", answers)
+    _report_steps(steps, [at - (n + 1) * STEP_S for n, at in enumerate(complete)])
+    _report_health(health)
 
 
 def mic(folder: Path) -> None:
@@ -383,10 +430,12 @@ def main() -> None:
     parser.add_argument("what", nargs="*")
     parser.add_argument("--speech", type=Path, default=SAMPLES, help="a folder of clips")
     parser.add_argument("--manifest", type=Path, help="clips of formats, as edged bench has them")
-    parser.add_argument("--minutes", type=float, default=5, help="of latency")
+    parser.add_argument("--minutes", type=float, default=5, help="of latency and flush")
+    parser.add_argument("--slow", type=float, default=1, help="as a device so many times slower")
     asked = parser.parse_args()
     cases: dict[str, Callable[[Path], None]] = {
-        "latency": lambda folder: latency(folder, asked.speech, asked.minutes),
+        "latency": lambda folder: latency(folder, asked.speech, asked.minutes, asked.slow),
+        "flush": lambda folder: flush(folder, asked.speech, asked.minutes, asked.slow),
         "mic": mic,
         "stall": lambda folder: stall(folder, asked.speech),
         "stereo": lambda folder: stereo(folder, asked.speech),

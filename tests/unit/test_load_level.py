@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from edged import STEP_S
 from edged.engine.load_level import (
+    BACKGROUND_WINDOW_S,
     LAST_LEVEL,
     RAISE_AFTER_S,
-    WINDOW_S,
     LoadController,
     LoadLevel,
 )
@@ -100,8 +100,27 @@ def test_silence_changes_nothing() -> None:
 def test_a_busy_background_thread_counts_like_a_busy_recogniser() -> None:
     device = Device(0.2)
     device.background_cost = 1.1
-    device.speak(4 * WINDOW_S)
+    device.speak(2 * BACKGROUND_WINDOW_S)
     assert device.level > LoadLevel.FULL
+
+
+def test_background_work_that_never_fits_is_reported_once() -> None:
+    device = Device(0.2)
+    device.background_cost = 1.5
+    device.speak(7 * BACKGROUND_WINDOW_S)
+    assert device.controller.too_slow
+    count = len(device.changes)
+    device.speak(3 * BACKGROUND_WINDOW_S)
+    assert len(device.changes) == count
+
+
+def test_a_burst_of_second_passes_is_no_reason_to_save_work() -> None:
+    """At the end of a long turn the second pass works for longer than a window."""
+    device = Device(0.2)
+    for _ in range(20):
+        device.speak(10)
+        device.background_s += 4.0
+    assert device.changes == []
 
 
 def test_the_level_that_was_predicted_is_the_first() -> None:

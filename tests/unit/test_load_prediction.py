@@ -47,4 +47,4 @@ def test_a_recogniser_that_is_too_slow_for_one_hypothesis_is_not_measured_furthe
     """The levels behind relieve only the background, and each costs a slow device seconds."""
     device = Device((3.0, 1.0))
     assert choose(device) == LoadPrediction(LAST_LEVEL, False, 3.0, 1.0)
-    assert device.measured == [LoadLevel.FULL, LoadLevel.LARGER_UPDATES, LoadLevel.GREEDY]
+    assert device.measured == [LoadLevel.FULL, LoadLevel.GREEDY]

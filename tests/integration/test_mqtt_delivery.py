@@ -10,10 +10,14 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from edged.events import EndOfStream, Error, Flushed, Step, Text, Turn
 from edged.mqtt.spool_settings import SpoolSettings
 from tests.support.mosquitto import Mosquitto, Subscriber, until
 from tests.support.mqtt_publisher import IMPATIENT, Rig, assert_gapless, once, words
+
+pytestmark = pytest.mark.broker
 
 
 def test_each_message_carries_session_a_gapless_number_and_the_time(tmp_path: Path) -> None:
@@ -161,9 +165,6 @@ from edged.mqtt.publisher import Publisher
 from edged.mqtt.broker_address import BrokerAddress
 from edged.mqtt.broker_settings import BrokerSettings
 from tests.support.mqtt_publisher import FAST
-
-pytestmark = pytest.mark.broker
-
 port, folder = int(sys.argv[1]), Path(sys.argv[2])
 publisher = Publisher(
     BrokerSettings(BrokerAddress("127.0.0.1", port), device="kitchen"),

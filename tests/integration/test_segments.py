@@ -261,7 +261,7 @@ def test_a_loop_that_is_decoded_twice_in_a_pause_does_not_end_the_segment(
 
 
 @pytest.mark.parametrize(
-    ("name", "wanted"), [("inaugural-address", "country"), ("shopping-list", "six")]
+    ("name", "wanted"), [("5-inaugural-address", "country"), ("4-shopping-list", "six")]
 )
 def test_a_word_really_said_five_times_is_there_five_times(
     models: Models, name: str, wanted: str

@@ -178,6 +178,15 @@ def imported_modules(path: Path) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
+def test_no_two_test_files_have_one_name() -> None:
+    """pytest imports test files by their base names: of two alike it cannot collect both, and the
+    whole run ends with an error that runs of single files do not show."""
+    places: dict[str, list[str]] = defaultdict(list)
+    for path in sorted((ROOT / "tests").rglob("test_*.py")):
+        places[path.name].append(str(path.relative_to(ROOT)))
+    assert not repeated(places)
+
+
 def test_no_test_imports_a_test() -> None:
     tests = sorted((ROOT / "tests").rglob("*.py"))
     modules = {

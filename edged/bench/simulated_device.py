@@ -72,7 +72,7 @@ class SimulatedDevice:
 
 
 @dataclass(slots=True)
-class _Job:
+class _SimulatedJob:
     future: Future[Any]
     work: Callable[[], Any]
     submitted_at: float
@@ -86,8 +86,8 @@ class SimulatedThread(Executor):
 
     def __init__(self, device: SimulatedDevice) -> None:
         self._device = device
-        self._jobs: deque[_Job] = deque()
-        self._running: _Job | None = None
+        self._jobs: deque[_SimulatedJob] = deque()
+        self._running: _SimulatedJob | None = None
         self._result: Any = None
         self._error: BaseException | None = None
         self._free_at = 0.0
@@ -96,7 +96,7 @@ class SimulatedThread(Executor):
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         future: Future[Any] = _SimulatedFuture(self._device)
-        self._jobs.append(_Job(future, lambda: fn(*args, **kwargs), self._device.now))
+        self._jobs.append(_SimulatedJob(future, lambda: fn(*args, **kwargs), self._device.now))
         return future
 
     @property

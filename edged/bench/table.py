@@ -21,7 +21,7 @@ def show(whole: Figures, console: Console) -> None:
     several = len({run["model"] for run in runs}) > 1
     grid = Table(
         title=f"{whole['model']}, threads: {whole['threads']}, on {machine['cpu']}"
-        + (f" as if {whole['slow']:g} times slower" if whole["slow"] else ""),
+        + (f" as if {whole['slow']:g} times slower" if whole.get("slow") else ""),
         caption=f"{machine['arch']}, Python {machine['python']}, "
         f"onnxruntime {machine['onnxruntime']}, edged {machine['edged']}",
     )

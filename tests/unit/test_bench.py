@@ -132,16 +132,18 @@ class Scripted:
 
     dropped: ClassVar[Counter[str]] = Counter(loop=1)
 
+    lost = 0
+
     def __init__(self, models: Any, options: Any, background: Any) -> None:
         self.background = background
-        self.step = 0
+        self.step_idx = 0
 
     def push(self, frame: Any) -> list[Event]:
-        self.step += 1
-        if self.step == 1:
+        self.step_idx += 1
+        if self.step_idx == 1:
             self.background.submit(time.sleep, 0.2)
-        words: list[Event] = [Text("she", 0.02), EndText(0.1)] if self.step == 3 else []
-        return [*words, Step(self.step - 1)]
+        words: list[Event] = [Text("she", 0.02), EndText(0.1)] if self.step_idx == 3 else []
+        return [*words, Step(self.step_idx - 1)]
 
     def flush(self, flush_id: str) -> list[Event]:
         return []
@@ -193,9 +195,12 @@ class Punctual(Scripted):
     """Gives in every tenth step of the stream a word that began five steps before."""
 
     def push(self, frame: Any) -> list[Event]:
-        self.step += 1
-        word: list[Event] = [Text("word", (self.step - 5) * 0.08), EndText((self.step - 4) * 0.08)]
-        return [*(word if self.step % 10 == 0 else []), Step(self.step - 1)]
+        self.step_idx += 1
+        word: list[Event] = [
+            Text("word", (self.step_idx - 5) * 0.08),
+            EndText((self.step_idx - 4) * 0.08),
+        ]
+        return [*(word if self.step_idx % 10 == 0 else []), Step(self.step_idx - 1)]
 
     def end(self) -> list[Event]:
         word = Word("late", 27 * 0.08, 28 * 0.08)

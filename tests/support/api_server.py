@@ -73,7 +73,8 @@ class ScriptedSession:
 
 def scripted_sessions() -> SessionProvider:
     """Sessions without models."""
-    models = cast(Models, SimpleNamespace(name="tiny-en"))
+    recogniser = SimpleNamespace(has_keyterms=False)
+    models = cast(Models, SimpleNamespace(name="tiny-en", recogniser=recogniser))
     make = cast(Callable[..., Session], ScriptedSession)
     return SessionProvider(lambda: models, Options, make_session=make)
 

@@ -220,7 +220,7 @@ def layout(n: int, chunk: int, lookahead: int) -> tuple[Tensor, Tensor]:
     return position, torch.zeros(may.shape).masked_fill(~may, -1e9)
 
 
-# ---- lessons -------------------------------------------------------------------------------------
+# ---- training ------------------------------------------------------------------------------------
 def read_clips(folder: Path) -> list[np.ndarray]:
     """Reads all audio below a folder as mono at 16 kHz."""
     clips = []

@@ -152,7 +152,10 @@ def test_stream_time_follows_the_clock_across_a_pull(
 def test_twenty_pulls_and_returns_need_no_restart(
     paced: PacedMicrophone, rig: Callable[..., Rig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The descriptors are counted against those before, because other tests of the process keep
+    some open: in a whole run there were 99."""
     monkeypatch.setattr(capture_module, "STABLE_S", 0.2)  # these pulls are quicker than a hand
+    open_before = len(os.listdir("/proc/self/fd"))
     hearing = rig().start()
     for _ in range(20):
         time.sleep(0.3)
@@ -163,8 +166,7 @@ def test_twenty_pulls_and_returns_need_no_restart(
         before = hearing.capture.heartbeat
         wait(partial(beats_after, hearing, before), 1, "audio after the return")
     assert hearing.capture.alive
-    descriptors = len(os.listdir("/proc/self/fd"))
-    assert descriptors < 64
+    assert len(os.listdir("/proc/self/fd")) < open_before + 20
 
 
 def test_a_microphone_missing_at_boot_is_reported_and_used_when_it_comes(

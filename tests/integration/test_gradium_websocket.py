@@ -54,6 +54,7 @@ def test_a_session_from_setup_to_end_of_stream(api_server: ApiServer) -> None:
         "frame_size": 1920,
         "delay_in_frames": 10,
         "text_stream_names": [],
+        "keyterms": 0,
     }
     assert [m["type"] for m in received[1:-1]] == ["text", "end_text", "step"] * 3
     assert received[1] == {"type": "text", "text": "w0", "start_s": 0.0, "stream_id": 0}

@@ -5,8 +5,9 @@ from __future__ import annotations
 from edged.errors import ModelError
 from edged.stt.family import Family
 from edged.stt.moonshine.registration import FAMILY as MOONSHINE
+from edged.stt.moonshine_streaming.registration import FAMILY as MOONSHINE_STREAMING
 
-FAMILIES: tuple[Family, ...] = (MOONSHINE,)
+FAMILIES: tuple[Family, ...] = (MOONSHINE, MOONSHINE_STREAMING)
 
 
 def family_of(architecture: str | None) -> Family:

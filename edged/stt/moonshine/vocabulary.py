@@ -25,7 +25,12 @@ class PieceVocabulary:
 
     @classmethod
     def load(cls, path: Path) -> PieceVocabulary:
-        """Reads a `tokenizer.bin`, in which each piece is its length (1 or 2 bytes) and its bytes.
+        """Reads a `tokenizer.bin`. Raises ModelError if it is missing or truncated."""
+        return cls(cls.read(path))
+
+    @staticmethod
+    def read(path: Path) -> list[bytes]:
+        """The pieces of a `tokenizer.bin`: of each its length (1 or 2 bytes), then its bytes.
 
         Raises ModelError if the file is missing or truncated.
         """
@@ -36,7 +41,7 @@ class PieceVocabulary:
                 f"{path} cannot be read ({error.strerror}). Run `edged models fetch` to repair it."
             ) from None
         try:
-            return cls(list(_pieces(data)))
+            return list(_pieces(data))
         except IndexError:
             raise ModelError(f"{path} is damaged. Run `edged models fetch` to repair it.") from None
 

@@ -1,0 +1,1 @@
+"""The family of Moonshine's streaming models. README.md in this folder."""

@@ -30,7 +30,7 @@ GRAPHS = (
     "cross_kv.ort",
     "decoder_kv.ort",
 )
-# Faults that Hypothesis chooses change a copy of the folder, which is mended afterwards.
+# Faults that Hypothesis chooses change a copy of the folder, which is put right afterwards.
 FAULTS = settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 

@@ -6,6 +6,7 @@ Ours is what the recogniser does: audio in steps of 80 ms, rewired graphs, token
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +17,13 @@ from edged.stt.moonshine_streaming.decoder_step import BranchDecoder, TreeDecode
 from edged.stt.moonshine_streaming.encoder import Encoder
 from edged.stt.moonshine_streaming.graphs import Graphs, form
 from edged.stt.moonshine_streaming.languages import LATIN_TOKENS_PER_S
-from edged.stt.moonshine_streaming.specification import CONFIG, FRAME_SAMPLES, Sizes, read_config
+from edged.stt.moonshine_streaming.specification import (
+    CONFIG,
+    FRAME_SAMPLES,
+    TOKENIZER,
+    Sizes,
+    read_config,
+)
 from edged.stt.moonshine_streaming.upstream import (
     open_adapter,
     open_cross_kv,
@@ -24,6 +31,7 @@ from edged.stt.moonshine_streaming.upstream import (
     open_encoder,
     open_frontend,
 )
+from edged.stt.moonshine_streaming.vocabulary import StreamingVocabulary
 
 MAX_DIFFERENCE = 0.08  # relative RMS of the cross-attention keys and values
 MAX_LOG_P_DEFICIT = 1.0  # by how much upstream's token may be less likely than the most probable
@@ -50,7 +58,8 @@ def check(upstream: Path, built: Path, samples: Floats, threads: int) -> SpeechC
     """
     sizes = read_config(upstream / CONFIG)
     samples = samples[: len(samples) // (2 * FRAME_SAMPLES) * 2 * FRAME_SAMPLES]
-    theirs = run_upstream(upstream, sizes, samples, threads)
+    possible = StreamingVocabulary.load(upstream / TOKENIZER, sizes, "en").transcript_tokens()
+    theirs = run_upstream(upstream, sizes, samples, threads, possible)
     graphs = Graphs.load(upstream, built, threads)
     encoder = Encoder(graphs, len(samples) // FRAME_SAMPLES)
     for start in range(0, len(samples), _STEP):
@@ -81,8 +90,18 @@ def check(upstream: Path, built: Path, samples: Floats, threads: int) -> SpeechC
     )
 
 
-def run_upstream(folder: Path, sizes: Sizes, samples: Floats, threads: int = 1) -> UpstreamOutput:
-    """Runs upstream's graphs over float32[n] at 16 kHz, n a multiple of 640."""
+def run_upstream(
+    folder: Path,
+    sizes: Sizes,
+    samples: Floats,
+    threads: int = 1,
+    possible: Sequence[int] | None = None,
+) -> UpstreamOutput:
+    """Runs upstream's graphs over float32[n] at 16 kHz, n a multiple of 640.
+
+    possible: tokens that a text may have; None: all.
+    """
+    every = np.arange(sizes.vocabulary) if possible is None else np.array(possible)
     frontend, weights = open_frontend(folder, sizes, threads)
     features = frontend.run(
         ["features"], {"audio_chunk": samples[None], **sizes.first_states(), **weights}
@@ -104,7 +123,7 @@ def run_upstream(folder: Path, sizes: Sizes, samples: Floats, threads: int = 1) 
             "out_v_cross": v,
         }
         logits, *past = decoder.run(["logits", "out_k_self", "out_v_self"], given)
-        best = int(logits[0, -1].argmax())
+        best = int(every[logits[0, -1, every].argmax()])
         if best == sizes.eos:
             break
         tokens.append(best)

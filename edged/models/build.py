@@ -89,7 +89,7 @@ def build(store: ModelStore, catalogue: Catalogue, entry: Entry) -> None:
             # Only here, because it imports onnx, which no run needs.
             exporter = importlib.import_module(f"edged.export.{family.name}")
             exporter.build(store.root / entry.name, fresh, adapted, entry.language)
-        except OSError:
+        except (OSError, ModelError):  # a ModelError names the file
             raise
         except Exception as error:  # whatever a foreign file breaks in the exporter
             raise ModelError(

@@ -84,6 +84,7 @@ def _fetch(
             _from_dir(store, wanted, from_dir, reporter)
         else:
             _from_network(store, wanted, transport, reporter)
+        _report_checksums(wanted, reporter)
         for entry in entries:
             if entry.kind == "recogniser" and build.check(store, catalogue, entry):
                 with reporter.working(f"Building the streaming graphs of {entry.name}"):
@@ -109,6 +110,22 @@ def _check_terms(
                 " only a checksum that detects damage",
                 "If you trust the connection, add --allow-unverified.",
             )
+
+
+def _report_checksums(wanted: Wanted, reporter: Reporter) -> None:
+    """Says how each model's new files were checked: not every publisher gives a SHA-256."""
+    for entry in dict.fromkeys(entry for entry, _ in wanted):
+        files = [file for owner, file in wanted if owner is entry]
+        weak = [file.name for file in files if file.sha256 is None]
+        if not weak:
+            reporter.report(f"{entry.name}: checked by SHA-256")
+            continue
+        strong = [file.name for file in files if file.sha256 is not None]
+        also = f"{', '.join(strong)} by SHA-256; " if strong else ""
+        reporter.report(
+            f"{entry.name}: checked {also}{', '.join(weak)} by size and CRC-32C alone, which"
+            " detect damage but not a forgery"
+        )
 
 
 # ---- over the network ---------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import ssl
 import threading
 import time
 import zipfile
@@ -39,7 +40,8 @@ class Web:
 
 
 @contextmanager
-def web() -> Iterator[Web]:
+def web(certificates: Path | None = None) -> Iterator[Web]:
+    """certificates: a folder with server.crt and server.key; the server then speaks HTTPS."""
     site = Web()
 
     class Handler(BaseHTTPRequestHandler):
@@ -52,6 +54,12 @@ def web() -> Iterator[Web]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
     site.url = f"http://127.0.0.1:{server.server_address[1]}"
+    if certificates is not None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificates / "server.crt", certificates / "server.key")
+        server.handle_error = lambda *_: None  # type: ignore[method-assign]  # who does not trust it
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        site.url = site.url.replace("http:", "https:")
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     try:

@@ -33,6 +33,7 @@ from edged.doctor.recogniser_check import (
     check_models,
     check_other_models,
     check_speed,
+    check_words,
 )
 from edged.errors import EdgedError
 from edged.mqtt.embedded_broker import EmbeddedBroker
@@ -91,6 +92,7 @@ def _checks(env_file: Path | None, flags: Mapping[str, Any]) -> Iterator[Finding
     yield from findings
     if models is not None:
         yield from check_speed(models, settings.options())
+        yield from check_words(models, settings.options())
         yield from check_load(models)
         yield from check_other_models(settings)
     yield from _broker_and_microphone(settings)

@@ -22,6 +22,7 @@ from edged.errors import EdgedError, ModelError
 from edged.events import Text
 from edged.models.catalogue import shipped
 from edged.models.loader import Models, load, quick_check
+from edged.models.sample_check import check_samples
 from edged.options import Options
 
 Predict: TypeAlias = Callable[[Models], LoadPrediction]
@@ -71,6 +72,29 @@ def check_speed(
     if rtf > GOOD_RTF:
         return [Finding("warn", "speed", text, "Stop other programs, or set EDGED_THREADS=2.")]
     return [Finding("ok", "speed", text)]
+
+
+def check_words(models: Models, options: Options) -> list[Finding]:
+    """Transcribes the sample speech in the language in use, or in all languages of the model, and
+    compares it with its text."""
+    findings = []
+    known = models.recogniser.languages
+    languages = [options.language] if options.language in known else list(known)
+    for language in languages:
+        try:
+            result = check_samples(models.recogniser, language)
+        except EdgedError as problem:
+            return [Finding("warn", "words", f"not checked: {problem.message}", problem.remedy)]
+        if result is not None and result.ok:
+            findings.append(Finding("ok", "words", result.message))
+        elif result is not None:
+            remedy = f"Run `edged models verify {models.name}`, and choose another model."
+            findings.append(Finding("fail", "words", result.message, remedy))
+    if not findings:
+        codes = ", ".join(languages)
+        message = f"not checked: there is no sample speech in {codes}"
+        findings.append(Finding("ok", "words", message, ""))
+    return findings
 
 
 def check_load(models: Models, predict: Predict | None = None) -> list[Finding]:

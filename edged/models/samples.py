@@ -15,6 +15,7 @@ class Sample:
     """One recording (FLAC, 16 kHz mono). `text` is what is said, without punctuation."""
 
     path: Path
+    language: str
     text: str
     speaker: str
     source: str
@@ -34,6 +35,7 @@ def samples() -> list[Sample]:
     return [
         Sample(
             path=folder / table["file"],
+            language=table.get("language", "en"),
             text=table["text"],
             speaker=table["speaker"],
             source=table["source"],

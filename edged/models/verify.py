@@ -1,4 +1,5 @@
-"""`edged models verify`: every hash, and the built graphs against upstream's own on real speech."""
+"""`edged models verify`: every hash, the built graphs against upstream's own on real speech, and
+whether a model transcribes it."""
 
 from __future__ import annotations
 
@@ -14,6 +15,7 @@ from edged.audio.files import read_samples
 from edged.errors import ModelError
 from edged.models import build
 from edged.models.catalogue import Catalogue, Entry, shipped
+from edged.models.sample_check import check_samples
 from edged.models.samples import samples
 from edged.models.store import FileState, ModelStore, default_models_dir, repair_hint, sha256
 from edged.stt.families import family_of
@@ -76,16 +78,39 @@ def _recogniser(
     if problem or not files_right:
         yield Check(entry.name, "speech", None, "not compared: repair the files first")
         return
-    if entry.language not in family_of(entry.architecture).check_languages:
+    if entry.language in family_of(entry.architecture).check_languages:
+        yield from _speech(store, entry, threads)
+    else:
         yield Check(entry.name, "speech", None, "not compared: the sample speech is English")
+    yield from _words(store, entry, threads)
+
+
+def _words(store: ModelStore, entry: Entry, threads: int) -> Iterator[Check]:
+    """Transcribes the sample speech in the model's language and compares it with its text."""
+    try:
+        model = family_of(entry.architecture).load(
+            store.root / entry.name, store.graphs(entry), entry.language, threads
+        )
+    except ModelError as error:
+        yield Check(entry.name, "words", False, str(error))
         return
-    yield from _speech(store, entry, threads)
+    results = [result for code in model.languages if (result := check_samples(model, code))]
+    for result in results:
+        yield Check(entry.name, "words", result.ok, result.message)
+    if not results:
+        codes = ", ".join(model.languages)
+        text = f"not checked: there is no sample speech in {codes}; say something and see"
+        yield Check(entry.name, "words", None, text)
 
 
 def _speech(store: ModelStore, entry: Entry, threads: int) -> Iterator[Check]:
-    """Compares the built graphs with upstream's own model on each clip of the sample speech."""
+    """Compares the built graphs with upstream's own model on each clip of the sample speech in the
+    model's language; on English ones if there are none in it."""
     family = family_of(entry.architecture)
-    for sample in samples():
+    every = samples()
+    for sample in [s for s in every if s.language == entry.language] or [
+        s for s in every if s.language == "en"
+    ]:
         if sha256(sample.path) != sample.sha256:
             raise ModelError(
                 f"{sample.path}, which is a part of edged, is damaged. Install edged again."

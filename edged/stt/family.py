@@ -259,7 +259,8 @@ class Family:
         ModelError, which names the file.
     check: (folder of upstream's files, folder of built graphs, samples float32[n] at 16 kHz,
         threads) -> comparison with upstream's own model.
-    check_languages: languages whose sample speech `check` may be given.
+    check_languages: languages of models that `check` may compare; the sample speech may be in
+        English.
     """
 
     name: str

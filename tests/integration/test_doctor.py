@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from edged.doctor.recogniser_check import (
     check_models,
     check_other_models,
     check_speed,
+    check_words,
 )
 from edged.engine.load_level import LAST_LEVEL, LoadLevel
 from edged.engine.load_prediction import LoadPrediction
@@ -31,9 +33,11 @@ from edged.mqtt.broker_address import BrokerAddress
 from edged.mqtt.broker_settings import BrokerSettings
 from edged.mqtt.embedded_broker import EmbeddedBroker
 from edged.options import Options
+from edged.stt.family import LanguageTraits
 from tests.conftest import SAMPLES
 from tests.support.daemon_process import DaemonProcess
 from tests.support.mosquitto import Mosquitto, Subscriber, free_port, until
+from tests.support.toy_speech_model import ToySpeechModel, script, sentence
 
 
 def levels(findings: list[Finding]) -> list[str]:
@@ -175,6 +179,24 @@ def test_speed_is_measured_on_speech_and_judged_by_the_real_time_factor() -> Non
         assert finding.level == level
     (none,) = check_speed(models, Options(), Path("/nowhere.wav"))
     assert none.level == "warn"
+
+
+def test_a_model_that_transcribes_the_sample_speech_is_told_from_one_that_does_not() -> None:
+    """Files whose checksums are right may be of a model that edged runs in a wrong way."""
+    models = load_models()
+    (right,) = check_words(models, Options())
+    assert right.level == "ok"
+    assert re.fullmatch(r"\d of \d+ words of \d recordings in en are wrong \(.*\)", right.message)
+    deaf = ToySpeechModel(script(*sentence("something else altogether")))
+    deaf.languages = {"en": deaf.languages["en"]}
+    (wrong,) = check_words(replace(models, recogniser=deaf), Options())
+    assert wrong.level == "fail"
+    assert "one was recognised as 'something else altogether'" in wrong.message
+    assert "edged models verify tiny-en" in wrong.remedy
+    deaf.languages = {"tl": LanguageTraits()}
+    (unknown,) = check_words(replace(models, recogniser=deaf), Options())
+    assert unknown.level == "ok"
+    assert "no sample speech in tl" in unknown.message
 
 
 def test_the_load_level_is_predicted_for_the_model_in_use() -> None:

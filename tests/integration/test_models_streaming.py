@@ -198,13 +198,30 @@ def test_a_file_of_another_form_is_refused_when_it_is_fetched(site: Web, tmp_pat
     assert not (tmp_path / entry.name / "graphs").exists()
 
 
-def test_verify_checks_every_file_and_the_graphs(site: Web, tmp_path: Path) -> None:
+def test_verify_checks_every_file_the_graphs_and_whether_speech_is_transcribed(
+    site: Web, tmp_path: Path
+) -> None:
+    """Random weights are whole and equal to upstream's, but make nonsense of the sample speech."""
     here = local(site)
-    recorded(tmp_path, here, "streaming-tiny-de", transport=TRUSTING)
-    checks = {c.what: c for c in verify(["streaming-tiny-de"], tmp_path, catalogue=here)}
-    assert all(checks[file.name].ok for file in here.get("streaming-tiny-de").files)
-    assert checks["graphs"].ok
-    (tmp_path / "streaming-tiny-de/decoder_kv.ort").write_bytes(b"x")
-    checks = {c.what: c for c in verify(["streaming-tiny-de"], tmp_path, catalogue=here)}
+    recorded(tmp_path, here, "streaming-tiny-en", transport=TRUSTING)
+    checks = list(verify(["streaming-tiny-en"], tmp_path, catalogue=here))
+    *right, words = checks
+    assert all(check.ok for check in right), right
+    assert sum("what the decoder attends to differs by 0.0%" in c.message for c in right) == 5
+    assert words.what == "words"
+    assert words.ok is False
+    assert "are wrong (at most 35% is allowed); one was recognised as" in words.message
+
+
+def test_verify_names_a_damaged_file_and_says_where_there_is_no_sample_speech(
+    site: Web, tmp_path: Path
+) -> None:
+    here = local(site)
+    recorded(tmp_path, here, "streaming-tiny-tl", transport=TRUSTING)
+    *_, words = verify(["streaming-tiny-tl"], tmp_path, catalogue=here)
+    assert words.ok is None
+    assert "there is no sample speech in tl" in words.message
+    (tmp_path / "streaming-tiny-tl/decoder_kv.ort").write_bytes(b"x")
+    checks = {c.what: c for c in verify(["streaming-tiny-tl"], tmp_path, catalogue=here)}
     assert "decoder_kv.ort is damaged" in checks["decoder_kv.ort"].message
-    assert "edged models fetch streaming-tiny-de" in checks["decoder_kv.ort"].message
+    assert "edged models fetch streaming-tiny-tl" in checks["decoder_kv.ort"].message

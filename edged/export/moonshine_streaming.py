@@ -67,23 +67,33 @@ class _UnknownFormError(Exception):
     """A part of a graph was not recognised."""
 
 
-def build(upstream: Path, out: Path, _streaming_encoder: Path | None, language: str) -> None:
+def build(
+    upstream: Path,
+    out: Path,
+    streaming_encoder: Path | None,
+    language: str,
+    rewire: bool = True,
+) -> None:
     """Writes `edged.stt.moonshine_streaming.build_version.GRAPH_FILES` into `out`.
 
-    upstream: folder of upstream's files. language: of the model. Raises ModelError, which names the
-    file, if one of them is not of the known form.
+    upstream: folder of upstream's files. streaming_encoder: not used. language: of the model.
+    rewire: False keeps upstream's graphs as they are, for comparison. Raises ModelError, which
+    names the file, if one of them is not of the known form.
     """
     sizes = read_config(upstream / CONFIG)
     vocabulary = StreamingVocabulary.load(upstream / TOKENIZER, sizes, language)
     check_upstream(upstream, sizes)
     out.mkdir(parents=True, exist_ok=True)
-    _encoder(upstream / UPSTREAM_ENCODER, out / ENCODER, sizes)
-    _decoder(upstream / UPSTREAM_DECODER, out / DECODER, sizes, vocabulary.transcript_tokens())
+    _encoder(upstream / UPSTREAM_ENCODER, out / ENCODER, sizes, rewire)
+    tokens = vocabulary.transcript_tokens()
+    _decoder(upstream / UPSTREAM_DECODER, out / DECODER, sizes, tokens, rewire)
 
 
 # ---- encoder ------------------------------------------------------------------------------------
-def _encoder(upstream: Path, out: Path, sizes: Sizes) -> None:
+def _encoder(upstream: Path, out: Path, sizes: Sizes, rewire: bool) -> None:
     try:
+        if not rewire:
+            raise _UnknownFormError("as it was published")
         _write_cached_encoder(upstream, out, sizes)
         _compare_encoders(upstream, out, sizes)
     except _UnknownFormError as reason:
@@ -209,8 +219,10 @@ def _streamed(encoding: Encoding, features: Floats, sizes: Sizes) -> Floats:
 
 
 # ---- decoder ------------------------------------------------------------------------------------
-def _decoder(upstream: Path, out: Path, sizes: Sizes, tokens: Sequence[int]) -> None:
+def _decoder(upstream: Path, out: Path, sizes: Sizes, tokens: Sequence[int], rewire: bool) -> None:
     try:
+        if not rewire:
+            raise _UnknownFormError("as it was published")
         _write_tree_decoder(upstream, out, sizes, tokens)
         _compare_decoders(upstream, out, sizes, tokens)
     except _UnknownFormError as reason:

@@ -277,6 +277,7 @@ class Session:
     def close(self) -> None:
         """Gives up the session: cancels what is not yet done."""
         self._queue.close()
+        self._turns.cancel()
 
     def configure(self, options: Options) -> None:
         """Sets new options: for the voice gate and turns at once, for the recogniser from the next
@@ -396,7 +397,7 @@ class Session:
         self._turns.add_segment(segment.start, work, segment.voice_uncertainty)
 
     def _transcribe(self, samples: NDArray[np.float32], segment: FinishedSegment) -> Transcript:
-        model, options = self._models.recogniser, self.options
+        model, options = self._models.recogniser, segment.options
         keyterms = keyterms_of(model, options)
         return transcribe(model, samples, options.language, segment.tokens, keyterms)
 

@@ -121,6 +121,16 @@ class TurnAssembler:
             self._closed.append(self._open)
         self._open = _OpenTurn()
 
+    def cancel(self) -> None:
+        """Cancels the second passes that have not begun. Nothing is given any more."""
+        for turn in (*self._closed, self._open):
+            for segment in turn.segments:
+                if segment.transcript is not None:
+                    segment.transcript.cancel()
+        self._closed.clear()
+        self._held.clear()
+        self._open = _OpenTurn()
+
     def pop_finished(self) -> list[Turn]:
         """Returns the closed turns whose second pass is done, in order; none without a word."""
         turns = []

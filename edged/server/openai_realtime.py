@@ -19,6 +19,7 @@ from edged.events import EndOfStream, Error, Event, Step, Text, Turn, to_json
 from edged.options import Options
 from edged.server import json_limits
 from edged.server.access import TOO_MANY_SESSIONS
+from edged.server.client_terms import terms_of_prompt, with_terms
 from edged.server.http_context import HttpContext
 from edged.server.openai_transcriptions import OpenAiError, denied, language_of
 from edged.server.stream import SERVER_FAULT, Stream
@@ -90,6 +91,7 @@ class RealtimeSettings:
     def options(self, base: Options) -> Options:
         """The options of a recognition session. Thresholds are limited to what edged allows."""
         options = replace(base, turns=True, language=self.language or base.language)
+        options = with_terms(options, terms_of_prompt(self.transcription.get("prompt")))
         if self.turn_detection is not None and self.turn_detection.get("type") == "server_vad":
             threshold = self.turn_detection.get("threshold")
             silence_ms = self.turn_detection.get("silence_duration_ms")

@@ -22,6 +22,7 @@ from edged.errors import InputError, RequestError
 from edged.events import EndOfStream, Error, Event, Step, Text, Turn, Word
 from edged.options import LANGUAGES, Options
 from edged.server.access import TOO_MANY_SESSIONS, Denial
+from edged.server.client_terms import terms_of_prompt, with_terms
 from edged.server.http_context import HttpContext
 from edged.server.stream import SERVER_FAULT, Stream
 from edged.server.stream_pool import BusyError
@@ -64,6 +65,7 @@ class TranscriptionForm:
 
     file: BinaryIO | None = None
     language: str | None = None
+    prompt: str = ""
     response_format: str = "json"
     temperature: float = 0.0
     stream: bool = False
@@ -74,6 +76,8 @@ class TranscriptionForm:
         match name:
             case "language" if value:
                 self.language = language_of(value)
+            case "prompt":
+                self.prompt = value
             case "response_format" if value:
                 if value not in FORMATS:
                     raise OpenAiError(f"response_format must be one of {', '.join(FORMATS)}",
@@ -162,6 +166,7 @@ class OpenAiTranscriptions:
             if form.file is None:
                 raise OpenAiError("the form needs a file", param="file")
             options = session_options(streams.options(), form.language, form.temperature)
+            options = with_terms(options, terms_of_prompt(form.prompt))
             transcription = Transcription(form, FileDecoder(form.file))
             try:
                 transcription.stream = streams.open(

@@ -33,6 +33,7 @@ from edged.events import EndOfStream, Error, Event, Text, Turn
 from edged.options import LANGUAGES
 from edged.server import json_limits
 from edged.server.access import TOO_MANY_SESSIONS
+from edged.server.client_terms import with_terms
 from edged.server.http_context import HttpContext
 from edged.server.listener import request_in_progress
 from edged.server.stream import SERVER_FAULT, Stream
@@ -96,6 +97,7 @@ class WyomingConnection:
         peer = writer.get_extra_info("peername")
         self._address = str(peer[0]) if peer else ""
         self._language = LANGUAGES[0]
+        self._terms: list[object] = []  # that the last `transcribe` gave
         self._utterance: Utterance | None = None
         self._ignore_audio = False  # until the next utterance begins
         self._closing = False
@@ -166,7 +168,10 @@ class WyomingConnection:
                 await self._on_audio_stop()
             elif Transcribe.is_type(event.type):
                 self._ignore_audio = False
-                self._language = _language(Transcribe.from_event(event).language)
+                transcribe = Transcribe.from_event(event)
+                self._language = _language(transcribe.language)
+                names, terms = transcribe.transcript_names, transcribe.transcript_terms
+                self._terms = [*_list(names), *_list(terms)]
             elif Describe.is_type(event.type):
                 self.send(info(self._context.streams.model_name))
             elif Ping.is_type(event.type):
@@ -183,6 +188,7 @@ class WyomingConnection:
             raise RequestError(TOO_MANY_SESSIONS)
         raw = _raw_format(rate, width, channels)
         options = replace(self._context.streams.options(), language=self._language, turns=True)
+        options = with_terms(options, self._terms)
         utterance = Utterance(self, self._language)
         audio = StreamDecoder(PROTOCOL, reader=PcmReader(raw))
         try:
@@ -405,6 +411,10 @@ def _length(header: dict[str, Any], key: str, most: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= most:
         raise RequestError(f"{key} must be a whole number up to {most}, not {value!r:.60}")
     return value
+
+
+def _list(terms: object) -> list[object]:
+    return terms if isinstance(terms, list) else []
 
 
 def _language(language: object) -> str:

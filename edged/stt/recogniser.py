@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -21,13 +21,14 @@ class FinishedSegment:
     """A segment that has ended.
 
     start, stop: positions in the stream, samples at 16 kHz. tokens: of the first pass.
-    voice_uncertainty: of the voice gate.
+    voice_uncertainty: of the voice gate. options: with which it was recognised.
     """
 
     start: int
     stop: int
     tokens: tuple[int, ...] = ()
     voice_uncertainty: float = 0.0
+    options: Options = field(default_factory=Options)
 
 
 class Recogniser:
@@ -46,6 +47,7 @@ class Recogniser:
         self._tuning = model.tuning(options.delay_in_frames)
         self._random = np.random.default_rng(options.seed)
         self._segment: Segment | None = None
+        self._segment_options = options
         self._start = self._pushed = 0  # positions: start of the segment, end of what it was given
         self._earliest_s = 0.0  # no word starts earlier: the last word's start, or the last flush
         self.dropped: Counter[str] = Counter()
@@ -78,6 +80,7 @@ class Recogniser:
         if self.greedy:
             self._tuning = replace(self._tuning, beam_width=1)
         self._segment = Segment(self._model, self.options, self._tuning, self._random, self.dropped)
+        self._segment_options = self.options
         self._start = self._pushed = start
 
     def advance(
@@ -148,7 +151,9 @@ class Recogniser:
         tokens = tuple(segment.decoded.tokens)
         if stop > self._start:
             self.finished.append(
-                FinishedSegment(self._start, stop, tokens, segment.voice_uncertainty)
+                FinishedSegment(
+                    self._start, stop, tokens, segment.voice_uncertainty, self._segment_options
+                )
             )
         self._segment = None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import signal
 import time
 from collections.abc import Iterator
@@ -15,6 +16,8 @@ import pytest
 from tests.support.alsa_paced import DEVICE, PacedMicrophone
 from tests.support.daemon_process import DaemonProcess
 from tests.support.mosquitto import Mosquitto, Subscriber, free_port, until
+
+LISTENING = "0A"  # in /proc/net/tcp
 
 
 @pytest.fixture
@@ -71,6 +74,24 @@ def test_speech_becomes_words_and_a_stop_in_mid_sentence_loses_none(
     assert len(events[-2]["text"].split()) >= 6
     assert daemon.systemd.lines("STOPPING=1")
     assert [line.split("=")[0] for _, line in daemon.systemd.received].index("READY") > 0
+
+
+def test_a_daemon_without_api_listens_on_no_port_and_loads_none_of_its_libraries(
+    tmp_path: Path, broker: Mosquitto
+) -> None:
+    """Protocols that are off cost nothing: Gradium, OpenAI, Wyoming, captions, metrics."""
+    with DaemonProcess(tmp_path, broker.port) as daemon:
+        assert daemon.process is not None
+        proc = Path("/proc", str(daemon.process.pid))
+        sockets = {os.readlink(fd) for fd in (proc / "fd").iterdir() if fd.is_symlink()}
+        for table in ("tcp", "tcp6", "udp", "udp6"):
+            for line in (proc / "net" / table).read_text(encoding="ascii").splitlines()[1:]:
+                fields = line.split()
+                is_open = table.startswith("udp") or fields[3] == LISTENING
+                assert not (is_open and f"socket:[{fields[9]}]" in sockets), line
+        mapped = (proc / "maps").read_text(encoding="utf-8")
+        for library in ("aiohttp", "zeroconf", "multidict"):
+            assert library not in mapped
 
 
 def test_a_stop_while_the_models_load_ends_it(tmp_path: Path, broker: Mosquitto) -> None:

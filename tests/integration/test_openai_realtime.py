@@ -202,6 +202,7 @@ def test_settings_become_options_of_the_session(api_server: ApiServer) -> None:
         receive(connection, ".completed")
     options = TalkingSession.last_options
     assert (options.vad_threshold, options.turn_silence_ms, options.turns) == (0.7, 900, True)
+    assert options.keyterms == ("edged",), "the prompt gives key terms"
 
 
 @pytest.mark.parametrize("form", ["audio/pcmu", "audio/pcma"])

@@ -12,6 +12,7 @@ import pytest
 import requests
 
 from edged.events import Event, Turn, Word
+from edged.options import Options
 from edged.server import access, openai_transcriptions
 from edged.server.access import Origins
 from edged.server.api_server import ApiServer
@@ -73,6 +74,20 @@ def test_the_sdk_transcribes_a_file_with_any_model_name(sdk: openai.OpenAI) -> N
     for model in ("whisper-1", "gpt-4o-transcribe", "tiny-en"):
         answer = sdk.audio.transcriptions.create(file=speech(), model=model, prompt="edged")
         assert answer.text == "Two turns. all"
+
+
+def test_the_prompt_gives_key_terms(sdk: openai.OpenAI, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[str, ...]] = []
+    init = ScriptedSession.__init__
+
+    def record(self: ScriptedSession, models: object, options: Options, **executors: Any) -> None:
+        seen.append(options.keyterms)
+        init(self, models, options, **executors)
+
+    monkeypatch.setattr(ScriptedSession, "__init__", record)
+    for prompt in ("Ecobee, Helstone", ""):
+        sdk.audio.transcriptions.create(file=speech(), model="whisper-1", prompt=prompt)
+    assert seen == [("Ecobee", "Helstone"), ()]
 
 
 def test_the_sdk_gets_every_format(sdk: openai.OpenAI) -> None:

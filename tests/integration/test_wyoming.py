@@ -20,6 +20,7 @@ from wyoming.ping import Ping, Pong
 
 from edged.errors import PeerError
 from edged.events import Event, Turn
+from edged.options import Options
 from edged.server import access, connection_limits, wyoming_server
 from edged.server.access import AccessControl, Origins
 from edged.server.api_server import ApiServer, WyomingAddress
@@ -94,6 +95,32 @@ def test_an_utterance_gets_chunks_and_always_a_final_transcript(api_server: ApiS
 
     talk(api_server, conversation)
     until(lambda: api_server.streams.count == 0, "its stream is free")
+
+
+def test_names_and_terms_become_key_terms_of_the_utterances_that_follow(
+    api_server: ApiServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Names come first: if there are too many, terms are left out."""
+    seen: list[tuple[str, ...]] = []
+    init = ScriptedSession.__init__
+
+    def record(
+        self: ScriptedSession, models: object, options: Options, **executors: object
+    ) -> None:
+        seen.append(options.keyterms)
+        init(self, models, options, **executors)
+
+    monkeypatch.setattr(ScriptedSession, "__init__", record)
+
+    async def conversation(wyoming: AsyncTcpClient) -> None:
+        given = Transcribe(transcript_terms=["Ecobee", "x"], transcript_names=["Helstone"])
+        for event in (given, Transcribe(language="en")):
+            await wyoming.write_event(event.event())
+            await send_audio(wyoming, bytes(STEP))
+            await receive_until(wyoming, "transcript-stop")
+
+    talk(api_server, conversation)
+    assert seen == [("Helstone", "Ecobee"), ()]
 
 
 def test_several_utterances_follow_each_other_on_one_connection(api_server: ApiServer) -> None:

@@ -54,6 +54,7 @@ class FakeRecogniser:
         self.cut_s: float | None = None  # a segment older than this is cut behind its last word
         self.updates: list[tuple[int, int]] = []  # (from, to) of each read
         self._decoded = decoded
+        self._segment_options = self.options
         self._start: int | None = None
         self._read = 0
         self._earliest_s = 0.0
@@ -77,6 +78,7 @@ class FakeRecogniser:
 
     def begin(self, start: int) -> None:
         assert self._start is None, "one segment at a time"
+        self._segment_options = self.options
         self._start = self._read = start
         self._committed = sum(word.start_s * RATE < start for word in self.script)
 
@@ -94,7 +96,7 @@ class FakeRecogniser:
         words = self._commit(lambda word: word.stop_s + DELAY_S <= self._read / RATE)
         if self.cut_s is not None and self.age_s > self.cut_s and words:
             cut, read = int(words[-1].stop_s * RATE), self._read
-            self.finished.append(FinishedSegment(self._start, cut))
+            self.finished.append(self._finished(cut))
             self._start = None
             self.begin(cut)
             self._read = read
@@ -108,7 +110,7 @@ class FakeRecogniser:
         self._read_to(history, until)
         words = self._commit(lambda word: word.start_s < self._read / RATE)
         if self._read > self._start:
-            self.finished.append(FinishedSegment(self._start, self._read))
+            self.finished.append(self._finished(self._read))
         self._start = None
         return words
 
@@ -128,6 +130,10 @@ class FakeRecogniser:
             if span.start <= w.start_s * RATE < span.stop
         ]
         return Transcript(words, [0.9] * len(words))
+
+    def _finished(self, stop: int) -> FinishedSegment:
+        assert self._start is not None
+        return FinishedSegment(self._start, stop, options=self._segment_options)
 
     def _read_to(self, history: SampleHistory, until: int) -> None:
         if until <= self._read:

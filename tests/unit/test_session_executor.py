@@ -32,6 +32,7 @@ from edged.vad.inactivity import FEATURES, Weights
 from tests.support.executors import FailingExecutor, ManualExecutor
 from tests.support.fake_recogniser import FakeRecogniser, ScriptedVoice
 from tests.support.mosquitto import until
+from tests.support.toy_speech_model import PROMPTS, ToySpeechModel, script, sentence
 
 FRAME = np.zeros(STEP_SAMPLES, np.int16)
 # After 1 s of silence the turn model of these tests finds an end likely.
@@ -363,6 +364,38 @@ def test_a_closed_session_calls_nobody_and_its_job_does_not_run() -> None:
     executor.run_all()
     assert stream.recogniser.updates == []
     assert stream.session.collect() == []
+
+
+def test_a_closed_session_cancels_the_second_passes_that_wait() -> None:
+    """Its audio was kept, and decoded for nobody, before the second passes of other streams."""
+    background, recogniser_jobs = ManualExecutor(), ManualExecutor()
+    stream = Stream([(0.5, 2.0), (4.0, 5.5)], recogniser_jobs, background)
+    for _ in range(100):
+        stream.push()
+        recogniser_jobs.run_all()
+    assert background.jobs
+    stream.session.close()
+    assert not background.run_next()
+
+
+def test_the_second_pass_has_the_language_that_its_segment_had() -> None:
+    """It took the language in force when it ran: a change met the audio before it."""
+    background = ManualExecutor()
+    model = ToySpeechModel(script(*sentence("turn the lights off please", 25)))
+    models = SimpleNamespace(smart_turn=None, inactivity=Weights(WEIGHTS), recogniser=model)
+    first, second = (Options(language=code) for code in list(PROMPTS)[:2])
+    session = Session(
+        models,  # type: ignore[arg-type]
+        first,
+        background,
+        voice_detector=ScriptedVoice([(0.5, 3.0)]),
+    )
+    for _ in range(60):
+        session.push(FRAME)
+    session.configure(second)
+    assert background.run_next(), "the second pass"
+    assert model.asked_prompt == PROMPTS[first.language]
+    assert not background.run_next()
 
 
 def test_on_a_real_thread_all_words_come_in_order() -> None:

@@ -43,6 +43,15 @@ class SampleHistory:
             self._filled += n
             self.end += n
 
+    def overwrite(self, start: int, samples: Floats) -> None:
+        """Replaces samples from the position `start` on, as far as they are kept."""
+        with self._lock:
+            offset = self._filled - self.end
+            first, stop = max(start, self.end - self._filled), min(start + len(samples), self.end)
+            if first < stop:
+                kept = samples[first - start : stop - start]
+                self._buffer[first + offset : stop + offset] = kept
+
     def read(self, start: int, stop: int) -> Floats:
         """Returns a copy of the samples [start, stop), as far as they are kept."""
         with self._lock:

@@ -23,6 +23,7 @@ import soxr
 from numpy.typing import NDArray
 
 from edged import SAMPLE_RATE, STEP_S, STEP_SAMPLES
+from edged.audio.hum_filter import HumFilter
 from edged.audio.sample_history import SampleHistory
 from edged.engine.background_worker import InlineExecutor
 from edged.engine.load_level import LoadLevel
@@ -107,6 +108,7 @@ class Session:
         self.options = options or Options()
         self._models = models
         self._resampler = soxr.ResampleStream(SAMPLE_RATE, RATE, 1, dtype="float32")
+        self._hum_filter = HumFilter(RATE)
         self._history = SampleHistory(HISTORY_S * RATE)
         self._voice_detector = voice_detector or Silero(models.silero)
         self._gate = Gate(self.options.vad_threshold)
@@ -183,7 +185,10 @@ class Session:
             raise ValueError(f"a frame has {STEP_SAMPLES} samples, not {len(frame)}")
         events = self._collect_words()
         audio = self._resampler.resample_chunk(frame.astype(np.float32) / 32768)
+        audio = self._hum_filter.push(audio)
         self._history.append(audio)
+        if self._hum_filter.corrected is not None:  # for the second pass
+            self._history.overwrite(*self._hum_filter.corrected)
         probabilities = self._voice_detector.push(audio)
         for probability in probabilities:
             self._push_window(probability)

@@ -295,6 +295,37 @@ def test_many_small_gaps_add_up(models: Models) -> None:
     assert len([e for e in steps if isinstance(e, Step)]) == 2
 
 
+def _hum(hertz: float, dbfs: float, samples: int) -> NDArray[np.float64]:
+    """A sine of this RMS level, in units of 16 bits."""
+    t = np.arange(samples) / SAMPLE_RATE
+    hum: NDArray[np.float64] = np.sin(2 * np.pi * hertz * t) * 2**0.5 * 10 ** (dbfs / 20) * 32767
+    return hum
+
+
+@pytest.mark.parametrize("hertz", [50, 60])
+def test_mains_hum_costs_no_words(models: Models, hertz: float) -> None:
+    """Without the filter the sentence has other words, and a voice in hum opens the gate late."""
+    clip = np.concatenate((_silence(1.0), _clip("mister-hale"), _silence(1.0)))
+    in_hum = np.clip(clip + _hum(hertz, -12, len(clip)), -32768, 32767).astype(np.int16)
+    session, clean = Session(models), Session(models)
+    expected = _words(_run(clean, clip) + clean.end())
+    assert _words(_run(session, in_hum) + session.end()) == expected
+
+
+def test_the_voice_detector_hears_no_hum_either(models: Models) -> None:
+    heard: list[NDArray[np.float32]] = []
+
+    class Ear:
+        def push(self, x: NDArray[np.float32]) -> list[float]:
+            heard.append(x)
+            return []
+
+    _run(Session(models, voice_detector=Ear()), _hum(50, -12, 4 * SAMPLE_RATE).astype(np.int16))
+    x = np.concatenate(heard)
+    assert float(np.abs(x[: len(x) // 8]).max()) > 0.3
+    assert float(np.abs(x[len(x) // 2 :]).max()) < 0.01
+
+
 def test_late_audio_is_caught_up_with_the_same_words(models: Models) -> None:
     audio = np.concatenate((_clip("good-influence"), _silence(1)))
     session = Session(models)

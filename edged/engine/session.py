@@ -13,7 +13,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import Executor
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeAlias
@@ -37,7 +37,7 @@ from edged.engine.turn_assembler import TurnAssembler, TurnStyle
 from edged.events import EndOfStream, EndText, Event, Flushed, Step, Text, Word
 from edged.models.loader import Models
 from edged.options import Options
-from edged.stt.family import RATE, Tuning, language_traits
+from edged.stt.family import RATE, EncoderOutput, Tuning, language_traits
 from edged.stt.keyterms import keyterms_of
 from edged.stt.recogniser import FinishedSegment, Recogniser
 from edged.stt.second_pass import Transcript, transcribe
@@ -61,6 +61,7 @@ OVERTIME_S = 20.0  # or, if none ends, this much later in mid-segment
 SILENCE_BY_AGE = ((8.0, 0.6), (16.0, 0.16))  # (age of a segment, silence that ends it), seconds
 
 
+Encoded: TypeAlias = Future[EncoderOutput | None]
 SecondPass: TypeAlias = Callable[[NDArray[np.float32], FinishedSegment], Transcript]
 """Decodes the audio of a segment (float32[n], 16 kHz) with full context. Called on an executor."""
 
@@ -116,8 +117,11 @@ class Session:
         self._queue = RecogniserQueue(
             self._recogniser, self._history, recogniser_executor or InlineExecutor(), on_result
         )
-        self._second_pass = second_pass or self._transcribe
+        self._second_pass = second_pass
+        # The encoder's output for the second pass of segments that end, by their start and stop:
+        self._encoded: dict[tuple[int, int], Encoded] = {}
         executor = executor or InlineExecutor()
+        self._executor = executor
         self._dropped: Counter[str] = Counter()  # what the recogniser's own guards did not withhold
         self._turns = TurnAssembler(executor, self._dropped, on_result)
         self._turns.style = self._turn_style()
@@ -283,6 +287,8 @@ class Session:
         """Gives up the session: cancels what is not yet done."""
         self._queue.close()
         self._turns.cancel()
+        for encoded in self._encoded.values():
+            encoded.cancel()
 
     def configure(self, options: Options) -> None:
         """Sets new options: for the voice gate and turns at once, for the recogniser from the next
@@ -371,6 +377,7 @@ class Session:
             self._queue.discard()
             return
         stop = min(self._history.end, self._speech_end + int(HANGOVER_S * RATE))
+        self._encode_ahead(self._queue.start, stop)
         self._queue.finish(stop, self._gate.voice_uncertainty)
         # the next segment may begin in the silence after this one's speech
         self._floor = max(self._floor, min(stop, self._speech_end + 2 * WINDOW))
@@ -395,16 +402,37 @@ class Session:
                     events.append(result)
         return events
 
+    def _encode_ahead(self, start: int | None, stop: int) -> None:
+        """Begins the second pass of a segment that ends while the recogniser reads its end.
+
+        It decodes with the recogniser's tokens as a draft, but its encoder, which is half of its
+        work, needs the audio only.
+        """
+        if self._second_pass is not None or not self.options.turns or self._turns.hold:
+            return
+        samples = self._history.read(start or 0, stop)
+        if start is not None and 0 < len(samples) == stop - start:
+            encode = self._models.recogniser.encode
+            self._encoded[start, stop] = self._executor.submit(encode, samples)
+
     def _start_second_pass(self, segment: FinishedSegment) -> None:
         samples = self._history.read(segment.start, segment.stop)
-        whole = len(samples) == segment.stop - segment.start
-        work = partial(self._second_pass, samples, segment) if whole else _audio_is_gone
+        encoded = self._encoded.pop((segment.start, segment.stop), None)
+        for place in [place for place in self._encoded if place[0] < segment.stop]:
+            self._encoded.pop(place).cancel()  # the recogniser has cut that segment
+        decode = self._second_pass or partial(self._transcribe, encoded)
+        work: Callable[[], Transcript] = partial(decode, samples, segment)
+        if len(samples) != segment.stop - segment.start:
+            work = _audio_is_gone
         self._turns.add_segment(segment.start, work, segment.voice_uncertainty)
 
-    def _transcribe(self, samples: NDArray[np.float32], segment: FinishedSegment) -> Transcript:
+    def _transcribe(
+        self, encoded: Encoded | None, samples: NDArray[np.float32], segment: FinishedSegment
+    ) -> Transcript:
         model, options = self._models.recogniser, segment.options
         keyterms = keyterms_of(model, options)
-        return transcribe(model, samples, options.language, segment.tokens, keyterms)
+        ahead = None if encoded is None else encoded.result()
+        return transcribe(model, samples, options.language, segment.tokens, keyterms, ahead)
 
     # ---- turns ----------------------------------------------------------------------------------
     def _text_evidence(self) -> TextEvidence | None:

@@ -168,9 +168,8 @@ class Beam:
         if not survivors or self.keyterms is None:
             return False
         best = max(survivors, key=lambda h: h.hopeful)
-        return best.term.pending > 0 and best.hopeful > max(
-            h.settled for h in survivors + finished if not h.rescued
-        )
+        plain = max((h for h in survivors + finished if not h.rescued), key=_score)
+        return best is not plain and best.term.pending > 0 and best.hopeful > plain.settled
 
     def _allowed(self, choices: list[Choice]) -> list[Choice]:
         """The choices that may be taken.

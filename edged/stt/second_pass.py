@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from edged.ortsession import release_memory
 from edged.stt.confidence import DEFAULT_CONFIDENCE, ConfidenceBounds, low_confidence
 from edged.stt.decoder import DecodedText, Decoder
-from edged.stt.family import Floats, SpeechModel, language_traits
+from edged.stt.family import EncoderOutput, Floats, SpeechModel, language_traits
 from edged.stt.frame_power import FramePower
 from edged.stt.keyterms import Keyterms
 from edged.stt.repetition import loop_free_length
@@ -38,14 +38,16 @@ def transcribe(
     language: str = "en",
     draft: Sequence[int] = (),
     keyterms: Keyterms | None = None,
+    encoded: EncoderOutput | None = None,
 ) -> Transcript:
     """Transcribes a whole segment.
 
     samples: float32[n] at 16 kHz, speech of up to about 20 s. draft: tokens that are probably right
-    (those of the first pass); they make it faster. keyterms: terms with a bonus.
+    (those of the first pass); they make it faster. keyterms: terms with a bonus. encoded: what
+    `model.encode` gives for the samples, where that is known.
     Takes tens of milliseconds per second of audio, so it does not belong in a step.
     """
-    audio = model.encode(samples)
+    audio = encoded or model.encode(samples)
     if audio is None:
         return Transcript([], bounds=model.confidence)
     seconds = audio.frames * model.timing.frame_s
@@ -61,6 +63,6 @@ def transcribe(
     )
     if keyterms is not None:
         words = keyterms.replaced(words)
-    del audio, decoder
+    del audio, encoded, decoder
     release_memory()
     return Transcript(words, probabilities, model.confidence, n < len(decoded.tokens))

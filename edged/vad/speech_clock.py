@@ -7,6 +7,9 @@ from collections.abc import Iterable
 from edged.vad.gate import WINDOW_S, close_threshold
 
 MIN_SPEECH = 2  # windows in a row that end a silence: a single one is a click
+# Windows that are only likely enough for speech to go on are speech for so long after the last one
+# that was likely enough for speech to begin. What goes on for longer is noise.
+MAX_SOFT = 16  # windows: 0.51 s
 
 
 class SpeechClock:
@@ -23,12 +26,16 @@ class SpeechClock:
         self._speech = 0
         self._silence: int | None = None
         self._run = 0
+        self._soft = 0  # windows since the last one above the threshold
         self._turn_closed = False
 
     def push(self, probabilities: Iterable[float]) -> None:
         """Takes the probabilities of the windows of one step."""
         for p in probabilities:
             self._heard += 1
+            self._soft = 0 if p >= self.threshold else self._soft + 1
+            if self._silence == 0 and self._soft > MAX_SOFT:  # the silence has begun before
+                self._speech, self._silence = max(0, self._speech - MAX_SOFT), MAX_SOFT
             speaking = self._silence == 0
             voiced = p >= (close_threshold(self.threshold) if speaking else self.threshold)
             self._run = self._run + 1 if voiced else 0

@@ -9,6 +9,7 @@ same: is the text of a file the one of `edged transcribe`?
 opus: word errors of Opus at 24 kbit/s against WAV.
 memory: what a stream costs.
 wyoming: from the end of speech to the final transcript, in real time.
+realtime: from the end of a word to its delta, beside the same audio on Gradium's API.
 
 The server is `edged serve` in a process of its own; figures go to standard output. CPU seconds are
 the server's own, so they hold on a machine that does other work. Lateness does not, except with
@@ -60,7 +61,7 @@ from tests.support.daemon_process import DaemonProcess
 from tests.support.mosquitto import Mosquitto, free_port
 from tests.support.sample_audio import opus, pcm
 
-MEASUREMENTS = ("live", "first", "long", "fuzz", "same", "opus", "memory", "wyoming")
+MEASUREMENTS = ("live", "first", "long", "fuzz", "same", "opus", "memory", "wyoming", "realtime")
 STEP_S = 0.08
 STREAMS = 8
 APART_S = 0.37
@@ -509,7 +510,7 @@ async def _send_all(socket: Any, messages: list[str]) -> None:
             await socket.send(message)
 
 
-async def wyoming(url: str, manifest: Path | None) -> None:
+async def wyoming(url: str, manifest: Path | None, save: Path | None) -> None:
     """Each clip in real time: once until the turn ends by itself, once with `audio-stop` 0.3 s
     after the last word, which is when the end of speech is detected by others at the earliest."""
     host, _, port = url.rpartition(":")
@@ -545,6 +546,71 @@ async def wyoming(url: str, manifest: Path | None) -> None:
             f"wyoming, {name}: {len(flat)} clips, final transcript after "
             f"{statistics.median(flat):.0f} ms in median, p90 {_at(flat, 0.9):.0f} ms"
         )
+    if save is not None:
+        save.write_text(json.dumps(waits))
+
+
+async def realtime(address: str) -> None:
+    """The sample clips in real time, on Gradium's API and OpenAI's realtime API at once."""
+    late: dict[str, list[float]] = {"Gradium's API": [], "OpenAI's realtime API": []}
+    between: list[float] = []
+    for sample in samples():
+        audio = np.concatenate([pcm(sample.path), PAUSE])
+        async with (
+            connect(f"ws://{address}/api/speech/asr", compression=None) as gradium,
+            connect(f"ws://{address}/v1/realtime?intent=transcription", compression=None) as openai,
+        ):
+            await gradium.send(SETUP)
+            await gradium.recv()
+            started = time.monotonic()
+            readers = [
+                asyncio.create_task(_words_at(gradium, "text", "text")),
+                asyncio.create_task(_words_at(openai, "delta", "delta")),
+            ]
+            for n, at in enumerate(range(0, len(audio) - 1919, 1920), 1):
+                await asyncio.sleep(max(0.0, started + n * STEP_S - time.monotonic()))
+                part = base64.b64encode(audio[at : at + 1920].tobytes()).decode()
+                await gradium.send(json.dumps({"type": "audio", "audio": part}))
+                append = {"type": "input_audio_buffer.append", "audio": part}
+                await openai.send(json.dumps(append))
+            await asyncio.sleep(1.0)
+        first, second = (await reader for reader in readers)
+        stops = first.pop("stops")
+        if [word for word, _ in first["words"]] != [word for word, _ in second["words"]]:
+            print(f"  {sample.path.name}: the words differ")
+            continue
+        for stop_s, (_, at), (_, delta_at) in zip(
+            stops, first["words"], second["words"], strict=True
+        ):
+            late["Gradium's API"].append((at - started - stop_s) * 1000)
+            late["OpenAI's realtime API"].append((delta_at - started - stop_s) * 1000)
+            between.append((delta_at - at) * 1000)
+    for name, values in late.items():
+        flat = sorted(values)
+        print(
+            f"realtime, {name}: {len(flat)} words, from the end of a word "
+            f"{statistics.median(flat):.0f} ms in median, p90 {_at(flat, 0.9):.0f} ms"
+        )
+    flat = sorted(between)
+    print(
+        f"  a word's delta after its text: {statistics.median(flat):.1f} ms in median, "
+        f"p90 {_at(flat, 0.9):.1f}, p99 {_at(flat, 0.99):.1f} ms"
+    )
+
+
+async def _words_at(socket: Any, kind: str, key: str) -> dict[str, Any]:
+    """Words with the time at which each came, and where they stop in the audio, if that is told."""
+    words: list[tuple[str, float]] = []
+    stops: list[float] = []
+    with contextlib.suppress(ConnectionClosed):
+        async for text in socket:
+            message = json.loads(text)
+            assert message["type"] != "error", message
+            if message["type"].rpartition(".")[2] == kind:
+                words.append((message[key].strip(), time.monotonic()))
+            elif message["type"] == "end_text":
+                stops.append(message["stop_s"])
+    return {"words": words, "stops": stops}
 
 
 async def _send_paced(client: AsyncTcpClient, audio: bytes, until: asyncio.Task[float]) -> None:
@@ -570,11 +636,17 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("what", nargs="*", default=MEASUREMENTS)
-    parser.add_argument("--manifest", type=Path, help="clips for same and opus, as edged bench's")
+    parser.add_argument(
+        "--manifest", type=Path, help="clips for same, opus and wyoming, as edged bench's"
+    )
     parser.add_argument("--hours", type=float, default=2.0, help="of long")
     parser.add_argument("--seconds", type=float, default=60.0, help="of live and first")
     parser.add_argument("--streams", type=int, default=STREAMS, help="of live")
-    parser.add_argument("--save", type=Path, help="the texts of opus, as lines of JSON")
+    parser.add_argument(
+        "--save",
+        type=Path,
+        help="the texts of opus, as lines of JSON, or the times of wyoming, in ms",
+    )
     arguments = parser.parse_args()
     for what in arguments.what:
         if what not in MEASUREMENTS:
@@ -595,7 +667,9 @@ def main() -> None:
                 case "opus":
                     opus_errors(url, arguments.manifest, arguments.save)
                 case "wyoming":
-                    asyncio.run(wyoming(wyoming_url, arguments.manifest))
+                    asyncio.run(wyoming(wyoming_url, arguments.manifest, arguments.save))
+                case "realtime":
+                    asyncio.run(realtime(address))
                 case "memory":
                     asyncio.run(memory(url, process))
 

@@ -8,6 +8,7 @@ import threading
 import weakref
 from collections.abc import Sequence
 from concurrent.futures import Executor
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -25,7 +26,7 @@ from edged.engine.session import KEPT_LAG_S, MAX_LAG_S, Session
 from edged.events import EndOfStream, EndText, Event, Flushed, Step, Text, Turn, Word
 from edged.options import Options
 from edged.stt.decoder import DecodedText
-from edged.stt.family import RATE, LanguageTraits
+from edged.stt.family import RATE, EncoderOutput, LanguageTraits
 from edged.stt.recogniser import FinishedSegment
 from edged.stt.second_pass import Transcript
 from edged.vad.inactivity import FEATURES, Weights
@@ -62,6 +63,17 @@ def words_in(spans: Spans) -> list[Word]:
             words.append(Word(f"w{len(words)}", at, at + 0.2))
             at += 0.3
     return words
+
+
+@dataclass
+class CountingModel(ToySpeechModel):
+    """encoded: how often it encoded a whole segment."""
+
+    encoded: int = 0
+
+    def encode(self, samples: NDArray[np.float32]) -> EncoderOutput | None:
+        self.encoded += 1
+        return super().encode(samples)
 
 
 class Stream:
@@ -393,9 +405,41 @@ def test_the_second_pass_has_the_language_that_its_segment_had() -> None:
     for _ in range(60):
         session.push(FRAME)
     session.configure(second)
-    assert background.run_next(), "the second pass"
+    assert background.jobs, "the second pass"
+    background.run_all()
     assert model.asked_prompt == PROMPTS[first.language]
-    assert not background.run_next()
+
+
+@pytest.mark.parametrize("cut", [False, True], ids=["as it ended", "cut by the recogniser"])
+def test_the_second_pass_encodes_while_the_recogniser_reads_the_end(cut: bool) -> None:
+    """The encoder waited for the recogniser, which a client felt after its last word."""
+    background, recogniser_jobs = ManualExecutor(), ManualExecutor()
+    text = "turn the lights in the kitchen off and close the door please"
+    model = CountingModel(script(*sentence(text, 25)))
+    if cut:
+        model.tuned = replace(model.tuned, max_segment_s=2.5)
+    models = SimpleNamespace(smart_turn=None, inactivity=Weights(WEIGHTS), recogniser=model)
+    session = Session(
+        models,  # type: ignore[arg-type]
+        Options(),
+        background,
+        voice_detector=ScriptedVoice([(0.5, 4.2)]),
+        recogniser_executor=recogniser_jobs,
+    )
+    events: list[Event] = []
+    while not background.jobs:
+        events += session.push(FRAME)
+        assert session.step_idx < 70, "the segment ends"
+    background.run_all()
+    assert model.encoded == 1, "before the recogniser has read anything"
+    events += session.finish()
+    background.run_all()
+    events += session.end()
+    (turn,) = (event for event in events if isinstance(event, Turn))
+    assert turn.text == " ".join(e.text for e in events if isinstance(e, Text))
+    if not cut:
+        assert model.encoded == 1
+        assert turn.text == text
 
 
 def test_on_a_real_thread_all_words_come_in_order() -> None:

@@ -24,8 +24,8 @@ from edged.stt.words import SegmentWord, normalised
 
 # How many candidates a run of the decoder gives for each token where there are terms: those beyond
 # the beam's own count only if they continue a term.
-TERM_TOP_K = 16
-TERM_HYPOTHESES = 2  # hypotheses within a term that are kept besides the beam's own
+TERM_TOP_K = 8
+TERM_HYPOTHESES = 1  # hypotheses within a term that are kept besides the beam's own
 # The bonus grows by `boost` for each so many characters, up to so many times.
 STEP_CHARACTERS = 3.0
 MAX_STEPS = 2.0

@@ -22,7 +22,8 @@ SPEECH = Path(__file__).parents[1] / "support" / "speech"
 def tone(hertz: float, dbfs: float, seconds: float) -> Floats:
     """A sine of this RMS level."""
     t = np.arange(round(seconds * RATE)) / RATE
-    return np.float32(10 ** (dbfs / 20) * np.sqrt(2)) * np.sin(2 * np.pi * hertz * t).astype("f4")
+    x: Floats = (10 ** (dbfs / 20) * np.sqrt(2) * np.sin(2 * np.pi * hertz * t)).astype(np.float32)
+    return x
 
 
 def noise(dbfs: float, seconds: float, low: float, high: float, seed: int = 0) -> Floats:

@@ -574,7 +574,7 @@ async def realtime(address: str) -> None:
                 append = {"type": "input_audio_buffer.append", "audio": part}
                 await openai.send(json.dumps(append))
             await asyncio.sleep(1.0)
-        first, second = (await reader for reader in readers)
+        first, second = await asyncio.gather(*readers)
         stops = first.pop("stops")
         if [word for word, _ in first["words"]] != [word for word, _ in second["words"]]:
             print(f"  {sample.path.name}: the words differ")

@@ -33,7 +33,8 @@ def noise(dbfs: float, seconds: float, low: float, high: float, seed: int = 0) -
     hertz = np.fft.rfftfreq(n, 1 / RATE)
     spectrum[(hertz < low) | (hertz > high)] = 0
     x = np.fft.irfft(spectrum, n)
-    return (x * 10 ** (dbfs / 20) / np.sqrt(np.square(x).mean())).astype(np.float32)
+    scaled: Floats = (x * 10 ** (dbfs / 20) / np.sqrt(np.square(x).mean())).astype(np.float32)
+    return scaled
 
 
 def speech(name: str) -> Floats:

@@ -24,7 +24,10 @@ def _seconds(value: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """The session was accepted. keyterms: how many key terms are active."""
+    """The session was accepted.
+
+    keyterms: how many key terms are active. language: a code, or `auto` if the model finds it.
+    """
 
     type: ClassVar[str] = "ready"
     request_id: str
@@ -33,6 +36,7 @@ class Ready:
     sample_rate: int = SAMPLE_RATE
     frame_size: int = STEP_SAMPLES
     keyterms: int = 0
+    language: str = "en"
 
     def wire(self) -> JsonObject:
         return {
@@ -43,6 +47,7 @@ class Ready:
             "frame_size": self.frame_size,
             "delay_in_frames": self.delay_in_frames,
             "text_stream_names": [],
+            "language": self.language,
             "keyterms": self.keyterms,
         }
 
@@ -123,7 +128,8 @@ class Word:
 class Turn:
     """A speaker has finished: the whole turn, decoded again with full context.
 
-    confidence: geometric mean of the token probabilities, 0..1; None if unknown.
+    confidence: geometric mean of the token probabilities, 0..1; None if unknown. language: the
+    code of the language of the text.
     """
 
     type: ClassVar[str] = "turn"
@@ -132,11 +138,13 @@ class Turn:
     stop_s: float
     words: tuple[Word, ...] = ()
     confidence: float | None = None
+    language: str = "en"
 
     def wire(self) -> JsonObject:
         return {
             "type": self.type,
             "text": self.text,
+            "language": self.language,
             "start_s": _seconds(self.start_s),
             "stop_s": _seconds(self.stop_s),
             "words": [w.wire() for w in self.words],
@@ -201,6 +209,7 @@ def from_wire(message: Mapping[str, Any]) -> Event:
                     int(message["sample_rate"]),
                     int(message["frame_size"]),
                     int(message.get("keyterms", 0)),
+                    str(message.get("language", "en")),
                 )
             case "text":
                 return Text(
@@ -225,6 +234,7 @@ def from_wire(message: Mapping[str, Any]) -> Event:
                     float(message["stop_s"]),
                     words,
                     None if confidence is None else float(confidence),
+                    str(message.get("language", "en")),
                 )
             case "flushed":
                 return Flushed(message["flush_id"])

@@ -9,9 +9,9 @@ from typing import Any
 
 from edged.errors import RequestError
 from edged.keyterm_list import read_terms, split_terms
+from edged.languages import is_language
 
 DELAYS = (7, 8, 10, 12, 14, 16, 20, 24, 32, 36, 48)  # steps of 80 ms
-LANGUAGES = ("en",)
 DEFAULT_BOOST, MAX_BOOST = 1.5, 6.0  # of key terms
 
 
@@ -22,7 +22,7 @@ class Options:
     delay_in_frames: steps of 80 ms between the end of a word and its `text`.
     temp: 0 gives the most probable text; above 0, uncommitted words are sampled.
     padding_bonus: -4..4; below 0 words are committed sooner, above 0 with more agreement.
-    language: that of the recogniser.
+    language: a code (`edged.languages`), or `auto`: the model finds the language of each turn.
     seed: of the sampling.
     vad_threshold: the probability of speech that opens the voice gate.
     turn_threshold: P(nobody speaks for 2 s) above which the end of a turn is likely.
@@ -63,9 +63,10 @@ def _delay(key: str, value: object) -> int:
     return DELAYS[DELAYS.index(value)]
 
 
-def _language(key: str, value: object, known: tuple[str, ...]) -> str:
-    if value not in known:
-        raise RequestError(f"{key} must be one of {', '.join(known)}, not {value!r}")
+def _language(key: str, value: object) -> str:
+    if not is_language(value):
+        allowed = "auto or the code of a language, such as en, de or fr"
+        raise RequestError(f"{key} must be {allowed}, not {value!r:.80}")
     return str(value)
 
 
@@ -79,17 +80,13 @@ def _keyterms(key: str, value: object) -> tuple[str, ...]:
     return found.lines
 
 
-def from_json_config(
-    config: Mapping[str, Any] | str | None,
-    base: Options = Options(),
-    languages: tuple[str, ...] = LANGUAGES,
-) -> Options:
+def from_json_config(config: Mapping[str, Any] | str | None, base: Options = Options()) -> Options:
     """Reads the options of a `json_config`, which is an object or a string that holds one.
 
     base: gives what the configuration does not.
-    languages: what `language` may be.
 
-    Unknown keys are ignored. Raises RequestError (1008), which names the key and what it allows.
+    Unknown keys are ignored. Whether a model has the language is not checked.
+    Raises RequestError (1008), which names the key and what it allows.
     """
     if config is None or config == "":
         return base
@@ -104,7 +101,7 @@ def from_json_config(
     for key, value in config.items():
         match key:
             case "language" if value is not None:
-                changed["language"] = _language(key, value, languages)
+                changed["language"] = _language(key, value)
             case "temp" | "temperature" if value is not None:
                 changed["temp"] = _number(key, value, 0, 1)
             case "delay_in_frames" | "delay_in_tokens" if value is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
@@ -24,6 +24,10 @@ from edged.bench.manifest import (
 from edged.bench.offline import measure_offline
 from edged.bench.peer import measure_peer, upstream_dir
 from edged.bench.term_lists import file_runs, rare_runs
+from edged.errors import ModelError
+from edged.languages import AUTO
+from edged.models.catalogue import shipped
+from edged.models.choice import chosen
 from edged.models.loader import load, quick_check
 from edged.options import Options
 
@@ -38,8 +42,10 @@ class Plan:
     joined: join all recordings to one stream.
     offline: also recognise whole recordings at once.
     peer: name of another library to measure too.
+    models: names; AUTO measures each recording with the best installed model of its language.
     keyterms: `rare` measures lists of rare words of the recordings; anything else the terms of
         `keyterm_lines`.
+    own_languages: recognise each recording in the language that the manifest gives for it.
     slow: simulate a device that is so many times slower than this one.
     """
 
@@ -52,10 +58,11 @@ class Plan:
     peer: str | None = None
     as_json: bool = False
     models_dir: Path | None = None
-    models: tuple[str, ...] = ("tiny-en",)
+    models: tuple[str, ...] = (AUTO,)
     threads: int = 1
     keyterms: str | None = None
     keyterm_lines: tuple[str, ...] = ()
+    own_languages: bool = True
     slow: float | None = None
 
 
@@ -67,27 +74,56 @@ def bench(plan: Plan) -> int:
     """
     clips = sample_clips() if plan.manifest is None else read_manifest(plan.manifest)
     clips = within(choose(clips, plan.clips), plan.limit_minutes)
-    for model in plan.models:
+    if not plan.own_languages:
+        clips = [replace(clip, language=None) for clip in clips]
+    parts = _parts(plan, clips)
+    for model, _ in parts:
         quick_check(plan.models_dir, model)
     whole: report.Figures = {
         "machine": report.machine(),
-        "model": ", ".join(plan.models),
+        "model": ", ".join(model for model, _ in parts),
         "threads": plan.threads,
         "slow": plan.slow,
         "runs": [
             run
-            for m in plan.models
+            for model, spoken in parts
             for options in plan.options
-            for run in _runs(plan, clips, m, options)
+            for run in _runs(plan, spoken, model, options)
         ],
-        "offline": [_offline(plan, clips, m) for m in plan.models] if plan.offline else [],
-        "peer": _peer(clips, plan) if plan.peer else None,
+        "offline": [_offline(plan, some, model) for model, some in parts] if plan.offline else [],
+        "peer": _peer(parts[0][1], plan, parts[0][0]) if plan.peer else None,
     }
     if plan.as_json:
         print(json.dumps(whole, indent=2))
     else:
         table.show(whole, Console())
     return 0
+
+
+def _parts(plan: Plan, clips: Sequence[Clip]) -> list[tuple[str, list[Clip]]]:
+    """Each model with the clips that it is to recognise. Clips in a language that it does not have
+    are left out, with a note. Raises ModelError if that leaves none."""
+    default = plan.options[0].language
+    parts: dict[str, list[Clip]] = {}
+    for model in plan.models:
+        left_out: set[str] = set()
+        for clip in clips:
+            language = clip.language or default
+            if model == AUTO:
+                name = chosen(plan.models_dir, AUTO, language).entry.name
+            elif language in (AUTO, *shipped().recogniser(model).languages):
+                name = model
+            else:
+                left_out.add(language)
+                continue
+            parts.setdefault(name, []).append(clip)
+        if left_out:
+            languages = ", ".join(sorted(left_out))
+            note = f"{model}: left out the recordings in languages that it does not have: "
+            Console(stderr=True).print(note + languages, highlight=False)
+    if not parts:
+        raise ModelError("no recording is in a language of these models")
+    return list(parts.items())
 
 
 def _runs(
@@ -129,7 +165,7 @@ def _offline(plan: Plan, clips: Sequence[Clip], model: str) -> report.Figures:
     return report.other(name, clips, result.texts, result.audio_s, result.cpu_s)
 
 
-def _peer(clips: Sequence[Clip], plan: Plan) -> report.Figures:
-    result = measure_peer(clips, upstream_dir(plan.models_dir, plan.models[0]))
+def _peer(clips: Sequence[Clip], plan: Plan, model: str) -> report.Figures:
+    result = measure_peer(clips, upstream_dir(plan.models_dir, model))
     figures = report.other(str(plan.peer), clips, result.texts, result.audio_s, result.cpu_s)
     return {**figures, "peak_rss_mb": report.megabytes(result.peak_rss)}

@@ -5,6 +5,7 @@ Required fields: `id`, `file` (relative to the manifest). Optional ones:
 `kind`: read, noisy, noise, music, ...
 `condition`: a string or list of strings, such as a room and a distance; each is reported apart.
 `word_times`: [[word, start_s, end_s], ...]; used unless `word_times_source` lacks "hand".
+`language`: code of the language that is spoken.
 `slots`: words that must appear.
 `dup_of`: id of the same recording in another form; such an entry is skipped.
 """
@@ -34,6 +35,7 @@ class Clip:
     word_times: (word, start_s, stop_s), only if labelled by hand.
     slot_words: words that must appear in the text.
     conditions: the groups for which figures are reported, besides `kind`.
+    language: what it is recognised in; None for the language of the run.
     """
 
     id: str
@@ -43,6 +45,7 @@ class Clip:
     word_times: tuple[tuple[str, float, float], ...] = ()
     slot_words: tuple[str, ...] = ()
     conditions: tuple[str, ...] = ()
+    language: str | None = None
 
 
 def read_manifest(path: Path) -> list[Clip]:
@@ -116,4 +119,5 @@ def _clip(entry: Mapping[str, Any], folder: Path) -> Clip:
         tuple((str(word), float(start), float(stop)) for word, start, stop in times),
         tuple(word for value in slots.values() for word in str(value).split()),
         tuple(map(str, [condition] if isinstance(condition, str) else condition)),
+        entry.get("language"),
     )

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
@@ -112,9 +112,14 @@ class RunResult:
     lost_s: float = 0.0
 
 
+def options_for(clip: Clip, options: Options) -> Options:
+    """The options of a run, in the language of a clip."""
+    return options if clip.language is None else replace(options, language=clip.language)
+
+
 def warm_up(models: Models, clip: Clip, options: Options) -> None:
     """Runs some audio, because the first runs of each graph are slower than the rest."""
-    session = Session(models, options, TimedInlineExecutor())
+    session = Session(models, options_for(clip, options), TimedInlineExecutor())
     for _, frame in zip(range(round(WARM_UP_S / STEP_S)), frames(clip.file), strict=False):
         session.push(frame)
     session.end()
@@ -136,12 +141,13 @@ def measure(
     result = RunResult(options, joined, slow=slow)
     early_rss: int | None = None
     controller = LoadController()
-    stream = _ClipFeed(models, result, progress, controller)
+    stream: _ClipFeed | None = None
     for number, clip in enumerate(clips):
+        stream = stream or _ClipFeed(models, result, clip, progress, controller)
         stream.push_clip(clip)
         if not joined or number == len(clips) - 1:
             stream.end()
-            stream = _ClipFeed(models, result, progress, controller)
+            stream = None
         if number == len(clips) // 4:
             early_rss = rss()
     result.peak_rss = peak_rss()
@@ -187,15 +193,18 @@ class _ClipFeed:
         self,
         models: Models,
         result: RunResult,
+        first: Clip,
         progress: ReportAudio,
         controller: LoadController,
     ) -> None:
+        """first: the clip whose language the session has."""
+        options = options_for(first, result.options)
         self._result, self._progress = result, progress
         self._stream: _InlineStream | SimulatedStream
         if result.slow is None:
-            self._stream = _InlineStream(models, result.options)
+            self._stream = _InlineStream(models, options)
         else:
-            self._stream = SimulatedStream(models, result.options, result.slow, controller)
+            self._stream = SimulatedStream(models, options, result.slow, controller)
         self._steps = 0
         self._first_steps: list[int] = []
         self._clips: list[ClipResult] = []
@@ -275,13 +284,13 @@ def flush_times(
         earliest = min(len(audio), round(MIN_FLUSH_S / STEP_S))
         spoken_so_far = audio[: chance.randint(earliest, len(audio))]
         if slow is not None:
-            stream = SimulatedStream(models, options, slow, LoadController())
+            stream = SimulatedStream(models, options_for(clip, options), slow, LoadController())
             for frame in spoken_so_far:
                 stream.push(frame)
             times.append(stream.flush())
             continue
         background = TimedInlineExecutor()
-        session = Session(models, options, background)
+        session = Session(models, options_for(clip, options), background)
         for frame in spoken_so_far:
             session.push(frame)
         before = sum(background.seconds)

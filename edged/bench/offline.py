@@ -43,7 +43,8 @@ def measure_offline(models: Models, clips: Sequence[Clip]) -> OfflineResult:
     for clip in clips:
         samples = _audio(clip.file)
         audio_s += len(samples) / RATE
-        parts = [transcribe(models.recogniser, piece, models.language) for piece in pieces(samples)]
+        language = clip.language or models.languages[0]
+        parts = [transcribe(models.recogniser, piece, language) for piece in pieces(samples)]
         texts.append(" ".join(word.text for part in parts for word in part.words))
     return OfflineResult(texts, audio_s, time.process_time() - started)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -57,6 +57,8 @@ def figures(measured: RunResult) -> Figures:
         "turn_wer": error_rates(clips, [h.turn_text for h in results], measured.joined),
         "condition_wer": condition_error_rates(clips, [h.text for h in results]),
         "turn_condition_wer": condition_error_rates(clips, [h.turn_text for h in results]),
+        "language_wer": language_error_rates(clips, [h.text for h in results]),
+        "turn_language_wer": language_error_rates(clips, [h.turn_text for h in results]),
         "slots": slots(clips, [h.text for h in results]),
         "turn_slots": slots(clips, [h.turn_text for h in results]),
         "condition_slots": condition_slots(clips, [h.text for h in results]),
@@ -109,6 +111,7 @@ def other(
         "cpu_s_per_audio_s": _rounded(cpu_s / audio_s if audio_s else None, 4),
         "wer": error_rates(clips, texts),
         "condition_wer": condition_error_rates(clips, texts),
+        "language_wer": language_error_rates(clips, texts),
         "slots": slots(clips, texts),
         "condition_slots": condition_slots(clips, texts),
     }
@@ -144,14 +147,25 @@ def condition_error_rates(clips: Sequence[Clip], texts: Sequence[str]) -> dict[s
 
     A clip counts in each of its conditions.
     """
+    return _rates_by_group(clips, texts, lambda clip: clip.conditions)
+
+
+def language_error_rates(clips: Sequence[Clip], texts: Sequence[str]) -> dict[str, Figures]:
+    """Returns the word error rate of each language, of clips that name theirs."""
+    return _rates_by_group(clips, texts, lambda clip: (clip.language,) if clip.language else ())
+
+
+def _rates_by_group(
+    clips: Sequence[Clip], texts: Sequence[str], groups: Callable[[Clip], Sequence[str]]
+) -> dict[str, Figures]:
     sums: dict[str, wer.Errors] = {}
     for clip, text in zip(clips, texts, strict=True):
-        if clip.text is None or not clip.conditions:
+        if clip.text is None or not groups(clip):
             continue
         errors = wer.errors(clip.text, text)
-        for condition in clip.conditions:
-            sums[condition] = sums.get(condition, wer.Errors()) + errors
-    return {condition: _rate(errors) for condition, errors in sums.items()}
+        for group in groups(clip):
+            sums[group] = sums.get(group, wer.Errors()) + errors
+    return {group: _rate(errors) for group, errors in sums.items()}
 
 
 def _rate(errors: wer.Errors) -> Figures:

@@ -10,6 +10,7 @@ from rich.table import Table
 from edged import STEP_S
 from edged.bench.report import BINS_MS, Figures
 from edged.engine.run_stats import STEP_MS
+from edged.languages import described
 
 Row = tuple[str, list[str]]
 
@@ -74,6 +75,10 @@ def _accuracy(columns: Sequence[Figures]) -> Iterable[Row]:
         for condition in _keys(columns, f"{name.removesuffix('wer')}condition_wer"):
             key = f"{name.removesuffix('wer')}condition_wer"
             yield f"    {condition}", [_rate(c.get(key), condition) for c in columns]
+        key = f"{name.removesuffix('wer')}language_wer"
+        languages = _keys(columns, key)
+        for language in languages if len(languages) > 1 else ():
+            yield f"    {described(language)}", [_rate(c.get(key), language) for c in columns]
     for name, title in (("slots", "required words in text, %"), ("turn_slots", "  in turns, %")):
         if any(c.get(name) is not None for c in columns):
             yield title, [_scaled(c.get(name), 100, 1) for c in columns]

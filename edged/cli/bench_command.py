@@ -8,9 +8,9 @@ from typing import Annotated, Literal
 import typer
 
 from edged.cli.shared_options import (
+    RECOGNISER,
     Json,
     KeytermBoost,
-    Language,
     ModelsDir,
     PaddingBonus,
     Seed,
@@ -19,6 +19,8 @@ from edged.cli.shared_options import (
     keyterm_lines,
 )
 from edged.errors import RequestError
+from edged.languages import AUTO
+from edged.models.choice import DEFAULT_LANGUAGE
 from edged.options import DEFAULT_BOOST, Options, from_json_config
 
 # Extra arguments are allowed so that the former `edged bench turns` can name its successor.
@@ -75,7 +77,17 @@ def bench(
         ),
     ] = None,
     as_json: Json = False,
-    language: Language = "en",
+    language: Annotated[
+        str | None,
+        typer.Option(
+            envvar="EDGED_LANGUAGE",
+            show_envvar=False,
+            rich_help_panel=RECOGNISER,
+            metavar="CODE",
+            help="Recognise everything in this language, or auto. Default: the language that the"
+            " manifest gives for each recording, else English.",
+        ),
+    ] = None,
     temp: Temperature = 0.0,
     seed: Seed = 0,
     padding_bonus: PaddingBonus = 0.0,
@@ -95,9 +107,10 @@ def bench(
             envvar="EDGED_MODEL",
             show_envvar=False,
             metavar="NAMES",
-            help="One or more speech models to compare, separated by commas.",
+            help="One or more speech models to compare, separated by commas; auto takes the best"
+            " installed one for each language.",
         ),
-    ] = "tiny-en",
+    ] = AUTO,
     models_dir: ModelsDir = None,
     threads: Threads = 1,
 ) -> None:
@@ -124,7 +137,7 @@ def bench(
     from edged.bench.bench import bench as measure
 
     asked = {
-        "language": language,
+        "language": language or DEFAULT_LANGUAGE,
         "temp": temp,
         "padding_bonus": padding_bonus,
         "keyterm_boost": keyterm_boost,
@@ -145,6 +158,7 @@ def bench(
         threads=threads,
         keyterms=keyterms,
         keyterm_lines=tuple(keyterm_lines(file)),
+        own_languages=language is None,
         slow=slow,
     )
     raise typer.Exit(measure(plan))

@@ -9,9 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from edged import logs
+from edged.config.model_choice import choice_of, options_of
 from edged.config.sources import load
 from edged.daemon.machine import cpu_temp_c
+from edged.engine.background_worker import BackgroundWorker, lower_priority
 from edged.models import loader
+from edged.models.loader import Models
+from edged.models.pool import ModelPool
 from edged.server import factory
 
 DEFAULT_LISTEN = "127.0.0.1:8765"
@@ -27,8 +31,16 @@ def serve(env_file: Path | None = None, flags: Mapping[str, Any] | None = None) 
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    models = loader.load(settings.models_dir, settings.model, settings.threads)
-    sessions = factory.session_provider(lambda: models, lambda: settings)
+    choice = choice_of(settings)
+    models = loader.load(settings.models_dir, choice.entry.name, settings.threads)
+    options = options_of(settings, choice)
+
+    def load_another(name: str, beside: Models) -> Models:
+        return loader.load(settings.models_dir, name, settings.threads, beside)
+
+    worker = BackgroundWorker("api-model-loader", initializer=lower_priority)
+    pool = ModelPool(models, load_another, worker, settings.max_models)
+    sessions = factory.session_provider(pool, lambda: settings, lambda: options)
     api_server = factory.api_server(settings, sessions, lambda: {"cpu_temp": cpu_temp_c()})
     api_server.start()
     try:

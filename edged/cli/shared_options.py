@@ -55,7 +55,7 @@ Language = Annotated[
         show_envvar=False,
         rich_help_panel=RECOGNISER,
         metavar="CODE",
-        help="The language that is spoken.",
+        help="The language that is spoken, or auto to find it for each turn.",
     ),
 ]
 Temperature = Annotated[
@@ -125,7 +125,8 @@ Model = Annotated[
         show_envvar=False,
         rich_help_panel=RECOGNISER,
         metavar="NAME",
-        help="Speech model. `edged models list` shows the names.",
+        help="Speech model; auto takes the best installed one for the language. `edged models list`"
+        " shows the names.",
     ),
 ]
 ModelsDir = Annotated[

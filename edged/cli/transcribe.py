@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TextIO
 
@@ -26,6 +26,8 @@ from edged.engine.run_stats import RunStats, summary
 from edged.engine.session import Session
 from edged.errors import ConfigError, InputError, RequestError
 from edged.events import EndOfStream, Error, Event, Ready
+from edged.languages import AUTO
+from edged.models.choice import chosen
 from edged.models.loader import Models, load
 from edged.options import Options
 from edged.stt.keyterms import keyterms_of
@@ -50,7 +52,7 @@ class TranscribeJob:
     realtime: bool = False
     stats: bool = False
     models_dir: Path | None = None
-    model: str = "tiny-en"
+    model: str = AUTO
     threads: int = 1
 
 
@@ -62,7 +64,9 @@ def transcribe(files: Sequence[str], job: TranscribeJob) -> int:
     written; ModelError if models are missing.
     """
     targets = _targets(files, job)
-    models = load(job.models_dir, job.model, job.threads)
+    choice = chosen(job.models_dir, job.model, job.options.language)
+    models = load(job.models_dir, choice.entry.name, job.threads)
+    job = replace(job, options=replace(job.options, language=choice.language))
     exit_code = 0
     keyterms = keyterms_of(models.recogniser, job.options)
     for term in keyterms.unspellable if keyterms is not None else ():

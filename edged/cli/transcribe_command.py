@@ -22,6 +22,8 @@ from edged.cli.shared_options import (
     keyterm_lines,
 )
 from edged.cli.writers import Format, TextFrom
+from edged.languages import AUTO
+from edged.models.choice import DEFAULT_LANGUAGE
 from edged.options import DEFAULT_BOOST, Options, from_json_config
 
 RawEncoding: TypeAlias = Literal["pcm", "s16", "s24", "s32", "u8", "f32", "ulaw", "alaw"]
@@ -64,14 +66,14 @@ def transcribe(
         bool, typer.Option("--stats", help="Print step times, CPU use and dropped text to stderr.")
     ] = False,
     delay: Delay = 10,
-    language: Language = "en",
+    language: Language = DEFAULT_LANGUAGE,
     temp: Temperature = 0.0,
     seed: Seed = 0,
     padding_bonus: PaddingBonus = 0.0,
     digits: Digits = False,
     keyterms: Keyterms = None,
     keyterm_boost: KeytermBoost = DEFAULT_BOOST,
-    model: Model = "tiny-en",
+    model: Model = AUTO,
     models_dir: ModelsDir = None,
     threads: Threads = 1,
     input_format: Annotated[

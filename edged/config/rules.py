@@ -14,6 +14,7 @@ from pydantic import AfterValidator
 
 from edged.errors import ConfigError
 from edged.keyterm_list import join_terms, read_terms, split_terms
+from edged.languages import is_language
 from edged.mqtt.broker_address import BrokerAddress
 from edged.mqtt.topics import check_base, check_device
 
@@ -93,6 +94,12 @@ def _listen(value: str) -> str:
     return value
 
 
+def _language(value: str) -> str:
+    if not is_language(value):
+        raise ValueError("must be auto or the code of a language, such as en, de or fr")
+    return value
+
+
 def _keyterms(value: str) -> str:
     found = read_terms(split_terms(value))
     if found.problems:
@@ -107,6 +114,7 @@ TOPIC = _topic_part(
 BROKER_URL = AfterValidator(_broker_url)
 LISTEN = AfterValidator(_listen)
 KEYTERMS = AfterValidator(_keyterms)
+LANGUAGE = AfterValidator(_language)
 
 
 def conflicts(s: Settings) -> list[tuple[tuple[str, ...], str]]:

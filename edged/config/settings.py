@@ -22,6 +22,7 @@ from edged.config.rules import (
     DEVICE,
     EMBEDDED,
     KEYTERMS,
+    LANGUAGE,
     LISTEN,
     TOPIC,
     ConflictError,
@@ -29,9 +30,11 @@ from edged.config.rules import (
     one_of,
 )
 from edged.keyterm_list import read_terms, split_terms
+from edged.models.choice import DEFAULT_LANGUAGE
+from edged.models.pool import MAX_MODELS
 from edged.mqtt.broker_address import BrokerAddress
 from edged.mqtt.broker_settings import BrokerSettings
-from edged.options import DELAYS, LANGUAGES, MAX_BOOST, Options
+from edged.options import DELAYS, MAX_BOOST, Options
 
 PREFIX = "EDGED_"
 LOG_LEVELS = ("debug", "info", "warning", "error")
@@ -132,13 +135,17 @@ class Settings(BaseSettings):
         "edged", "First level or levels of every topic.", ReloadScope.BROKER
     )
     model: str = _setting(
-        "tiny-en",
-        "Speech model (`edged models list`).",
+        "auto",
+        "Speech model (`edged models list`). auto takes the best installed one for EDGED_LANGUAGE.",
         ReloadScope.RECOGNISER,
         pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$",
     )
-    language: Annotated[str, one_of(*LANGUAGES)] = _setting(
-        "en", "Language that is spoken.", ReloadScope.LIVE
+    language: Annotated[str, LANGUAGE] = _setting(
+        DEFAULT_LANGUAGE,
+        "Language that is spoken: its code, or auto to find it for each turn, which needs a model "
+        "of many languages. `edged models list` shows the languages of each model. A change may "
+        "load another model, beside the one in use.",
+        ReloadScope.LIVE,
     )
     models_dir: Path | None = _setting(
         None,
@@ -297,6 +304,14 @@ class Settings(BaseSettings):
     )
     max_streams: int = _setting(
         2, "Streams that the API server accepts at the same time.", ReloadScope.RESTART, ge=1, le=64
+    )
+    max_models: int = _setting(
+        MAX_MODELS,
+        "Speech models in memory at the same time, where streams of the API server ask for another "
+        "language than the microphone. One that no stream uses is unloaded after five minutes.",
+        ReloadScope.RESTART,
+        ge=1,
+        le=16,
     )
     log_level: Annotated[str, one_of(*LOG_LEVELS)] = _setting(
         "info", "Lowest level of log lines that are written.", ReloadScope.LIVE

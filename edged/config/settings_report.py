@@ -18,7 +18,7 @@ from rich.table import Table
 from edged.config import envfile
 from edged.config.settings import Settings, env_name, reload_scope, unit
 from edged.config.sources import LoadedSettings, SettingsError, allowed_text, load
-from edged.options import DELAYS, LANGUAGES
+from edged.options import DELAYS
 
 MASK = "********"
 
@@ -147,7 +147,7 @@ def _bounds(name: str) -> str:
         "device": "Default: from the host name.",
         "state_dir": "Default: systemd's state directory, else ~/.local/state/edged.",
         "delay_in_frames": f"One of {', '.join(map(str, DELAYS))} (steps of 80 ms).",
-        "language": f"One of {', '.join(LANGUAGES)}.",
+        "language": "auto or a code such as en, de or fr.",
         "log_level": "One of debug, info, warning, error.",
     }
     if name in special:

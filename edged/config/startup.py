@@ -9,15 +9,16 @@ from __future__ import annotations
 import logging
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from edged.config.model_choice import choice_of
 from edged.config.settings import Settings
 from edged.config.settings_history import SettingsHistory, find_state_dir, unpack
 from edged.config.sources import LoadedSettings, RuntimeOverride, load
 from edged.config.state_file import StateFile
-from edged.errors import ConfigError, EdgedError
+from edged.errors import ConfigError, EdgedError, ModelError
 from edged.logs import log_event
 from edged.models import loader
 from edged.mqtt.tls import tls_context
@@ -41,8 +42,9 @@ class StartupSettings:
 
 
 def check_models(settings: Settings) -> None:
-    """Raises ModelError if a file of the models is missing. Does not read them."""
-    loader.quick_check(settings.models_dir, settings.model)
+    """Raises ModelError if no installed model has the language, or if a file of the model is
+    missing. Does not read the files."""
+    loader.quick_check(settings.models_dir, choice_of(settings).entry.name)
 
 
 def load_startup_settings(
@@ -89,7 +91,16 @@ def _load(
         log_event(_log, logging.WARNING, "muted-in-doubt", message)
     loaded = load(env_file, flags, overrides)
     check_files(loaded.settings)
-    check_models(loaded.settings)
+    try:
+        check_models(loaded.settings)
+    except ModelError as error:
+        if "language" not in loaded.overrides:
+            raise
+        kept = {name: item for name, item in overrides.items() if name != "language"}
+        loaded = load(env_file, flags, kept)
+        note = f"EDGED_LANGUAGE as changed over MQTT is no longer valid: {error}"
+        loaded = replace(loaded, notes=(*loaded.notes, note))
+        check_models(loaded.settings)
     if state.damaged:
         # Not before the settings have been accepted: an attempt with other files must find the
         # damage again. Not later: a mute that is assumed anew at each start would count as newer

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from edged import __version__, logs
 from edged.audio.microphone import MicrophoneManager
+from edged.config.model_choice import DECISIVE, choice_of, offered_languages, options_of
 from edged.config.settings import ReloadScope, Settings
 from edged.config.settings_manager import SettingsChange, SettingsManager
 from edged.config.sources import SettingsError
@@ -20,13 +23,16 @@ from edged.daemon.systemd import Notifier
 from edged.engine.engine_thread import ConfigureCommand, Engine, RestartCommand
 from edged.errors import ConfigError, EdgedError
 from edged.logs import log_event
+from edged.models.choice import ModelChoice
 from edged.models.loader import Models
 from edged.mqtt.broker_address import BrokerAddress
 from edged.mqtt.commands import Command
 from edged.mqtt.homeassistant import HomeAssistantSettings
 from edged.mqtt.publisher import Publisher
+from edged.options import Options
 
 BUSY = "busy: too many commands are waiting"
+MAX_WAITING_CHANGES = 16  # that need models, while others are loaded
 
 Answer: TypeAlias = dict[str, Any]
 OnReloaded: TypeAlias = Callable[[Answer | EdgedError], None]
@@ -47,9 +53,15 @@ class Control:
         models: ModelLoader,
         embedded_address: Callable[[Settings], BrokerAddress | None],
         on_change: Callable[[], None],
+        on_models: Callable[[Models], None],
+        choice: ModelChoice,
+        choose: Callable[[Settings], ModelChoice] = choice_of,
     ) -> None:
         """
         Args:
+            on_models: called when the engine gets other models.
+            choice: the model and language that the engine has.
+            choose: the model and language that settings ask for; raises ModelError.
             embedded_address: starts the embedded broker if the settings ask for it, and returns its
                 address, else None.
             on_change: called when other settings are in force.
@@ -64,13 +76,26 @@ class Control:
         self._models = models
         self._embedded_address = embedded_address
         self._on_change = on_change
+        self._on_models = on_models
         self._waiting_for_reload: list[OnReloaded] = []
+        self._choice = choice
+        self._choose = choose
+        self._loading = False
+        self._waiting_for_load: deque[_Attempt] = deque()
+        self._homeassistant = HomeAssistantSettings()  # as they were last published
+        self._languages: tuple[str, ...] = ()  # that can be chosen
+
+    @property
+    def options(self) -> Options:
+        """The session options in force. May be read from any thread."""
+        return options_of(self._settings_manager.settings, self._choice)
 
     def start(self) -> None:
         """Publishes the settings in force, and records the files if they could be used."""
         settings = self._settings_manager.settings
         self._publisher.step_every(settings.step_every)
-        self._publisher.homeassistant(_homeassistant(settings))
+        self._find_languages()
+        self._publish_homeassistant()
         self._publish_settings()
         if self._settings_manager.rejected is not None:
             self._report_rejected(self._settings_manager.rejected)
@@ -80,22 +105,24 @@ class Control:
 
     def execute(self, command: Command) -> None:
         """Carries out a command and replies to it, for a reload when it has ended."""
-        if command.name == "reload":
-            self.reload(partial(self._reply, command))
-            return
-        try:
-            answer = self._execute(command)
-        except EdgedError as error:
-            self._reply(command, error)
-        else:
-            self._reply(command, answer)
+        reply = partial(self._reply, command)
+        match command.name:
+            case "reload":
+                self.reload(reply)
+            case "mute":
+                self._override({"mute": command.payload}, reply)
+            case "config":
+                self._override(command.payload, reply)
+            case "keyterms":
+                self._change_keyterms(command.payload, reply)
+            case "restart":
+                self._restart(reply)
+            case name:
+                reply(ConfigError(f"{name} is not a command"))
 
     def mute(self, muted: bool) -> None:
         """Mutes or unmutes for a client of the API server, under the same rules as over MQTT."""
-        try:
-            self._override({"mute": muted})
-        except EdgedError as error:
-            log_event(_log, logging.WARNING, "mute-refused", str(error))
+        self._override({"mute": muted}, _log_refused_mute)
 
     def reload(self, on_done: OnReloaded | None = None) -> None:
         """Reads all settings again and applies them. If there is a mistake, nothing changes.
@@ -113,24 +140,15 @@ class Control:
         """Ends a reload whose models take too long. To be called about once a second."""
         self._models.check(now)
 
-    def _reload(self, loaded: tuple[_ModelChoice, Models] | None = None) -> None:
-        """`loaded`: models that were loaded for this reload, and for which settings."""
-        try:
-            change = self._settings_manager.plan_reload()
-            models = None
-            if ReloadScope.RECOGNISER in change.scopes:
-                choice = _model_choice(change.settings)
-                if loaded is None or loaded[0] != choice:
-                    self._models.start(change.settings, partial(self._models_loaded, choice))
-                    return
-                models = loaded[1]
-            self._apply(change, models)
-        except EdgedError as error:
-            self._report_rejected(error)
-            self._finish_reload(error)
-            return
-        self._settings_manager.commit(change)
+    def _reload(self) -> None:
+        self._attempt(
+            _Attempt(self._settings_manager.plan_reload, self._reload_done, self._reload_refused)
+        )
+
+    def _reload_done(self, change: SettingsChange) -> None:
         self.reload_error = ""
+        if self._find_languages():  # models may have been fetched
+            self._publish_homeassistant()
         self._report_changed(change, "the settings were read again")
         self._publish_accepted(change.changed, change.pending)
         for note in self._settings_manager.loaded.notes:
@@ -139,12 +157,9 @@ class Control:
             {"changed": sorted(change.changed), "at_next_start": sorted(change.pending)}
         )
 
-    def _models_loaded(self, choice: _ModelChoice, result: Models | EdgedError) -> None:
-        if isinstance(result, EdgedError):
-            self._report_rejected(result)
-            self._finish_reload(result)
-        else:
-            self._reload((choice, result))
+    def _reload_refused(self, error: EdgedError) -> None:
+        self._report_rejected(error)
+        self._finish_reload(error)
 
     def _finish_reload(self, result: Answer | EdgedError) -> None:
         self._notifier.ready()
@@ -152,17 +167,66 @@ class Control:
         for on_done in waiting:
             on_done(result)
 
-    def _apply(self, change: SettingsChange, models: Models | None = None) -> None:
+    def _attempt(self, attempt: _Attempt, loaded: tuple[_LoadKey, Models] | None = None) -> None:
+        """Plans a change, loads the models that it needs, applies it and commits it.
+
+        loaded: models that were loaded for this attempt, and for which settings. If they are no
+        longer those that are needed, others are loaded.
+        """
+        try:
+            change = attempt.plan()
+            choice, models = self._choice, None
+            if DECISIVE & set(change.changed):
+                choice = self._choose(change.settings)
+                key = _load_key(change.settings, choice)
+                if loaded is not None and loaded[0] == key:
+                    models = loaded[1]
+                elif key != _load_key(self._settings_manager.settings, self._choice):
+                    self._load(attempt, change.settings, key)
+                    return
+            self._apply(change, choice, models)
+        except EdgedError as error:
+            attempt.refused(error)
+            return
+        self._settings_manager.commit(change)
+        self._choice = choice
+        attempt.done(change)
+
+    def _load(self, attempt: _Attempt, settings: Settings, key: _LoadKey) -> None:
+        """Loads models beside those in use, one load at a time, and then goes on with the attempt.
+
+        Raises ConfigError if too many attempts wait, or if an earlier load hangs.
+        """
+        if self._loading:
+            if len(self._waiting_for_load) >= MAX_WAITING_CHANGES:
+                raise ConfigError(BUSY)
+            self._waiting_for_load.append(attempt)
+            return
+        self._models.start(settings, partial(self._loaded, attempt, key))
+        self._loading = True
+
+    def _loaded(self, attempt: _Attempt, key: _LoadKey, result: Models | EdgedError) -> None:
+        self._loading = False
+        if isinstance(result, EdgedError):
+            attempt.refused(result)
+        else:
+            self._attempt(attempt, (key, result))
+        while self._waiting_for_load and not self._loading:
+            self._attempt(self._waiting_for_load.popleft())
+
+    def _apply(self, change: SettingsChange, choice: ModelChoice, models: Models | None) -> None:
         """Passes changed fields to the parts. Raises EdgedError before anything has changed."""
         new, fields, scopes = change.settings, set(change.changed), change.scopes
         broker = None
         if ReloadScope.BROKER in scopes:
             check_files(new)
             broker = new.broker(self._embedded_address(new))
-        options = new.options()
-        configure = models is not None or options != self._settings_manager.settings.options()
+        options = options_of(new, choice)
+        configure = models is not None or options != self.options
         if configure and not self._engine.submit(ConfigureCommand(options, models)):
             raise ConfigError(BUSY)
+        if models is not None:
+            self._on_models(models)
         if broker is not None:
             self._publisher.reconfigure(broker)
         if ReloadScope.MICROPHONE in scopes:
@@ -173,50 +237,45 @@ class Control:
             self._microphone.mute(new.mute)
         if "step_every" in fields:
             self._publisher.step_every(new.step_every)
-        if fields & {"homeassistant", "homeassistant_prefix"}:
-            self._publisher.homeassistant(_homeassistant(new))
         if "log_level" in fields:
             logs.setup(new.log_level)
 
-    def _execute(self, command: Command) -> Answer:
-        match command.name:
-            case "mute":
-                return self._override({"mute": command.payload})
-            case "config":
-                return self._override(command.payload)
-            case "keyterms":
-                return self._change_keyterms(command.payload)
-            case "restart":
-                if not self._engine.submit(RestartCommand()):
-                    raise ConfigError(BUSY)
-                message = "the recogniser is restarted: cmd/restart"
-                log_event(_log, logging.INFO, "recogniser-restarted", message)
-                return {}
-        raise ConfigError(f"{command.name} is not a command")
+    def _override(self, values: dict[str, Any], reply: OnReloaded) -> None:
+        def done(change: SettingsChange) -> None:
+            saved = self._changed_over_mqtt(change)
+            live = device_info.live_settings(self._settings_manager.settings)
+            reply({"changed": {name: live[name] for name in change.changed}} | saved)
 
-    def _override(self, values: dict[str, Any]) -> Answer:
-        change = self._settings_manager.plan_overrides(values)
-        saved = self._carry_out(change)
-        live = device_info.live_settings(self._settings_manager.settings)
-        return {"changed": {name: live[name] for name in change.changed}} | saved
+        plan = partial(self._settings_manager.plan_overrides, values)
+        self._attempt(_Attempt(plan, done, reply))
 
-    def _change_keyterms(self, wanted: dict[str, list[str]]) -> Answer:
+    def _change_keyterms(self, wanted: dict[str, list[str]], reply: OnReloaded) -> None:
         ((action, terms),) = wanted.items()
-        change = self._settings_manager.plan_keyterms(action, terms)
-        saved = self._carry_out(change)
-        active = self._settings_manager.settings.active_keyterms
-        found = device_info.keyterms(self._engine.models, self._settings_manager.settings)
-        return {"terms": list(active), **found} | saved
 
-    def _carry_out(self, change: SettingsChange) -> Answer:
-        """Applies a change made over MQTT; returns what the answer says if it is not saved."""
-        self._apply(change)
-        self._settings_manager.commit(change)
+        def done(change: SettingsChange) -> None:
+            saved = self._changed_over_mqtt(change)
+            active = self._settings_manager.settings.active_keyterms
+            found = device_info.keyterms(self._engine.models, self._settings_manager.settings)
+            reply({"terms": list(active), **found} | saved)
+
+        plan = partial(self._settings_manager.plan_keyterms, action, terms)
+        self._attempt(_Attempt(plan, done, reply))
+
+    def _changed_over_mqtt(self, change: SettingsChange) -> Answer:
+        """Returns what the answer says if the change is not saved."""
         self._report_changed(change, "changed over MQTT")
         answer: Answer = {}
         if self._settings_manager.save_error:
             answer |= {"remembered": False, "reason": self._settings_manager.save_error}
         return answer
+
+    def _restart(self, reply: OnReloaded) -> None:
+        if not self._engine.submit(RestartCommand()):
+            reply(ConfigError(BUSY))
+            return
+        message = "the recogniser is restarted: cmd/restart"
+        log_event(_log, logging.INFO, "recogniser-restarted", message)
+        reply({})
 
     def _reply(self, command: Command, result: Answer | EdgedError) -> None:
         if isinstance(result, EdgedError):
@@ -225,6 +284,11 @@ class Control:
             self._publisher.reply(command, True, **result)
 
     def _report_changed(self, change: SettingsChange, why: str) -> None:
+        fields = set(change.changed)
+        if fields & DECISIVE:
+            self._find_languages()
+        if fields & (DECISIVE | {"homeassistant", "homeassistant_prefix"}):
+            self._publish_homeassistant()
         if change.changed:
             message = f"{why}: {', '.join(sorted(change.changed))}"
             log_event(_log, logging.INFO, "settings-changed", message)
@@ -245,24 +309,54 @@ class Control:
         payload = device_info.config_accepted(self._settings_manager.loaded, changed, pending)
         self._publisher.state("config", payload)
 
+    def _find_languages(self) -> bool:
+        """Looks at the models directory, which may take long on a slow disk. Returns whether other
+        languages can be chosen now."""
+        before = self._languages
+        self._languages = offered_languages(self._settings_manager.settings)
+        return self._languages != before
+
+    def _publish_homeassistant(self) -> None:
+        """Announces the device, unless that would change nothing."""
+        settings = self._settings_manager.settings
+        wanted = HomeAssistantSettings(
+            enabled=settings.homeassistant,
+            prefix=settings.homeassistant_prefix,
+            version=__version__,
+            model=f"edged {self._choice.entry.name}",
+            languages=self._languages,
+        )
+        if wanted != self._homeassistant:
+            self._homeassistant = wanted
+            self._publisher.homeassistant(wanted)
+
     def _publish_settings(self) -> None:
         settings = self._settings_manager.settings
         self._publisher.state("settings", device_info.live_settings(settings))
         self._publisher.state("mute", "on" if settings.mute else "off")
 
 
-_ModelChoice: TypeAlias = tuple[Path | None, str, int]
+@dataclass(frozen=True, slots=True)
+class _Attempt:
+    """A change of settings that may have to wait until models are loaded.
+
+    plan: plans the change; called again after each load, because others may have been made
+    meanwhile. done, refused: exactly one of them is called, once, on the main thread.
+    """
+
+    plan: Callable[[], SettingsChange]
+    done: Callable[[SettingsChange], None]
+    refused: Callable[[EdgedError], None]
 
 
-def _model_choice(settings: Settings) -> _ModelChoice:
-    """What decides which models are loaded."""
-    return settings.models_dir, settings.model, settings.threads
+_LoadKey: TypeAlias = tuple[Path | None, str, int]
 
 
-def _homeassistant(settings: Settings) -> HomeAssistantSettings:
-    return HomeAssistantSettings(
-        enabled=settings.homeassistant,
-        prefix=settings.homeassistant_prefix,
-        version=__version__,
-        model=f"edged {settings.model}",
-    )
+def _load_key(settings: Settings, choice: ModelChoice) -> _LoadKey:
+    """What decides which models are loaded, and how."""
+    return settings.models_dir, choice.entry.name, settings.threads
+
+
+def _log_refused_mute(result: Answer | EdgedError) -> None:
+    if isinstance(result, EdgedError):
+        log_event(_log, logging.WARNING, "mute-refused", str(result))

@@ -17,8 +17,13 @@ from edged.models.loader import Models
 from edged.stt.keyterms import keyterms_of
 
 
-def info(loaded: LoadedSettings, microphone: MicrophoneStatus, models: Models) -> dict[str, Any]:
-    """`info`: version, model, board, audio format and the settings in force, secrets masked."""
+def info(
+    loaded: LoadedSettings, microphone: MicrophoneStatus, models: Models, language: str
+) -> dict[str, Any]:
+    """`info`: version, model, board, audio format and the settings in force, secrets masked.
+
+    language: what is recognised: a code, or `auto`.
+    """
     negotiated = microphone.negotiated
     return {
         "version": __version__,
@@ -27,6 +32,7 @@ def info(loaded: LoadedSettings, microphone: MicrophoneStatus, models: Models) -
             "name": models.name,
             "hash": models.hash,
             "licence": models.licence,
+            "languages": list(models.languages),
             "missing": list(models.missing),
             "too_slow": list(models.too_slow),
         },
@@ -41,6 +47,7 @@ def info(loaded: LoadedSettings, microphone: MicrophoneStatus, models: Models) -
             "period": negotiated.period,
             "buffer": negotiated.buffer,
         },
+        "language": language,
         "keyterms": keyterms(models, loaded.settings),
         "settings": effective(loaded.settings),
     }

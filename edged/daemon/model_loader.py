@@ -8,6 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from functools import partial
 
+from edged.config.model_choice import choice_of, options_of
 from edged.config.settings import Settings
 from edged.engine.background_worker import BackgroundWorker
 from edged.engine.load_prediction import with_load_level
@@ -15,16 +16,27 @@ from edged.errors import ConfigError, EdgedError
 from edged.logs import log_exception
 from edged.models import loader
 from edged.models.loader import Models
+from edged.models.pool import ModelPool
 
 TIMEOUT_S = 900.0
 
 _log = logging.getLogger(__name__)
 
 
-def load_models(settings: Settings) -> Models:
-    """Loads the models that `settings` name, and measures them. Raises ModelError."""
-    models = loader.load(settings.models_dir, settings.model, settings.threads)
-    return with_load_level(loader.for_this_machine(models), settings.options())
+def load_models(settings: Settings, pool: ModelPool | None = None) -> Models:
+    """Loads the models that `settings` ask for, and measures them.
+
+    pool: models that were loaded with the same settings apart from the language and model. What it
+    has is shared. Raises ModelError.
+    """
+    choice = choice_of(settings)
+    models = None if pool is None else pool.find(choice.entry.name)
+    if models is None:
+        beside = None if pool is None else pool.main
+        models = loader.load(settings.models_dir, choice.entry.name, settings.threads, beside)
+    if pool is None:
+        models = loader.for_this_machine(models)
+    return with_load_level(models, options_of(settings, choice))
 
 
 class ModelLoader:

@@ -17,6 +17,7 @@ from typing import Any
 
 from edged.audio.microphone import MicrophoneManager
 from edged.audio.microphone_status import MicrophoneState, MicrophoneStatus
+from edged.config.model_choice import choice_of, options_of
 from edged.config.settings import Settings
 from edged.config.settings_manager import SettingsManager
 from edged.daemon.command_queue import CommandQueue, Job
@@ -28,12 +29,15 @@ from edged.daemon.state_publisher import StatePublisher
 from edged.daemon.supervisor import Supervisor
 from edged.daemon.systemd import Notifier
 from edged.daemon.watchdog import Watchdog
-from edged.engine.background_worker import BackgroundWorker
+from edged.engine.background_worker import BackgroundWorker, lower_priority
 from edged.engine.engine_thread import Engine
 from edged.errors import EdgedError
 from edged.events import Error
 from edged.logs import log_event, log_exception
+from edged.models import loader
+from edged.models.choice import ModelChoice
 from edged.models.loader import Models
+from edged.models.pool import ModelPool
 from edged.mqtt.broker_address import BrokerAddress
 from edged.mqtt.connection_status import ConnectionReport
 from edged.mqtt.embedded_broker import EmbeddedBroker
@@ -60,6 +64,7 @@ class Daemon:
             ending, or crash while the interpreter shuts down.
     """
 
+    _pool: ModelPool
     _engine: Engine
     _publisher: Publisher
     _states: StatePublisher
@@ -82,7 +87,7 @@ class Daemon:
         )
         self._second_pass = BackgroundWorker("second-pass")
         self._recogniser = BackgroundWorker("recogniser")
-        self._models = ModelLoader(self._jobs.put)
+        self._models = ModelLoader(self._jobs.put, self._load_models)
         settings = settings_manager.settings
         self._microphone = MicrophoneManager(
             settings.alsa_device,
@@ -122,12 +127,13 @@ class Daemon:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, self._on_signal)
         settings = self._settings_manager.settings
-        self._notifier.status(f"loading the model {settings.model}")
+        choice = choice_of(settings)
+        self._notifier.status(f"loading the model {choice.entry.name}")
         models = load_models(settings)
         if self._stop_by is not None:
             raise SystemExit(0)  # stopped before there was anything to say
         _report_missing_models(models)
-        self._make_parts(settings, models)
+        self._make_parts(settings, choice, models)
         self._control.start()
         self._states.speaking(False)
         self._publisher.start()
@@ -143,11 +149,17 @@ class Daemon:
         watch("second pass", lambda: self._second_pass.age_s, SECOND_PASS_STALE_S)
         watch("recogniser", lambda: self._recogniser.age_s, RECOGNISER_STALE_S)
 
-    def _make_parts(self, settings: Settings, models: Models) -> None:
+    def _make_parts(self, settings: Settings, choice: ModelChoice, models: Models) -> None:
+        self._pool = ModelPool(
+            models,
+            self._load_for_stream,
+            BackgroundWorker("api-model-loader", initializer=lower_priority),
+            settings.max_models,
+        )
         self._engine = Engine(
             self._microphone.ring,
             models,
-            settings.options(),
+            options_of(settings, choice),
             lambda events: self._states.events(events),
             lambda speaking: self._states.speaking(speaking),
             self._second_pass,
@@ -177,6 +189,8 @@ class Daemon:
             self._models,
             self._embedded_address,
             self._states.info,
+            self._pool.set_main,
+            choice,
         )
         self._commands = CommandQueue(
             self._jobs,
@@ -197,11 +211,22 @@ class Daemon:
         if settings.listen or settings.wyoming:
             self._start_api_server(settings)
 
+    def _load_models(self, settings: Settings) -> Models:
+        """For a change of the settings in force, on the loader's thread."""
+        now = self._settings_manager.settings
+        same = (settings.models_dir, settings.threads) == (now.models_dir, now.threads)
+        return load_models(settings, self._pool if same else None)
+
+    def _load_for_stream(self, name: str, beside: Models) -> Models:
+        settings = self._settings_manager.settings
+        return loader.load(settings.models_dir, name, settings.threads, beside)
+
     def _start_api_server(self, settings: Settings) -> None:
         """Raises ConfigError if its packages or its certificate are missing."""
         sessions = factory.session_provider(
-            lambda: self._engine.models,
+            self._pool,
             lambda: self._settings_manager.settings,
+            lambda: self._control.options,
             lambda: self._engine.is_behind,
         )
         api_server = factory.api_server(

@@ -81,7 +81,8 @@ class StatePublisher:
     def info(self) -> None:
         """Version, models, audio format and settings."""
         loaded, status = self._settings_manager.loaded, self._microphone.status
-        self._publisher.info(device_info.info(loaded, status, self._engine.models))
+        models, language = self._engine.models, self._engine.options.language
+        self._publisher.info(device_info.info(loaded, status, models, language))
 
     def _state(self, name: str, value: Mapping[str, Any] | str) -> None:
         self._publisher.state(name, value)

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from edged import resources
 from edged.audio.file_capture import device_files, is_file_device
+from edged.config.model_choice import choice_of, options_of
 from edged.config.settings import Settings
 from edged.config.sources import SettingsError, load
 from edged.config.state_file import StateFile
@@ -91,10 +92,11 @@ def _checks(env_file: Path | None, flags: Mapping[str, Any]) -> Iterator[Finding
     models, findings = check_models(settings)
     yield from findings
     if models is not None:
-        yield from check_speed(models, settings.options())
-        yield from check_words(models, settings.options())
+        options = options_of(settings, choice_of(settings))
+        yield from check_speed(models, options)
+        yield from check_words(models, options)
         yield from check_load(models)
-        yield from check_other_models(settings)
+        yield from check_other_models(settings, models.name)
     yield from _broker_and_microphone(settings)
 
 

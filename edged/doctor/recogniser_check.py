@@ -13,6 +13,7 @@ from typing import TypeAlias
 from edged import STEP_S, resources
 from edged.audio.files import open_audio
 from edged.audio.source import Frame
+from edged.config.model_choice import choice_of
 from edged.config.settings import Settings
 from edged.doctor.finding import Finding, Verdict
 from edged.engine.load_level import LAST_LEVEL, LoadLevel
@@ -20,8 +21,9 @@ from edged.engine.load_prediction import LoadPrediction, predict_load
 from edged.engine.session import Session
 from edged.errors import EdgedError, ModelError
 from edged.events import Text
-from edged.models.catalogue import shipped
-from edged.models.loader import Models, load, quick_check
+from edged.languages import described
+from edged.models.choice import installed_models
+from edged.models.loader import Models, load
 from edged.models.sample_check import check_samples
 from edged.options import Options
 
@@ -36,11 +38,14 @@ WORST_RTF = 0.9  # above this, live speech is too fast for the machine
 def check_models(settings: Settings) -> tuple[Models | None, list[Finding]]:
     """Loads the models. Returns None instead if they cannot be loaded, and the findings."""
     try:
-        models = load(settings.models_dir, settings.model, settings.threads)
+        name = choice_of(settings).entry.name
+        models = load(settings.models_dir, name, settings.threads)
     except ModelError as problem:
         remedy = problem.remedy or "Recognise `edged models list` to see what is installed."
         return None, [Finding("fail", "models", problem.message, remedy)]
-    findings = [Finding("ok", "models", f"{models.name} ({models.hash}) is complete")]
+    languages = _languages(models.languages)
+    message = f"{models.name} ({models.hash}, {languages}) is complete"
+    findings = [Finding("ok", "models", message)]
     if models.missing:
         text = f"{', '.join(models.missing)} is missing, so that turns end by silence alone"
         findings.append(Finding("warn", "models", text, "Recognise `edged models fetch`."))
@@ -116,21 +121,34 @@ def check_load(models: Models, predict: Predict | None = None) -> list[Finding]:
     return [Finding("ok", "load level", text)]
 
 
-def check_other_models(settings: Settings, predict: Predict | None = None) -> list[Finding]:
-    """Predicts the load level for the other installed models. None of them is a problem."""
+def check_other_models(
+    settings: Settings, in_use: str, predict: Predict | None = None
+) -> list[Finding]:
+    """Loads the installed models other than `in_use` and predicts their load level.
+
+    None of them is a problem, because none is in use.
+    """
     findings = []
-    for entry in shipped().entries:
-        if entry.kind != "recogniser" or entry.name == settings.model:
+    for name in installed_models(settings.models_dir):
+        if name == in_use:
             continue
         try:
-            quick_check(settings.models_dir, entry.name)
-            models = load(settings.models_dir, entry.name, settings.threads)
-        except ModelError:
-            continue  # not installed
+            models = load(settings.models_dir, name, settings.threads)
+        except ModelError as problem:
+            findings.append(Finding("warn", "models", problem.message, problem.remedy))
+            continue
+        languages = _languages(models.languages)
+        findings.append(
+            Finding("ok", "models", f"{models.name} ({models.hash}, {languages}) is installed too")
+        )
         for finding in check_load(models, predict):
             verdict: Verdict = "ok" if finding.level == "ok" else "warn"
             findings.append(replace(finding, level=verdict, remedy=""))
     return findings
+
+
+def _languages(codes: tuple[str, ...]) -> str:
+    return described(codes[0]) if len(codes) == 1 else f"{len(codes)} languages"
 
 
 def recognise(models: Models, options: Options, frames: list[Frame]) -> tuple[int, float]:

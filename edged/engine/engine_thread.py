@@ -204,7 +204,13 @@ class Engine:
 
     @property
     def models(self) -> Models:
+        """The models in use."""
         return self._models
+
+    @property
+    def options(self) -> Options:
+        """The session options in use."""
+        return self._options
 
     @property
     def rejected(self) -> Counter[str]:

@@ -27,6 +27,7 @@ class StreamRecogniser(Protocol):
     """What the queue needs of `edged.stt.recogniser.Recogniser`. One thread at a time calls it."""
 
     options: Options
+    expected_language: str | None
     greedy: bool
     dropped: Counter[str]
     finished: list[FinishedSegment]
@@ -99,6 +100,7 @@ class _EarliestStart:
 class _Configure:
     options: Options
     greedy: bool
+    expected_language: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,12 +221,14 @@ class RecogniserQueue:
         """Words that are still to come start at this stream time or later."""
         self._request(_EarliestStart(seconds))
 
-    def configure(self, options: Options, greedy: bool) -> None:
+    def configure(
+        self, options: Options, greedy: bool, expected_language: str | None = None
+    ) -> None:
         """New options count from the next segment on.
 
-        greedy: see `edged.stt.recogniser.Recogniser`.
+        greedy, expected_language: see `edged.stt.recogniser.Recogniser`.
         """
-        self._request(_Configure(options, greedy))
+        self._request(_Configure(options, greedy, expected_language))
 
     def mark(self, marker: object) -> None:
         """Returns `marker` among the results after all that was requested before it."""
@@ -466,8 +470,9 @@ class RecogniserQueue:
                 state = replace(state, decoded=None)
             case _EarliestStart(seconds):
                 recogniser.set_earliest_start(seconds)
-            case _Configure(options, greedy):
+            case _Configure(options, greedy, expected_language):
                 recogniser.options, recogniser.greedy = options, greedy
+                recogniser.expected_language = expected_language
             case _Mark(marker):
                 return [marker]
         self._job_state = replace(

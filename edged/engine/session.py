@@ -35,9 +35,10 @@ from edged.engine.recogniser_queue import (
 )
 from edged.engine.turn_assembler import TurnAssembler, TurnStyle
 from edged.events import EndOfStream, EndText, Event, Flushed, Step, Text, Word
+from edged.languages import AUTO
 from edged.models.loader import Models
 from edged.options import Options
-from edged.stt.family import RATE, EncoderOutput, Tuning, language_traits
+from edged.stt.family import RATE, EncoderOutput, SpeechModel, Tuning, first_language
 from edged.stt.keyterms import keyterms_of
 from edged.stt.recogniser import FinishedSegment, Recogniser
 from edged.stt.second_pass import Transcript, transcribe
@@ -120,6 +121,7 @@ class Session:
         self._second_pass = second_pass
         # The encoder's output for the second pass of segments that end, by their start and stop:
         self._encoded: dict[tuple[int, int], Encoded] = {}
+        self._spoken: str | None = None  # the language so far, if the options say `auto`
         executor = executor or InlineExecutor()
         self._executor = executor
         self._dropped: Counter[str] = Counter()  # what the recogniser's own guards did not withhold
@@ -307,7 +309,8 @@ class Session:
         self._turns.hold = level >= LoadLevel.SECOND_PASS_IN_SILENCE
 
     def _configure_recogniser(self) -> None:
-        self._queue.configure(self.options, self.load_level >= LoadLevel.GREEDY)
+        greedy = self.load_level >= LoadLevel.GREEDY
+        self._queue.configure(self.options, greedy, self._spoken)
 
     # ---- segments -------------------------------------------------------------------------------
     def _push_window(self, probability: float) -> None:
@@ -420,19 +423,12 @@ class Session:
         encoded = self._encoded.pop((segment.start, segment.stop), None)
         for place in [place for place in self._encoded if place[0] < segment.stop]:
             self._encoded.pop(place).cancel()  # the recogniser has cut that segment
-        decode = self._second_pass or partial(self._transcribe, encoded)
+        model = self._models.recogniser
+        decode = self._second_pass or partial(_transcribe, model, encoded, self._spoken)
         work: Callable[[], Transcript] = partial(decode, samples, segment)
         if len(samples) != segment.stop - segment.start:
             work = _audio_is_gone
-        self._turns.add_segment(segment.start, work, segment.voice_uncertainty)
-
-    def _transcribe(
-        self, encoded: Encoded | None, samples: NDArray[np.float32], segment: FinishedSegment
-    ) -> Transcript:
-        model, options = self._models.recogniser, segment.options
-        keyterms = keyterms_of(model, options)
-        ahead = None if encoded is None else encoded.result()
-        return transcribe(model, samples, options.language, segment.tokens, keyterms, ahead)
+        self._turns.add_segment(segment.start, work, segment.voice_uncertainty, segment.language)
 
     # ---- turns ----------------------------------------------------------------------------------
     def _text_evidence(self) -> TextEvidence | None:
@@ -448,7 +444,7 @@ class Session:
             return None
         text = self._models.recogniser.vocabulary.text(decoded.tokens)
         p_last = (decoded.probabilities or [0.0])[-1]
-        return TextEvidence.from_text(text, decoded.p_eos, p_last)
+        return TextEvidence.from_text(text, decoded.p_eos, p_last, decoded.language)
 
     def _turn_audio(self) -> NDArray[np.float32]:
         """The audio of the open turn so far, as far as the history reaches back."""
@@ -482,13 +478,34 @@ class Session:
         self.turn_detector.turn_closed()
 
     def _turn_style(self) -> TurnStyle:
-        options = self.options
-        traits = language_traits(self._models.recogniser, options.language)
-        return TurnStyle(options.language, options.digits, traits.word_separator)
+        options, language = self.options, self.options.language
+        if language == AUTO:
+            language = self._spoken or first_language(self._models.recogniser)
+        return TurnStyle(language, options.digits)
 
     def _finished_turns(self) -> list[Event]:
         turns = self._turns.pop_finished()
+        if turns and self.options.language == AUTO and turns[-1].language != self._spoken:
+            self._spoken = turns[-1].language
+            self._turns.style = self._turn_style()
+            self._configure_recogniser()
         return list(turns) if self.options.turns else []
+
+
+def _transcribe(
+    model: SpeechModel,
+    encoded: Encoded | None,
+    expected_language: str | None,
+    samples: NDArray[np.float32],
+    segment: FinishedSegment,
+) -> Transcript:
+    """The second pass in the language of the first one or, with `auto`, in the one that the model
+    finds with full context."""
+    options = segment.options
+    language = AUTO if options.language == AUTO else segment.language
+    keyterms = keyterms_of(model, options)
+    ahead = None if encoded is None else encoded.result()
+    return transcribe(model, samples, language, segment.tokens, keyterms, ahead, expected_language)
 
 
 def _audio_is_gone() -> Transcript:

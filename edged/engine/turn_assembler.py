@@ -8,6 +8,7 @@ from concurrent.futures import Executor, Future, wait
 from dataclasses import dataclass, field
 
 from edged.events import Turn, Word
+from edged.languages import word_separator
 from edged.stt.confidence import mean_probability
 from edged.stt.digits import with_digits
 from edged.stt.edge_words import with_edge_words
@@ -19,6 +20,7 @@ RATE = 16_000
 @dataclass(slots=True)
 class _SegmentOfTurn:
     start: int  # place in the stream at 16 kHz
+    language: str  # that the first pass decoded
     committed: tuple[Word, ...]  # by the first pass
     voice_uncertainty: float
     second_pass: Callable[[], Transcript]
@@ -40,13 +42,12 @@ class _OpenTurn:
 class TurnStyle:
     """How the text of a turn is written.
 
-    language: of the words. digits: whether spoken numbers are written as digits. word_separator:
-    what stands between two words.
+    language: of words of which nothing else is known. digits: whether spoken numbers are written as
+    digits.
     """
 
     language: str = "en"
     digits: bool = False
-    word_separator: str = " "
 
 
 class TurnAssembler:
@@ -92,17 +93,24 @@ class TurnAssembler:
         self._open.committed += words
 
     def add_segment(
-        self, start: int, second_pass: Callable[[], Transcript], voice_uncertainty: float = 0.0
+        self,
+        start: int,
+        second_pass: Callable[[], Transcript],
+        voice_uncertainty: float = 0.0,
+        language: str | None = None,
     ) -> None:
         """Adds a segment that has ended to the open turn and starts its second pass, or holds it.
 
         start: its place in the stream at 16 kHz. All of its words must have been added.
-        voice_uncertainty: see `edged.vad.gate.Gate.voice_uncertainty`.
+        voice_uncertainty: see `edged.vad.gate.Gate.voice_uncertainty`. language: that the first
+        pass decoded; None for that of `style`.
         """
         turn = self._open
         committed = tuple(turn.committed[turn.in_segments :])
         turn.in_segments = len(turn.committed)
-        segment = _SegmentOfTurn(start, committed, voice_uncertainty, second_pass)
+        segment = _SegmentOfTurn(
+            start, language or self.style.language, committed, voice_uncertainty, second_pass
+        )
         turn.segments.append(segment)
         self._held.append(segment)
         if not self.hold:
@@ -150,7 +158,8 @@ class TurnAssembler:
         waited = [s.transcript for turn in self._closed for s in turn.segments]
         wait([transcript for transcript in waited if transcript is not None], timeout_s)
         turns = [
-            self._join(t) if _is_done(t) else self._turn(t.committed, None) for t in self._closed
+            self._join(t) if _is_done(t) else self._turn(t.committed, None, _committed_in(t))
+            for t in self._closed
         ]
         self._closed.clear()
         return [turn for turn in turns if turn is not None]
@@ -162,11 +171,14 @@ class TurnAssembler:
     def _join(self, turn: _OpenTurn) -> Turn | None:
         words: list[Word] = []
         probability: list[float] = []
+        languages: Counter[str] = Counter()  # words in each
         for segment in turn.segments:
             assert segment.transcript is not None
+            language, before = segment.language, len(words)
             if segment.transcript.exception() is not None:
                 self._dropped["failed_in_turn"] += 1
                 words += segment.committed
+                languages[language] += len(words) - before
                 continue
             transcript = segment.transcript.result()
             if transcript.is_cut:
@@ -177,19 +189,31 @@ class TurnAssembler:
                 self._dropped["unsure_in_turn"] += len(heard)
                 words += segment.committed  # the first pass was sure of these
             else:
-                words += with_edge_words(segment.committed, heard)
+                language = transcript.language or language
+                same = language == segment.language
+                words += with_edge_words(segment.committed if same else (), heard)
                 probability += transcript.probabilities
+            languages[language] += len(words) - before
         words += turn.committed[turn.in_segments :]  # whose segment the recogniser did not end
-        return self._turn(words, mean_probability(probability) if probability else None)
+        confidence = mean_probability(probability) if probability else None
+        return self._turn(words, confidence, languages)
 
-    def _turn(self, words: Sequence[Word], confidence: float | None) -> Turn | None:
-        """The event; None without words."""
+    def _turn(
+        self, words: Sequence[Word], confidence: float | None, languages: Counter[str]
+    ) -> Turn | None:
+        """The event; None without words. languages: how many of the words are in each."""
         if not words:
             return None
+        language = languages.most_common(1)[0][0] if languages else self.style.language
         if self.style.digits:
-            words = with_digits(words, self.style.language)
-        text = self.style.word_separator.join(word.text for word in words)
-        return Turn(text, words[0].start_s, words[-1].stop_s, tuple(words), confidence)
+            words = with_digits(words, language)
+        text = word_separator(language).join(word.text for word in words)
+        return Turn(text, words[0].start_s, words[-1].stop_s, tuple(words), confidence, language)
+
+
+def _committed_in(turn: _OpenTurn) -> Counter[str]:
+    """How many words of the first pass are in which language."""
+    return Counter(s.language for s in turn.segments for _ in s.committed)
 
 
 def _is_done(turn: _OpenTurn) -> bool:

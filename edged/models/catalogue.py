@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from edged import resources
 from edged.errors import ModelError
+from edged.languages import AUTO, NAMES
 
 KINDS = ("recogniser", "vad", "turn", "weights")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -47,6 +48,7 @@ class File:
 class Entry:
     """One model. models/catalogue.toml describes the fields.
 
+    languages: codes of all languages that a recogniser has; none for other kinds.
     streaming_encoder: name of the entry whose weights its graphs are built with.
     """
 
@@ -55,6 +57,7 @@ class Entry:
     kind: str
     default: bool
     language: str
+    languages: tuple[str, ...]
     licence: str
     licence_note: str
     non_commercial: bool
@@ -69,6 +72,11 @@ class Entry:
     def size(self) -> int:
         """Size in bytes of all files whose size is known."""
         return sum(file.size or 0 for file in self.files)
+
+    @property
+    def is_verifiable(self) -> bool:
+        """Whether each file has a SHA-256 that its publisher gives."""
+        return all(file.sha256 for file in self.files)
 
 
 @dataclass(frozen=True)
@@ -127,6 +135,8 @@ def read(path: Path) -> Catalogue:
 
 def _entry(table: dict[str, Any]) -> Entry:
     name = _safe(table["name"], "model")
+    if name == AUTO:
+        raise ValueError(f"no model may have the name {AUTO}, which chooses one")
     try:
         package = _package(table["package"]) if "package" in table else None
         entry = Entry(
@@ -135,6 +145,7 @@ def _entry(table: dict[str, Any]) -> Entry:
             kind=str(table["kind"]),
             default=bool(table.get("default", False)),
             language=str(table["language"]),
+            languages=_languages(table),
             licence=str(table["licence"]),
             licence_note=str(table["licence_note"]),
             non_commercial=bool(table["non_commercial"]),
@@ -154,6 +165,16 @@ def _entry(table: dict[str, Any]) -> Entry:
     if not entry.files:
         raise ValueError(f"{name}: no files")
     return entry
+
+
+def _languages(table: dict[str, Any]) -> tuple[str, ...]:
+    if table["kind"] != "recogniser":
+        return ()
+    languages = tuple(table.get("languages", [table["language"]]))
+    unknown = [code for code in languages if code not in NAMES]
+    if unknown or not languages:
+        raise ValueError(f"languages must be codes such as en, not {', '.join(unknown) or 'none'}")
+    return languages
 
 
 def _package(table: dict[str, Any]) -> Package:

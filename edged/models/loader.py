@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import onnxruntime as ort
 
 from edged import resources
 from edged.errors import ModelError
+from edged.languages import AUTO
 from edged.models import build
-from edged.models.catalogue import Entry, shipped
+from edged.models.catalogue import Catalogue, Entry, shipped
 from edged.models.store import FileState, ModelStore, default_models_dir, repair_hint
 from edged.ortsession import limit_malloc_growth, open_session, release_memory
 from edged.stt.families import family_of
@@ -25,7 +27,7 @@ _SHORT_MODELS_THREADS = 1  # Silero and Smart Turn: too small to gain from a sec
 class Models:
     """All that a session needs. It holds no state of any stream.
 
-    name, language, licence: of the recogniser, as in the catalogue. hash: 12 hex digits that name
+    name, languages, licence: of the recogniser, as in the catalogue. hash: 12 hex digits that name
     these very files, weights and graphs. recogniser: the opened speech model. silero: the voice
     activity detector. smart_turn: the turn model; None if it was not fetched (then its name is in
     `missing`) or if this device is too slow for it (then it is in `too_slow`). inactivity: the
@@ -34,7 +36,7 @@ class Models:
     """
 
     name: str
-    language: str
+    languages: tuple[str, ...]
     licence: str
     hash: str
     recogniser: SpeechModel
@@ -46,36 +48,60 @@ class Models:
     load_level: int = 0
 
 
-def load(models_dir: Path | None = None, model: str = "tiny-en", threads: int = 1) -> Models:
+def load(
+    models_dir: Path | None = None,
+    model: str = "tiny-en",
+    threads: int = 1,
+    beside: Models | None = None,
+) -> Models:
     """Opens a recogniser and the models that every session needs beside it.
 
     Checks stamps and sizes only; `edged models verify` reads every byte. threads: 1 or 2, for the
-    recogniser. Raises ModelError, which names the file and the command that repairs it.
+    recogniser. beside: models of the same directory that are loaded already; all of them but the
+    recogniser are shared. Raises ModelError, which names the file and the command that repairs it.
     """
     catalogue = shipped()
     store = ModelStore(models_dir or default_models_dir())
     entry = catalogue.recogniser(model)
     quick_check(models_dir, model)
-    turn = catalogue.of_kind("turn")
-    turn_path = _turn_model(store, turn)
     limit_malloc_growth()
     models = Models(
         name=entry.name,
-        language=entry.language,
+        languages=entry.languages,
         licence=entry.licence,
         hash=build.inputs_hash(store, catalogue, entry),
         recogniser=family_of(entry.architecture).load(
             store.root / entry.name, store.graphs(entry), entry.language, threads
         ),
-        silero=open_session(_only_file(store, catalogue.of_kind("vad")), _SHORT_MODELS_THREADS),
-        smart_turn=(
-            open_session(turn_path, _SHORT_MODELS_THREADS, arena=True) if turn_path else None
-        ),
-        missing=() if turn_path else (turn.name,),
-        inactivity=Weights.load(resources.models_data() / "inactivity.json"),
+        **(_shared_parts(beside) if beside else _opened_parts(store, catalogue)),
     )
     release_memory()  # ONNX Runtime has packed the weights and freed them as they were in the files
     return models
+
+
+def _opened_parts(store: ModelStore, catalogue: Catalogue) -> dict[str, Any]:
+    """The fields of `Models` that do not depend on the recogniser."""
+    turn = catalogue.of_kind("turn")
+    turn_path = _turn_model(store, turn)
+    return {
+        "silero": open_session(_only_file(store, catalogue.of_kind("vad")), _SHORT_MODELS_THREADS),
+        "smart_turn": (
+            open_session(turn_path, _SHORT_MODELS_THREADS, arena=True) if turn_path else None
+        ),
+        "missing": () if turn_path else (turn.name,),
+        "inactivity": Weights.load(resources.models_data() / "inactivity.json"),
+    }
+
+
+def _shared_parts(models: Models) -> dict[str, Any]:
+    """The same fields of loaded models."""
+    names = ("silero", "smart_turn", "missing", "inactivity", "too_slow")
+    return {name: getattr(models, name) for name in names}
+
+
+def has_language(models: Models, language: str) -> bool:
+    """Whether a session with `language`, a code or AUTO, is right with these models."""
+    return len(models.languages) > 1 if language == AUTO else language in models.languages
 
 
 def for_this_machine(models: Models) -> Models:

@@ -13,13 +13,13 @@ from dataclasses import dataclass
 
 from edged.audio.files import read_samples
 from edged.errors import ModelError
+from edged.languages import WITHOUT_SPACES, word_separator
 from edged.models.samples import Sample, samples
 from edged.models.store import sha256
 from edged.stt.family import SpeechModel
 from edged.stt.second_pass import transcribe
 
 MAX_WRONG = 0.35  # share of the words: a small model that works is far below, nonsense far above
-WITHOUT_SPACES = ("ja", "zh")  # characters are compared
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +75,8 @@ def _text(model: SpeechModel, sample: Sample, language: str) -> str:
             f"{sample.path}, which is a part of edged, is damaged. Install edged again."
         )
     audio = read_samples(str(sample.path))[0][:, 0]
-    separator = "" if language in WITHOUT_SPACES else " "
-    return separator.join(word.text for word in transcribe(model, audio, language).words)
+    words = transcribe(model, audio, language).words
+    return word_separator(language).join(word.text for word in words)
 
 
 def _words(text: str, language: str) -> list[str]:

@@ -50,6 +50,11 @@ def repair_hint(entry: Entry) -> str:
     return REPAIR if entry.default else f"Run `edged models fetch {entry.name}` to repair it."
 
 
+def fetch_hint(entry: Entry) -> str:
+    """Returns the sentence that names the command which installs a model."""
+    return f"Run `edged models fetch {'' if entry.default else entry.name}".rstrip() + "`."
+
+
 def default_models_dir() -> Path:
     """Returns EDGED_MODELS_DIR, else the checkout's models/built, the system's or the user's."""
     if chosen := os.environ.get("EDGED_MODELS_DIR"):

@@ -26,13 +26,22 @@ from typing import Any
 from edged.errors import ConfigError
 from edged.events import JsonObject, Turn, to_json
 from edged.mqtt.topics import DISCOVERY_PREFIX, Topics, check_base
-from edged.options import DELAYS, LANGUAGES
+from edged.options import DELAYS
 
 EVENT_TYPES = ("turn", "text", "end_text", "flushed", "error")
 MAX_STATE = 255  # UTF-16 units: a longer state becomes `unknown` and the text is lost
 MAX_ATTRIBUTES = 12 * 1024  # bytes; the recorder stores {} above 16 384
 _EXPIRE_AFTER_S = 180
-_ATTRIBUTES = ("text", "start_s", "stop_s", "session", "seq", "confidence", "latency_ms")
+_ATTRIBUTES = (
+    "text",
+    "language",
+    "start_s",
+    "stop_s",
+    "session",
+    "seq",
+    "confidence",
+    "latency_ms",
+)
 # name: key of cmd/config and state/settings, shown name, least, most, step, unit
 _NUMBERS = (
     ("temperature", "temp", "Temperature", 0, 1, 0.05, None),
@@ -72,7 +81,7 @@ class HomeAssistantSettings:
     name: str | None = None
     version: str = "0"
     model: str | None = None
-    languages: tuple[str, ...] = LANGUAGES
+    languages: tuple[str, ...] = ("en",)
 
     def __post_init__(self) -> None:
         check_base(self.prefix, "EDGED_HOMEASSISTANT_PREFIX")
@@ -277,6 +286,7 @@ def transcript(turn: Turn, session: str, seq: int, ts: str, latency_ms: float | 
     made: JsonObject = {
         "short": clip(turn.text),
         "text": turn.text,
+        "language": turn.language,
         "start_s": round(turn.start_s, 3),
         "stop_s": round(turn.stop_s, 3),
         "session": session,

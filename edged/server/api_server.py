@@ -197,7 +197,7 @@ class ApiServer:
         gauges = routes.gauges() | {
             "sockets": ("Open WebSockets for speech.", lambda: len(gradium.connections))
         }
-        self.metrics.add_gauges(gauges, lambda: self.streams.model_name)
+        self.metrics.add_gauges(gauges, lambda: self.streams.main.name)
         self.metrics.add_health(self._health)
         runner = web.AppRunner(
             routes.application(),

@@ -12,6 +12,12 @@ from typing import TYPE_CHECKING, Any
 from edged.config.rules import split_host_port
 from edged.config.settings import Settings
 from edged.errors import ConfigError
+from edged.languages import AUTO
+from edged.models.catalogue import Entry, shipped
+from edged.models.choice import ModelChoice, chosen, chosen_for_stream, installed_models
+from edged.models.loader import has_language
+from edged.models.pool import ModelPool
+from edged.options import Options
 
 if TYPE_CHECKING:
     from edged.server.api_server import ApiServer
@@ -19,16 +25,30 @@ if TYPE_CHECKING:
 
 
 def session_provider(
-    models: Callable[[], Any],
+    models: ModelPool,
     settings: Callable[[], Settings],
+    options: Callable[[], Options],
     microphone_waits: Callable[[], bool] | None = None,
 ) -> SessionProvider:
-    """Gives each session the models and settings of that moment. Raises ConfigError if a package
+    """Gives each session the models and options of that moment. Raises ConfigError if a package
     is missing."""
     _check_packages()
     from edged.server.stream_pool import SessionProvider
 
-    return SessionProvider(models, lambda: settings().options(), microphone_waits)
+    def choose(model: str, language: str) -> ModelChoice:
+        now = settings()
+        if model == AUTO and has_language(models.main, language):
+            return ModelChoice(
+                shipped().get(models.main.name), language
+            )  # shared with the microphone
+        if model == AUTO:
+            return chosen_for_stream(now.models_dir, now.model, language)
+        return chosen(now.models_dir, model, language)
+
+    def installed() -> list[Entry]:
+        return [shipped().get(name) for name in installed_models(settings().models_dir)]
+
+    return SessionProvider(models, options, choose, installed, microphone_waits)
 
 
 def api_server(

@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import binascii
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from edged.errors import RequestError
+from edged.languages import AUTO
+from edged.models.catalogue import Entry
 from edged.options import Options, from_json_config
 from edged.server import json_limits
 
 Id: TypeAlias = int | str
+DEFAULT_MODEL = "default"
 MAX_ID = 256  # characters of an id that is sent back
 _LARGEST = 2**63
 
 
 @dataclass(frozen=True, slots=True)
 class SetupMessage:
-    """Begins a request. `session_options` checks `model_name` and `json_config`."""
+    """Begins a request. `model_of` and `session_options` check `model_name` and `json_config`."""
 
     client_req_id: Id | None = None
-    model_name: str = "default"
+    model_name: str = DEFAULT_MODEL
     input_format: str = "wav"
     json_config: Mapping[str, Any] | str | None = None
     close_ws_on_eos: bool = True
@@ -81,14 +84,23 @@ def parse(text: str) -> Message:
         raise MessageError(str(problem), client_req_id) from None
 
 
-def session_options(setup: SetupMessage, model_name: str, base: Options) -> Options:
-    """The options that a setup asks for; `base` gives the rest.
+def model_of(setup: SetupMessage, installed: Callable[[], Sequence[Entry]]) -> str:
+    """The model that a setup asks for: a name, or AUTO for that of the settings.
 
-    `model_name` is the model in use. Raises RequestError that names what is allowed.
+    `installed` is called only if it asks for one. Raises RequestError that names what is allowed.
     """
-    known = ("default", model_name)
-    if setup.model_name not in known:
-        raise RequestError(f"model_name must be {' or '.join(known)}, not {setup.model_name!r:.60}")
+    if setup.model_name == DEFAULT_MODEL:
+        return AUTO
+    names = [entry.name for entry in installed()]
+    if setup.model_name not in names:
+        known = " or ".join((DEFAULT_MODEL, *names))
+        raise RequestError(f"model_name must be {known}, not {setup.model_name!r:.60}")
+    return setup.model_name
+
+
+def session_options(setup: SetupMessage, base: Options) -> Options:
+    """The options that a setup asks for; `base` gives the rest. Raises RequestError that names what
+    is allowed."""
     if isinstance(setup.json_config, str):
         try:
             json_limits.check_config(setup.json_config)
@@ -122,7 +134,7 @@ def _setup(message: dict[str, Any], client_req_id: Id | None) -> SetupMessage:
         raise RequestError("json_config must be a JSON object or a string holding one")
     return SetupMessage(
         client_req_id,
-        _string(message, "model_name", "default"),
+        _string(message, "model_name", DEFAULT_MODEL),
         _string(message, "input_format", "wav"),
         config,
         _flag(message, "close_ws_on_eos", True),

@@ -12,7 +12,7 @@ from aiohttp import web
 from edged.audio.stream_decoders import decoder
 from edged.errors import RequestError
 from edged.events import EndOfStream, EndText, Error, Event, Text, Turn, to_json
-from edged.server.gradium_messages import SetupMessage, session_options
+from edged.server.gradium_messages import SetupMessage, model_of, session_options
 from edged.server.http_context import HttpContext
 from edged.server.stream import SERVER_FAULT, Stream
 from edged.server.stream_pool import BusyError
@@ -60,9 +60,12 @@ class GradiumUpload:
         message as plain text; an error after that is an `error` line."""
         try:
             setup = self._setup()
-            options = session_options(setup, self._streams.model_name, self._streams.options())
+            options = session_options(setup, self._streams.options())
+            model = model_of(setup, lambda: self._streams.installed)
             audio = decoder(setup.input_format, whole=True)
-            stream = self._streams.open(options, audio, self, PROTOCOL, whole_file=True)
+            stream = await self._streams.open_when_loaded(
+                options, audio, self, PROTOCOL, whole_file=True, model=model
+            )
         except RequestError as problem:
             if isinstance(problem, BusyError):
                 self._metrics.refused.labels("streams").inc()

@@ -21,12 +21,13 @@ from edged.server.gradium_messages import (
     Id,
     MessageError,
     SetupMessage,
+    model_of,
     parse,
     session_options,
 )
 from edged.server.http_context import HttpContext
 from edged.server.stream import COMMAND_BYTES, SERVER_FAULT, Stream
-from edged.server.stream_pool import BusyError
+from edged.server.stream_pool import BusyError, NotLoadedError
 from edged.server.websocket_reader import WebSocket, WebSocketReader
 from edged.server.websocket_writer import WebSocketWriter
 
@@ -239,6 +240,9 @@ class GradiumConnection:
                 self._fail_busy(problem, name)
                 return
             self._add(request)
+            request.retrying = asyncio.create_task(self._retry(setup, request, _RETRY_EVERY_S))
+        except NotLoadedError:
+            self._add(request)
             request.retrying = asyncio.create_task(self._retry(setup, request))
         except RequestError as problem:
             self._fail(str(problem), problem.code, name)
@@ -247,10 +251,21 @@ class GradiumConnection:
             self._begin(setup, request, stream, options)
 
     def _open(self, setup: SetupMessage, request: GradiumRequest) -> tuple[Stream, Options]:
-        """Raises RequestError for a wrong setup, BusyError if all streams are in use."""
-        options = session_options(setup, self._streams.model_name, self._streams.options())
+        """Raises RequestError for a wrong setup, BusyError if all streams are in use,
+        NotLoadedError if a model must be loaded first."""
+        options = session_options(setup, self._streams.options())
+        model = model_of(setup, lambda: self._streams.installed)
         audio = decoder(setup.input_format)
-        return self._streams.open(options, audio, request, PROTOCOL), options
+        return self._streams.open(options, audio, request, PROTOCOL, model=model), options
+
+    async def _open_when_loaded(
+        self, setup: SetupMessage, request: GradiumRequest
+    ) -> tuple[Stream, Options]:
+        while True:
+            try:
+                return self._open(setup, request)
+            except NotLoadedError as missing:
+                await self._streams.load(missing.model)
 
     def _add(self, request: GradiumRequest) -> None:
         if request.client_req_id in self._failed:
@@ -263,21 +278,26 @@ class GradiumConnection:
     ) -> None:
         ready = Ready(
             str(uuid.uuid4()),
-            setup.model_name,
+            stream.model,
             options.delay_in_frames,
-            keyterms=self._streams.active_keyterms(options),
+            keyterms=stream.keyterms,
+            language=stream.language,
         )
         self.writer.put(request.wire(ready))
         request.begin(stream)
         self.room.set()
 
-    async def _retry(self, setup: SetupMessage, request: GradiumRequest) -> None:
-        """Tries to open a stream until `retry_for_s` is over. Cancelled when the request ends."""
+    async def _retry(
+        self, setup: SetupMessage, request: GradiumRequest, wait_s: float = 0.0
+    ) -> None:
+        """Loads the model if that is needed, and tries to open a stream until `retry_for_s` is
+        over, at least once. Cancelled when the request ends."""
         give_up_at = self._loop.time() + min(setup.retry_for_s, MAX_RETRY_S)
         while True:
-            await asyncio.sleep(_RETRY_EVERY_S)
+            await asyncio.sleep(wait_s)
+            wait_s = _RETRY_EVERY_S
             try:
-                stream, options = self._open(setup, request)
+                stream, options = await self._open_when_loaded(setup, request)
             except BusyError as problem:
                 if self._loop.time() < give_up_at:
                     continue

@@ -15,13 +15,15 @@ from aiohttp import WSMsgType, web
 
 from edged import STEP_S
 from edged.audio.stream_decoders import decoder
+from edged.errors import RequestError
 from edged.events import EndOfStream, Error, Event, Step, Text, Turn, to_json
+from edged.languages import word_separator
 from edged.options import Options
 from edged.server import json_limits
 from edged.server.access import TOO_MANY_SESSIONS
 from edged.server.client_terms import terms_of_prompt, with_terms
 from edged.server.http_context import HttpContext
-from edged.server.openai_transcriptions import OpenAiError, denied, language_of
+from edged.server.openai_transcriptions import OpenAiError, denied, language_of, refused
 from edged.server.stream import SERVER_FAULT, Stream
 from edged.server.stream_pool import BusyError
 from edged.server.websocket_reader import WebSocket, WebSocketReader
@@ -280,6 +282,7 @@ class RealtimeSession:
                 old_form = kind.startswith("transcription_session")
                 settings = self._settings.updated(message.get("session"), old_form)
                 self._old_form = self._old_form or old_form
+                await self._prepare(settings)
                 if self._audio is not None:
                     await self._finish_stream()
                 self._settings = settings
@@ -299,19 +302,20 @@ class RealtimeSession:
         except ValueError:
             raise OpenAiError("audio is not valid base64", param="audio") from None
         if self._audio is None:
-            self._audio = self._open_stream()
+            self._audio = await self._open_stream()
         audio = self._audio
         audio.push(data)
         await self._wait_while(lambda: self._audio is audio and audio.stream.is_full)
 
     # -- streams
 
-    def _open_stream(self) -> _AudioStream:
-        """Raises BusyError."""
+    async def _open_stream(self) -> _AudioStream:
+        """Raises BusyError, OpenAiError."""
         streams = self._context.streams
         input_format, bytes_per_s = FORMATS[self._settings.format]
         audio = _AudioStream(self, bytes_per_s)
-        audio.stream = streams.open(
+        await self._prepare(self._settings)
+        audio.stream = await streams.open_when_loaded(
             self._settings.options(streams.options()),
             decoder(input_format),
             audio,
@@ -319,6 +323,17 @@ class RealtimeSession:
             on_speaking=audio.on_speaking,
         )
         return audio
+
+    async def _prepare(self, settings: RealtimeSettings) -> None:
+        """Loads the model for the language of the settings. Raises BusyError, and OpenAiError if
+        there is none."""
+        streams = self._context.streams
+        try:
+            await streams.prepare(settings.options(streams.options()))
+        except BusyError:
+            raise
+        except RequestError as problem:
+            raise refused(problem, "session.audio.input.transcription.language") from None
 
     async def _finish_stream(self) -> None:
         """Waits until all audio of the stream has been processed, and its events were sent."""
@@ -387,11 +402,18 @@ class RealtimeSession:
                     self._on_step(audio, (step_idx + 1) * STEP_S)
                 case EndOfStream():
                     if self._item is not None:
-                        self._end_item(self._offset_s + audio.received_s, " ".join(self._turns))
+                        self._end_item(
+                            self._offset_s + audio.received_s, self._separator.join(self._turns)
+                        )
                     self._release()
                 case Error(message, code):
                     self._fail_item(message)
                     self.close(message, code)
+
+    @property
+    def _separator(self) -> str:
+        """What stands between two words."""
+        return word_separator(self._audio.stream.language) if self._audio is not None else " "
 
     @property
     def _detects_turns(self) -> bool:
@@ -401,7 +423,7 @@ class RealtimeSession:
         if self._item is None:
             self._begin_item(self._offset_s + word.start_s)
         assert self._item is not None
-        delta = f" {word.text}" if self._item.words else word.text
+        delta = f"{self._separator}{word.text}" if self._item.words else word.text
         self._item.words.append(word)
         self._send_item("delta", delta=delta)
 
@@ -446,7 +468,8 @@ class RealtimeSession:
     def _end_item(self, stop_s: float, text: str) -> None:
         assert self._item is not None
         self._commit(stop_s)
-        self._complete(text or " ".join(word.text for word in self._item.words))
+        words = self._separator.join(word.text for word in self._item.words)
+        self._complete(text or words)
 
     def _commit(self, stop_s: float) -> None:
         """Reports that the audio of the item is complete; only once for each item."""

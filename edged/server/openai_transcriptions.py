@@ -20,7 +20,9 @@ from edged.audio.files import AudioFile
 from edged.audio.source import Frame
 from edged.errors import InputError, RequestError
 from edged.events import EndOfStream, Error, Event, Step, Text, Turn, Word
-from edged.options import LANGUAGES, Options
+from edged.languages import AUTO, NAMES, from_tag, is_language, word_separator
+from edged.models.catalogue import Entry
+from edged.options import Options
 from edged.server.access import TOO_MANY_SESSIONS, Denial
 from edged.server.client_terms import terms_of_prompt, with_terms
 from edged.server.http_context import HttpContext
@@ -39,7 +41,6 @@ MAX_WAITING = 10_000  # words that wait for a client which does not read its str
 FORMATS = ("json", "text", "srt", "vtt", "verbose_json")
 GRANULARITIES = ("word", "segment")
 CLIENT_FAULT = 1008
-LANGUAGE_NAMES = {"en": "english"}  # verbose_json names languages as Whisper does
 
 
 class OpenAiError(Exception):
@@ -64,6 +65,7 @@ class TranscriptionForm:
     """The fields of a request. Fields that are not listed here are ignored."""
 
     file: BinaryIO | None = None
+    model: str = ""
     language: str | None = None
     prompt: str = ""
     response_format: str = "json"
@@ -74,6 +76,8 @@ class TranscriptionForm:
     def set(self, name: str, value: str) -> None:
         """Sets a field from its text. Raises OpenAiError for a value that is not allowed."""
         match name:
+            case "model":
+                self.model = value
             case "language" if value:
                 self.language = language_of(value)
             case "prompt":
@@ -169,19 +173,26 @@ class OpenAiTranscriptions:
             options = with_terms(options, terms_of_prompt(form.prompt))
             transcription = Transcription(form, FileDecoder(form.file))
             try:
-                transcription.stream = streams.open(
-                    options, transcription.decoder, transcription, PROTOCOL, whole_file=True
+                transcription.stream = await streams.open_when_loaded(
+                    options,
+                    transcription.decoder,
+                    transcription,
+                    PROTOCOL,
+                    whole_file=True,
+                    model=form.model if is_installed(form.model, streams.installed) else AUTO,
                 )
             except BusyError as problem:
                 self._context.metrics.refused.labels("streams").inc()
                 raise OpenAiError(str(problem), 503) from None
+            except RequestError as problem:
+                raise refused(problem, "language") from None
             self._open.add(transcription)
             try:
                 transcription.stream.end()
                 if form.stream:
                     return await self._stream(request, transcription)
                 await transcription.wait_for_end(lambda: request.transport is not None)
-                return transcription.response(options.language)
+                return transcription.response()
             finally:
                 self._open.discard(transcription)
                 streams.release(transcription.stream)
@@ -224,14 +235,14 @@ class OpenAiTranscriptions:
             self._check(request)
         except OpenAiError as error:
             return error.response()
-        models = [model_object(self._context.streams.model_name)]
+        models = [model_object(entry.name) for entry in self._context.streams.installed]
         return web.json_response({"object": "list", "data": models})
 
     async def _describe_model(self, request: web.Request) -> web.StreamResponse:
         try:
             self._check(request)
             name = request.match_info["model"]
-            if name != self._context.streams.model_name:
+            if not is_installed(name, self._context.streams.installed):
                 raise OpenAiError(f"there is no model {name!r:.60}", 404, "model",
                                   "model_not_found")  # fmt: skip
         except OpenAiError as error:
@@ -263,7 +274,15 @@ class Transcription:
     @property
     def text(self) -> str:
         """The text of all turns."""
-        return " ".join(turn.text for turn in self._turns if turn.text)
+        separator = word_separator(self.language)
+        return separator.join(turn.text for turn in self._turns if turn.text)
+
+    @property
+    def language(self) -> str:
+        """Of the last turn; before it, what the stream was asked for."""
+        if self._turns:
+            return self._turns[-1].language
+        return self.stream.language if self.stream is not None else ""
 
     async def wait_for_end(self, is_connected: Callable[[], bool]) -> None:
         """Waits until the whole file has been processed. Raises ConnectionError if the client has
@@ -286,7 +305,7 @@ class Transcription:
                 word = self._words.popleft()
                 if was_full and self.stream is not None:
                     wake(self.stream)
-                yield f" {word}" if self._had_word else word
+                yield f"{word_separator(self.language)}{word}" if self._had_word else word
                 self._had_word = True
             if self._ended:
                 return
@@ -301,7 +320,7 @@ class Transcription:
             self.failure.message, 400 if is_client else 503, "file" if is_client else None
         )
 
-    def response(self, language: str) -> web.Response:
+    def response(self) -> web.Response:
         """The answer in the format that the client asked for."""
         match self._form.response_format:
             case "text":
@@ -309,7 +328,7 @@ class Transcription:
             case "srt" | "vtt" as form:
                 return web.Response(text=self._subtitles(form))
             case "verbose_json":
-                return web.json_response(self._verbose(language))
+                return web.json_response(self._verbose())
         return web.json_response({"text": self.text})
 
     def _subtitles(self, form: str) -> str:
@@ -322,11 +341,11 @@ class Transcription:
                 parts.append(subtitles.vtt(cue) if form == "vtt" else subtitles.srt(cue, number))
         return "".join(parts)
 
-    def _verbose(self, language: str) -> dict[str, Any]:
+    def _verbose(self) -> dict[str, Any]:
         duration_s = self.decoder.duration_s or self._steps * STEP_S
         answer: dict[str, Any] = {
             "task": "transcribe",
-            "language": LANGUAGE_NAMES.get(language, language),
+            "language": NAMES.get(self.language, self.language),
             "duration": round(duration_s, 2),
             "text": self.text,
         }
@@ -431,13 +450,24 @@ def session_options(base: Options, language: str | None, temperature: float) -> 
 
 
 def language_of(tag: str, param: str = "language") -> str:
-    """A language of the model for a tag such as `en-US`. Raises OpenAiError for others."""
-    language = tag.replace("_", "-").partition("-")[0].lower()
-    if language not in LANGUAGES:
-        raise OpenAiError(
-            f"language must be one of {', '.join(LANGUAGES)}, not {tag!r:.40}", param=param
-        )
+    """The code of a tag such as `en-US`. Raises OpenAiError for what is none."""
+    language = from_tag(tag)
+    if not is_language(language):
+        allowed = "auto or the code of a language, such as en, de or fr"
+        raise OpenAiError(f"language must be {allowed}, not {tag!r:.40}", param=param)
     return language
+
+
+def is_installed(model: str, installed: Sequence[Entry]) -> bool:
+    """Whether a client names an installed model. Other names mean that of the settings, because
+    many clients send `whisper-1` and cannot be told otherwise."""
+    return any(entry.name == model for entry in installed)
+
+
+def refused(problem: RequestError, param: str) -> OpenAiError:
+    """A refusal of the stream pool in OpenAI's form."""
+    is_client = problem.code == CLIENT_FAULT
+    return OpenAiError(str(problem), 400 if is_client else 503, param if is_client else None)
 
 
 def denied(denial: Denial) -> OpenAiError:

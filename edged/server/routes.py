@@ -17,6 +17,7 @@ from edged.server import captions_page, json_limits
 from edged.server.http_context import HttpApi, HttpContext
 from edged.server.listener import request_in_progress
 from edged.server.metrics import CONTENT_TYPE
+from edged.server.stream_pool import active_keyterms
 from edged.server.subscribers import Subscribers
 from edged.server.websocket_reader import MAX_REFUSED_MESSAGE, WebSocket
 
@@ -136,11 +137,13 @@ class Routes:
             options = self._context.streams.options()
         except RequestError as problem:
             return web.Response(status=503, text=f"{problem}\n")
+        main = self._context.streams.main
         ready = Ready(
             str(uuid.uuid4()),
-            self._context.streams.model_name,
+            main.name,
             options.delay_in_frames,
-            keyterms=self._context.streams.active_keyterms(options),
+            keyterms=active_keyterms(main, options),
+            language=options.language,
         )
         socket = WebSocket(MAX_REFUSED_MESSAGE)
         await socket.prepare(request)

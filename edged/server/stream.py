@@ -92,7 +92,11 @@ class StreamClient(Protocol):
 
 
 class Stream:
-    """Commands are queued on the event loop and processed by `work` until `done`."""
+    """Commands are queued on the event loop and processed by `work` until `done`.
+
+    model: its name. language: of the session, a code or `auto`. keyterms: how many of them are
+    active in the session.
+    """
 
     def __init__(
         self,
@@ -119,6 +123,9 @@ class Stream:
                 begins or stops to speak.
         """
         self.done = False
+        self.model = ""
+        self.language = ""
+        self.keyterms = 0
         self._make_session = make_session
         self._decoder = decoder
         self._client = client

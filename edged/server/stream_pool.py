@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
-from edged.engine.background_worker import MAX_WAITING, BackgroundWorker
+from edged.engine.background_worker import MAX_WAITING, BackgroundWorker, lower_priority
 from edged.engine.session import Session
-from edged.errors import RequestError
+from edged.errors import EdgedError, ModelError, RequestError
+from edged.languages import AUTO
+from edged.logs import log_exception
+from edged.models.catalogue import Entry
+from edged.models.choice import ModelChoice
 from edged.models.loader import Models
+from edged.models.pool import Lease, ModelPool, ModelsInUseError
 from edged.options import Options
 from edged.server.metrics import Metrics
 from edged.server.stream import SERVER_FAULT, AudioDecoder, Stream, StreamClient
-from edged.server.worker_pool import WorkerPool, lower_priority
+from edged.server.worker_pool import WorkerPool
 from edged.stt.keyterms import keyterms_of
 
+LOAD_S = 300.0  # longest wait for a model
 STUCK_S = 10.0  # no step takes so long on any board that is supported
+
+_log = logging.getLogger(__name__)
 
 
 class BusyError(RequestError):
@@ -27,18 +38,39 @@ class BusyError(RequestError):
     code = SERVER_FAULT
 
 
+class NotLoadedError(RequestError):
+    """A model must be loaded first. model: its name."""
+
+    code = SERVER_FAULT
+
+    def __init__(self, model: str) -> None:
+        super().__init__(f"the model {model} is not in memory")
+        self.model = model
+
+
+class LoadFailedError(RequestError):
+    """A model could not be loaded."""
+
+    code = SERVER_FAULT
+
+
 @dataclass(frozen=True, slots=True)
 class SessionProvider:
     """Gives each new session the models and settings of that moment.
 
-    models: the loaded models.
+    models: the models in memory.
     options: the session options that the settings ask for.
+    choose: (name of a model, or AUTO for that of the settings; language) -> the model for it.
+        Raises ModelError if it would have to be fetched.
+    installed: the installed models.
     microphone_waits: true while audio of the microphone waits; None: there is no microphone.
     make_session: makes a session, with the arguments of `Session`.
     """
 
-    models: Callable[[], Models]
+    models: ModelPool
     options: Callable[[], Options]
+    choose: Callable[[str, str], ModelChoice]
+    installed: Callable[[], Sequence[Entry]]
     microphone_waits: Callable[[], bool] | None = None
     make_session: Callable[..., Session] = Session
 
@@ -67,6 +99,7 @@ class StreamPool:
             for n in range(threads)
         ]
         self._recogniser_of: dict[Stream, BackgroundWorker] = {}
+        self._leases: dict[Stream, Lease] = {}
 
     def start(self) -> None:
         """Starts the threads."""
@@ -98,19 +131,30 @@ class StreamPool:
         stuck_s = max(self._workers.longest_s, *(worker.age_s for worker in self._recognisers))
         return [f"a step of a stream has not ended in {stuck_s:.0f} s"] if stuck_s > STUCK_S else []
 
-    def active_keyterms(self, options: Options) -> int:
-        """How many key terms have an effect in a stream with these options."""
-        keyterms = keyterms_of(self._sessions.models().recogniser, options)
-        return 0 if keyterms is None else len(keyterms.terms)
+    @property
+    def main(self) -> Models:
+        """The models of streams that ask for nothing else."""
+        return self._sessions.models.main
 
     @property
-    def model_name(self) -> str:
-        """The name of the model in use."""
-        return self._sessions.models().name
+    def installed(self) -> Sequence[Entry]:
+        """The models that a stream may ask for."""
+        return self._sessions.installed()
 
     def options(self) -> Options:
         """The options of a new session; `turn` events only for those who ask for them."""
         return replace(self._sessions.options(), turns=False)
+
+    def choose(self, options: Options, model: str = AUTO) -> ModelChoice:
+        """The model for a session with these options.
+
+        model: a name, or AUTO for that of the settings, or another one if it lacks the language.
+        Raises RequestError if it would have to be fetched.
+        """
+        try:
+            return self._sessions.choose(model, options.language)
+        except ModelError as problem:
+            raise RequestError(f"language: {problem}") from None
 
     def open(
         self,
@@ -120,18 +164,25 @@ class StreamPool:
         protocol: str,
         whole_file: bool = False,
         on_speaking: Callable[[bool, float], None] | None = None,
+        model: str = AUTO,
     ) -> Stream:
         """Opens a stream, to be given back with `release`.
 
         `protocol` is its label in the metrics. `whole_file`: nobody waits for the first answer
-        before the last byte was sent. `on_speaking`: see Stream. Raises BusyError if all streams
-        are in use.
+        before the last byte was sent. `on_speaking`: see Stream. `model`: see `choose`. Raises
+        BusyError if all streams are in use, NotLoadedError if `load` must be awaited first,
+        RequestError if there is no model for the language.
         """
         if len(self._open) >= self.max_streams:
             raise BusyError(
                 f"all {self.max_streams} streams of this device are in use (EDGED_MAX_STREAMS)"
             )
-        make = partial(self._sessions.make_session, self._sessions.models(), options)
+        choice = self.choose(options, model)
+        lease = self._sessions.models.lease(choice.entry.name)
+        if lease is None:
+            raise NotLoadedError(choice.entry.name)
+        options = replace(options, language=choice.language)
+        make = partial(self._sessions.make_session, lease.models, options)
         taken = Counter(self._recogniser_of.values())
         recogniser = min(self._recognisers, key=lambda worker: taken[worker])
         stream = Stream(
@@ -145,10 +196,46 @@ class StreamPool:
             whole_file,
             on_speaking,
         )
+        stream.model = choice.entry.name
+        stream.language = options.language
+        stream.keyterms = active_keyterms(lease.models, options)
         self._recogniser_of[stream] = recogniser
+        self._leases[stream] = lease
         self._open.add(stream)
         self._metrics.sessions.labels(protocol).inc()
         return stream
+
+    async def open_when_loaded(self, *args: Any, **kwargs: Any) -> Stream:
+        """As `open`, but loads the model first if that is needed."""
+        while True:
+            try:
+                return self.open(*args, **kwargs)
+            except NotLoadedError as missing:
+                await self.load(missing.model)
+
+    async def prepare(self, options: Options, model: str = AUTO) -> None:
+        """Loads the model of such a session, if it is not in memory. Raises RequestError."""
+        choice = self.choose(options, model)
+        if self._sessions.models.find(choice.entry.name) is None:
+            await self.load(choice.entry.name)
+
+    async def load(self, model: str) -> None:
+        """Loads a model beside those in memory, while all streams go on. Raises BusyError if too
+        many are in use, LoadFailedError."""
+        try:
+            loading = asyncio.wrap_future(self._sessions.models.load(model))
+            async with asyncio.timeout(LOAD_S):
+                await asyncio.shield(loading)
+        except ModelsInUseError as problem:
+            raise BusyError(str(problem)) from None
+        except TimeoutError:
+            message = f"the model {model} was not loaded in {LOAD_S:.0f} s"
+            raise LoadFailedError(message) from None
+        except EdgedError as problem:
+            raise LoadFailedError(f"the model {model} cannot be loaded: {problem}") from None
+        except Exception as problem:
+            log_exception(_log, "models-failed", "loading a model for a stream failed", problem)
+            raise LoadFailedError(f"the model {model} cannot be loaded: {problem!r}") from None
 
     def wake(self, stream: Stream) -> None:
         """The client of a stream reads again."""
@@ -159,4 +246,15 @@ class StreamPool:
         stream.abandon()
         self._open.discard(stream)
         self._recogniser_of.pop(stream, None)
+        lease = self._leases.pop(stream, None)
+        if lease is not None:
+            lease.release()
+            pool = self._sessions.models
+            asyncio.get_running_loop().call_later(pool.idle_s + 1.0, pool.sweep)
         self._workers.wake(stream)  # it gives up its session on the thread that uses it
+
+
+def active_keyterms(models: Models, options: Options) -> int:
+    """How many key terms have an effect in a session with these options."""
+    keyterms = keyterms_of(models.recogniser, options)
+    return 0 if keyterms is None else len(keyterms.terms)

@@ -7,9 +7,7 @@ begins a step while audio of the microphone waits.
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import os
 import queue
 import threading
 import time
@@ -17,9 +15,9 @@ from collections.abc import Callable
 from enum import Enum, auto
 from typing import Protocol
 
+from edged.engine.background_worker import lower_priority
 from edged.logs import log_exception
 
-NICENESS = 5  # added to the niceness of the process
 _POLL_S = 0.005  # while the microphone's audio waits
 
 _log = logging.getLogger(__name__)
@@ -125,11 +123,3 @@ class WorkerPool:
                     self._queue.put(job)
                 else:
                     del self._states[job]
-
-
-def lower_priority() -> None:
-    """Lowers the priority of the calling thread alone; on Linux each thread has its own."""
-    with contextlib.suppress(OSError):
-        thread = threading.get_native_id()
-        nice = os.getpriority(os.PRIO_PROCESS, thread)
-        os.setpriority(os.PRIO_PROCESS, thread, min(19, nice + NICENESS))

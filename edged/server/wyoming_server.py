@@ -30,7 +30,8 @@ from edged.audio.pcm import PcmReader, RawFormat
 from edged.audio.stream_decoders import StreamDecoder
 from edged.errors import InputError, RequestError
 from edged.events import EndOfStream, Error, Event, Text, Turn
-from edged.options import LANGUAGES
+from edged.languages import AUTO, from_tag, is_language, word_separator
+from edged.models.catalogue import Entry
 from edged.server import json_limits
 from edged.server.access import TOO_MANY_SESSIONS
 from edged.server.client_terms import with_terms
@@ -96,7 +97,7 @@ class WyomingConnection:
         self._context = context
         peer = writer.get_extra_info("peername")
         self._address = str(peer[0]) if peer else ""
-        self._language = LANGUAGES[0]
+        self._language: str | None = None  # None: that of the settings
         self._terms: list[object] = []  # that the last `transcribe` gave
         self._utterance: Utterance | None = None
         self._ignore_audio = False  # until the next utterance begins
@@ -163,17 +164,17 @@ class WyomingConnection:
                 await self._on_audio(AudioChunk.from_event(event))
             elif AudioStart.is_type(event.type):
                 start = AudioStart.from_event(event)
-                self._begin_utterance(start.rate, start.width, start.channels)
+                await self._begin_utterance(start.rate, start.width, start.channels)
             elif AudioStop.is_type(event.type):
                 await self._on_audio_stop()
             elif Transcribe.is_type(event.type):
                 self._ignore_audio = False
                 transcribe = Transcribe.from_event(event)
-                self._language = _language(transcribe.language)
+                self._language = await self._language_of(transcribe.language)
                 names, terms = transcribe.transcript_names, transcribe.transcript_terms
                 self._terms = [*_list(names), *_list(terms)]
             elif Describe.is_type(event.type):
-                self.send(info(self._context.streams.model_name))
+                self.send(info(self._context.streams.installed))
             elif Ping.is_type(event.type):
                 self.send(Pong(Ping.from_event(event).text))
         except (KeyError, TypeError, ValueError, AttributeError) as problem:
@@ -181,18 +182,32 @@ class WyomingConnection:
                 f"a {event.type!r:.60} event is malformed: {problem!r:.100}"
             ) from None
 
-    def _begin_utterance(self, rate: object, width: object, channels: object) -> None:
+    async def _language_of(self, tag: object) -> str | None:
+        """The code of a tag such as `en-US`, whose model is then in memory; None for None."""
+        if tag is None:
+            return None
+        streams, language = self._context.streams, from_tag(str(tag))
+        if not is_language(language):
+            allowed = "auto or the code of a language, such as en, de or fr"
+            raise RequestError(f"language must be {allowed}, not {tag!r:.60}")
+        await streams.prepare(replace(streams.options(), language=language))
+        return language
+
+    async def _begin_utterance(self, rate: object, width: object, channels: object) -> None:
         self._end_utterance()
         self._ignore_audio = False
         if not self._context.admit(self._address):
             raise RequestError(TOO_MANY_SESSIONS)
         raw = _raw_format(rate, width, channels)
-        options = replace(self._context.streams.options(), language=self._language, turns=True)
+        options = replace(self._context.streams.options(), turns=True)
+        options = replace(options, language=self._language or options.language)
         options = with_terms(options, self._terms)
-        utterance = Utterance(self, self._language)
+        utterance = Utterance(self)
         audio = StreamDecoder(PROTOCOL, reader=PcmReader(raw))
         try:
-            utterance.stream = self._context.streams.open(options, audio, utterance, PROTOCOL)
+            utterance.stream = await self._context.streams.open_when_loaded(
+                options, audio, utterance, PROTOCOL
+            )
         except BusyError:
             self._context.metrics.refused.labels("streams").inc()
             raise
@@ -204,7 +219,7 @@ class WyomingConnection:
         if self._utterance is None:
             if self._ignore_audio:
                 return
-            self._begin_utterance(chunk.rate, chunk.width, chunk.channels)
+            await self._begin_utterance(chunk.rate, chunk.width, chunk.channels)
         utterance = self._utterance
         assert utterance is not None
         assert utterance.stream is not None
@@ -270,17 +285,16 @@ class Utterance:
     pauses after which it goes on.
     """
 
-    def __init__(self, connection: WyomingConnection, language: str) -> None:
+    def __init__(self, connection: WyomingConnection) -> None:
         self.stream: Stream | None = None
         self.done = asyncio.Event()
         self.room = asyncio.Event()
         self.seconds_left = 0.0
         self.bytes_per_s = 1
         self._connection = connection
-        self._language = language
         self._loop = asyncio.get_running_loop()
         self._words: list[str] = []
-        self._turns: list[str] = []
+        self._turns: list[Turn] = []
         self._started = False
 
     # -- StreamClient, on a worker thread
@@ -309,10 +323,11 @@ class Utterance:
             match event:
                 case Text(text):
                     self._start()
-                    self._connection.send(TranscriptChunk(f" {text}" if self._words else text))
+                    space = word_separator(self._language or "")
+                    self._connection.send(TranscriptChunk(space + text if self._words else text))
                     self._words.append(text)
-                case Turn(text):
-                    self._turns.append(text)
+                case Turn():
+                    self._turns.append(event)
                     if self.stream is not None and not self.stream.is_file:
                         self._finish()
                 case EndOfStream():
@@ -325,10 +340,20 @@ class Utterance:
             self._started = True
             self._connection.send(TranscriptStart(language=self._language))
 
+    @property
+    def _language(self) -> str | None:
+        """Of the last turn; before it, that of the stream, or None if it is to be found."""
+        if self._turns:
+            return self._turns[-1].language
+        language = self.stream.language if self.stream is not None else AUTO
+        return None if language == AUTO else language
+
     def _finish(self) -> None:
         """Sends the text of the turns, which were decoded again with full context."""
         self._start()
-        text = " ".join(filter(None, self._turns or self._words))
+        separator = word_separator(self._language or "")
+        texts = [turn.text for turn in self._turns] or self._words
+        text = separator.join(filter(None, texts))
         self._connection.send(Transcript(text, language=self._language))
         self._connection.send(TranscriptStop())
         self._connection.utterance_ended(self)
@@ -368,30 +393,37 @@ def encode_event(event: WyomingEvent) -> bytes:
     return json.dumps(header, ensure_ascii=False).encode() + b"\n" + data
 
 
-def info(model_name: str) -> Info:
-    """The answer to `describe`."""
+def info(installed: Sequence[Entry]) -> Info:
+    """The answer to `describe`: the installed models and their languages."""
     attribution = Attribution("edged", "https://github.com/usefulsensors/moonshine")
-    model = AsrModel(
-        name=model_name,
-        languages=list(LANGUAGES),
-        attribution=attribution,
-        installed=True,
-        description=f"{model_name}, on this device",
-        version=__version__,
-    )
+    models = [
+        AsrModel(
+            name=entry.name,
+            languages=list(entry.languages),
+            attribution=Attribution(entry.origin.partition(",")[0], _url_in(entry.origin)),
+            installed=True,
+            description=f"{entry.title}, on this device",
+            version=__version__,
+        )
+        for entry in installed
+    ]
     program = AsrProgram(
         name="edged",
         attribution=attribution,
         installed=True,
         description="Streaming speech-to-text on this device",
         version=__version__,
-        models=[model],
+        models=models,
         supports_transcript_streaming=True,
         requires_external_vad=False,
         prefers_auto_gain_enabled=False,
         prefers_noise_reduction_enabled=False,
     )
     return Info(asr=[program])
+
+
+def _url_in(origin: str) -> str:
+    return next((word for word in origin.split() if word.startswith("https://")), "")
 
 
 def _json_object(text: bytes) -> dict[str, Any]:
@@ -415,16 +447,6 @@ def _length(header: dict[str, Any], key: str, most: int) -> int:
 
 def _list(terms: object) -> list[object]:
     return terms if isinstance(terms, list) else []
-
-
-def _language(language: object) -> str:
-    """A language of the model for a tag such as `en-US`; the default for None."""
-    if language is None:
-        return LANGUAGES[0]
-    wanted = str(language).replace("_", "-").partition("-")[0].lower()
-    if wanted not in LANGUAGES:
-        raise RequestError(f"language must be one of {', '.join(LANGUAGES)}, not {language!r:.60}")
-    return wanted
 
 
 def _raw_format(rate: object, width: object, channels: object) -> RawFormat:

@@ -26,7 +26,7 @@ class DecodedText:
     probabilities: of each token. agreed_prefix: how many tokens the previous update had, too.
     shared_prefix: how many tokens all surviving hypotheses share; 0 for sampled text, which has no
     alternatives. ended: the decoder predicted the end of the text. p_eos: with what probability;
-    None if decoding stopped before.
+    None if decoding stopped before. language: the code of the language that was decoded.
     """
 
     tokens: list[int] = field(default_factory=list)
@@ -36,6 +36,7 @@ class DecodedText:
     shared_prefix: int = 0
     ended: bool = False
     p_eos: float | None = None
+    language: str = "en"
 
 
 class Decoder:
@@ -63,6 +64,7 @@ class Decoder:
         realtime: whether somebody waits for each update. keyterms: terms with a bonus in the beam
         search; sampling does not use them."""
         eos = model.vocabulary.eos
+        self._language = language
         self._prompt = model.prompt(language)
         max_rows = max_tokens + 2 * MAX_DRAFT_ROWS + 2 * MAX_TOKENS_PER_RUN + len(self._prompt) - 1
         self._keyterms = None if temperature > 0 else keyterms
@@ -78,7 +80,7 @@ class Decoder:
         self._term = START  # within key terms, behind the first `_term_tokens` tokens
         self._term_tokens = 0
         self.committed = 0
-        self.decoded = DecodedText()
+        self.decoded = DecodedText(language=language)
 
     @property
     def runs(self) -> int:
@@ -131,6 +133,7 @@ class Decoder:
             shared_prefix=0 if self._sampled else base + beam.shared_prefix,
             ended=best.p_eos is not None,
             p_eos=best.p_eos,
+            language=self._language,
         )
         return self.decoded
 

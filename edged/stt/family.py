@@ -30,12 +30,9 @@ class LanguageTraits:
 
     tokens_per_s: the most tokens that one second of speech may have; a bound against endless
         loops.
-    word_separator: what stands between two words in running text; "" for languages written
-        without spaces.
     """
 
     tokens_per_s: float = 6.5
-    word_separator: str = " "
 
     def max_tokens(self, seconds: float) -> int:
         """The most tokens that `seconds` of speech may have."""
@@ -220,6 +217,10 @@ class SpeechModel(Protocol):
     def prompt(self, language: str) -> tuple[int, ...]:
         """Tokens before the first token of text: at least one. They have no times."""
 
+    def detect_language(self, audio: EncoderOutput) -> Mapping[str, float] | None:
+        """Probability by language code, the most probable first; None for a model with one
+        language."""
+
     def streaming_encoder(self, tuning: Tuning, max_frames: int) -> StreamingEncoder:
         """An encoder for one segment of at most `max_frames` frames."""
 
@@ -235,7 +236,12 @@ class SpeechModel(Protocol):
 
 def language_traits(model: SpeechModel, language: str) -> LanguageTraits:
     """The traits of `language`; of the model's first language if it does not have that one."""
-    return model.languages.get(language) or next(iter(model.languages.values()))
+    return model.languages.get(language) or model.languages[first_language(model)]
+
+
+def first_language(model: SpeechModel) -> str:
+    """The code of the model's first language, the only one of most models."""
+    return next(iter(model.languages))
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,8 @@ class FinishedSegment:
     """A segment that has ended.
 
     start, stop: positions in the stream, samples at 16 kHz. tokens: of the first pass.
-    voice_uncertainty: of the voice gate. options: with which it was recognised.
+    voice_uncertainty: of the voice gate. options: with which it was recognised. language: that the
+    first pass decoded.
     """
 
     start: int
@@ -29,6 +30,7 @@ class FinishedSegment:
     tokens: tuple[int, ...] = ()
     voice_uncertainty: float = 0.0
     options: Options = field(default_factory=Options)
+    language: str = "en"
 
 
 class Recogniser:
@@ -42,6 +44,7 @@ class Recogniser:
         self._model = model
         # These may be replaced at any time and count from the next segment on:
         self.options = options
+        self.expected_language: str | None = None  # the one so far, if the options say `auto`
         self.greedy = False  # keep one hypothesis, whatever the tuning says, to save time
         self._fixed_tuning = tuning
         self._tuning = model.tuning(options.delay_in_frames)
@@ -79,7 +82,14 @@ class Recogniser:
         self._tuning = self._fixed_tuning or self._model.tuning(self.options.delay_in_frames)
         if self.greedy:
             self._tuning = replace(self._tuning, beam_width=1)
-        self._segment = Segment(self._model, self.options, self._tuning, self._random, self.dropped)
+        self._segment = Segment(
+            self._model,
+            self.options,
+            self._tuning,
+            self._random,
+            self.dropped,
+            self.expected_language,
+        )
         self._segment_options = self.options
         self._start = self._pushed = start
 
@@ -152,7 +162,12 @@ class Recogniser:
         if stop > self._start:
             self.finished.append(
                 FinishedSegment(
-                    self._start, stop, tokens, segment.voice_uncertainty, self._segment_options
+                    self._start,
+                    stop,
+                    tokens,
+                    segment.voice_uncertainty,
+                    self._segment_options,
+                    segment.language,
                 )
             )
         self._segment = None

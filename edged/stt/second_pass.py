@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from edged.languages import AUTO
 from edged.ortsession import release_memory
 from edged.stt.confidence import DEFAULT_CONFIDENCE, ConfidenceBounds, low_confidence
 from edged.stt.decoder import DecodedText, Decoder
-from edged.stt.family import EncoderOutput, Floats, SpeechModel, language_traits
+from edged.stt.family import EncoderOutput, Floats, SpeechModel, first_language, language_traits
 from edged.stt.frame_power import FramePower
 from edged.stt.keyterms import Keyterms
+from edged.stt.language_id import spoken_language
 from edged.stt.repetition import loop_free_length
 from edged.stt.words import SegmentWord, group_words
 
@@ -19,13 +21,15 @@ from edged.stt.words import SegmentWord, group_words
 class Transcript:
     """Words of a segment, in seconds from its start, and the probability of each token.
 
-    is_cut: whether a repetition that was not spoken was cut off.
+    is_cut: whether a repetition that was not spoken was cut off. language: of the words; None if
+    nothing was decoded.
     """
 
     words: list[SegmentWord]
     probabilities: list[float] = field(default_factory=list)
     bounds: ConfidenceBounds = DEFAULT_CONFIDENCE
     is_cut: bool = False
+    language: str | None = None
 
     def low_confidence(self, voice_uncertainty: float = 0.0) -> bool:
         """Whether the text is more likely invented than spoken; see `edged.stt.confidence`."""
@@ -39,8 +43,12 @@ def transcribe(
     draft: Sequence[int] = (),
     keyterms: Keyterms | None = None,
     encoded: EncoderOutput | None = None,
+    expected_language: str | None = None,
 ) -> Transcript:
     """Transcribes a whole segment.
+
+    language: a code, or AUTO. expected_language: what is more probable than others if `language` is
+    AUTO; None if nothing is known.
 
     samples: float32[n] at 16 kHz, speech of up to about 20 s. draft: tokens that are probably right
     (those of the first pass); they make it faster. keyterms: terms with a bonus. encoded: what
@@ -51,6 +59,13 @@ def transcribe(
     if audio is None:
         return Transcript([], bounds=model.confidence)
     seconds = audio.frames * model.timing.frame_s
+    if language == AUTO:
+        probabilities_of = model.detect_language(audio)
+        language = (
+            spoken_language(probabilities_of, seconds, expected_language)
+            if probabilities_of
+            else first_language(model)
+        )
     limit = language_traits(model, language).max_tokens(seconds)
     decoder = Decoder(model, language, limit + 1, keyterms=keyterms)
     decoder.decoded = DecodedText(list(draft[:limit]))
@@ -65,4 +80,5 @@ def transcribe(
         words = keyterms.replaced(words)
     del audio, encoded, decoder
     release_memory()
-    return Transcript(words, probabilities, model.confidence, n < len(decoded.tokens))
+    is_cut = n < len(decoded.tokens)
+    return Transcript(words, probabilities, model.confidence, is_cut, language)

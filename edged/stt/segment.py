@@ -7,6 +7,7 @@ from collections import Counter
 import numpy as np
 
 from edged import STEP_S
+from edged.languages import AUTO
 from edged.options import Options
 from edged.stt.commit import (
     commit_prefix_length,
@@ -17,9 +18,17 @@ from edged.stt.commit import (
 )
 from edged.stt.confidence import low_confidence
 from edged.stt.decoder import DecodedText, Decoder
-from edged.stt.family import Floats, SpeechModel, Tuning, language_traits
+from edged.stt.family import (
+    EncoderOutput,
+    Floats,
+    SpeechModel,
+    Tuning,
+    first_language,
+    language_traits,
+)
 from edged.stt.frame_power import FramePower
 from edged.stt.keyterms import keyterms_of
+from edged.stt.language_id import spoken_language
 from edged.stt.repetition import loop_free_length, loop_period
 from edged.stt.words import SegmentWord, group_words
 
@@ -37,6 +46,8 @@ class Segment:
 
     The cost of an update does not grow with the segment's age except for attention. Memory is
     bounded by `tuning.max_segment_s`. One thread uses a segment at a time.
+
+    language: the code of the language that is decoded.
     """
 
     def __init__(
@@ -46,26 +57,22 @@ class Segment:
         tuning: Tuning,
         random: np.random.Generator,
         dropped: Counter[str],
+        expected_language: str | None = None,
     ) -> None:
-        """dropped: the caller's counter of words that guards withheld, by reason."""
+        """dropped: the caller's counter of words that guards withheld, by reason.
+        expected_language: the language so far, where the options leave it to the model; None if
+            nothing is known.
+        """
         self._keyterms = keyterms_of(model, options)
         self._model, self._options, self._tuning = model, options, tuning
+        self._random = random
         self._frame_s = model.timing.frame_s
-        self._traits = language_traits(model, options.language)
-        frames = int((tuning.max_segment_s + SPARE_S) / self._frame_s)
-        self._encoder = model.streaming_encoder(tuning, frames)
+        self._frames = int((tuning.max_segment_s + SPARE_S) / self._frame_s)
+        self._encoder = model.streaming_encoder(tuning, self._frames)
         self._power = FramePower()
-        self._decoder = Decoder(
-            model,
-            options.language,
-            self._traits.max_tokens(frames * self._frame_s) + 1,
-            options.temp,
-            options.padding_bonus,
-            random,
-            realtime=True,
-            beam_width=tuning.beam_width,
-            keyterms=self._keyterms,
-        )
+        self._expected = expected_language
+        fixed = None if options.language == AUTO else options.language
+        self._set_language(fixed or expected_language or first_language(model))
         self._dropped = dropped
         self.voice_uncertainty = 0.0  # the voice gate's, which the caller keeps up to date
         self._committed: list[SegmentWord] = []
@@ -75,6 +82,34 @@ class Segment:
         self._early_eos = True  # until the decoder predicts the end for too long
         self._loop_updates = 0
         self._previous_cutoff_s = 0.0  # words that stopped by then were due at the last update
+
+    def _set_language(self, language: str) -> None:
+        """Decodes in this language from now on, from the beginning of the segment."""
+        self.language = language
+        self._traits = language_traits(self._model, language)
+        options = self._options
+        self._decoder = Decoder(
+            self._model,
+            language,
+            self._traits.max_tokens(self._frames * self._frame_s) + 1,
+            options.temp,
+            options.padding_bonus,
+            self._random,
+            realtime=True,
+            beam_width=self._tuning.beam_width,
+            keyterms=self._keyterms,
+        )
+
+    def _find_language(self, audio: EncoderOutput) -> None:
+        """Finds the language where the options leave it to the model, until a word is committed."""
+        if self._options.language != AUTO or self._committed:
+            return
+        probabilities = self._model.detect_language(audio)
+        if probabilities is None:
+            return
+        language = spoken_language(probabilities, self.age_s, self._expected)
+        if language != self.language:
+            self._set_language(language)
 
     def push(self, samples: Floats) -> None:
         """Adds samples: float32[any], 16 kHz, -1..1."""
@@ -132,6 +167,7 @@ class Segment:
             audio = self._encoder.update(last)
             if audio is None:
                 return []
+            self._find_language(audio)
             margin = self._tuning.horizon_margin_s
             horizon = None if last or pause else int((now - delay + margin) / self._frame_s)
             limit = self._traits.max_tokens(now)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-SENTENCE_ENDS = (".", "?", "!")
+SENTENCE_ENDS = (".", "?", "!", "。", "？", "！", "؟", "۔", "।")
 # A turn is surely unfinished where Smart Turn answers less than INCOMPLETE and the recogniser is
 # less sure than SURELY_FINAL of a mark that ends a sentence.
 INCOMPLETE = 0.2
@@ -36,16 +36,20 @@ class TextEvidence:
     dangling: bool
 
     @classmethod
-    def from_text(cls, text: str, p_end: float | None, p_last: float) -> TextEvidence | None:
+    def from_text(
+        cls, text: str, p_end: float | None, p_last: float, language: str = "en"
+    ) -> TextEvidence | None:
         """Evidence of a hypothesis; p_last is the probability of its last token.
 
-        None if it has no word, or was not decoded to its end (p_end is None).
+        None if it has no word, or was not decoded to its end (p_end is None). No word of a language
+        other than English counts as dangling: "die", "an" and "to" are ends there.
         """
         words = re.findall(r"[\w']+", text.lower())
         if not words or p_end is None:
             return None
         p_final = p_last if text.rstrip("\"' ").endswith(SENTENCE_ENDS) else 0.0
-        return cls(p_end, p_final, _DANGLING.fullmatch(words[-1]) is not None)
+        dangling = language == "en" and _DANGLING.fullmatch(words[-1]) is not None
+        return cls(p_end, p_final, dangling)
 
     def is_conclusive(self, speech_s: float) -> bool:
         """Whether the words alone tell if the speaker has finished."""

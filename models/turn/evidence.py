@@ -161,7 +161,7 @@ def word_finder(models: Models) -> FindWords:
 
     def read(audio: Audio) -> list[TimedWord]:
         x = soxr.resample(audio.astype(np.float32) / 32768, SAMPLE_RATE, RATE)
-        words = transcribe(models.recogniser, x, models.language).words
+        words = transcribe(models.recogniser, x, models.languages[0]).words
         return [(word.text, word.start_s, word.stop_s) for word in words]
 
     return read

@@ -33,9 +33,8 @@ from edged.options import Options
 from edged.server import access
 from edged.server.api_server import ApiServer, WyomingAddress
 from edged.server.listener import ListenAddress
-from edged.server.stream_pool import SessionProvider
 from tests.support import wyoming_client
-from tests.support.api_server import as_wav, client, open_api_server
+from tests.support.api_server import as_wav, client, open_api_server, sessions_of
 from tests.support.sample_audio import opus, pcm
 from tests.support.words import error_rate
 
@@ -57,7 +56,7 @@ def models() -> Models:
 def api_server(models: Models) -> Iterator[ApiServer]:
     access.BURST, before = 1000, access.BURST
     wyoming = WyomingAddress(ListenAddress("127.0.0.1", 0))
-    with open_api_server(SessionProvider(lambda: models, Options), wyoming=wyoming) as opened:
+    with open_api_server(sessions_of(models), wyoming=wyoming) as opened:
         yield opened
     access.BURST = before
 

@@ -215,12 +215,15 @@ def test_the_load_level_is_predicted_for_the_model_in_use() -> None:
 
 
 def test_other_models_that_are_not_installed_are_not_mentioned(tmp_path: Path) -> None:
-    assert check_other_models(Settings(models_dir=tmp_path, model="tiny-en")) == []
+    assert check_other_models(Settings(models_dir=tmp_path), "tiny-en") == []
 
 
 def test_another_installed_model_is_no_failure_however_slow() -> None:
     slow = LoadPrediction(LAST_LEVEL, False, 3.0, 1.0)
-    (finding,) = check_other_models(Settings(model="tiny-ja"), lambda _: slow)
+    found, finding = check_other_models(Settings(), "tiny-ja", lambda _: slow)
+    assert found.level == "ok"
+    assert "tiny-en" in found.message
+    assert "English (en)) is installed too" in found.message
     assert finding.level == "warn"
     assert "tiny-en" in finding.message
     assert finding.remedy == ""

@@ -49,11 +49,12 @@ def test_a_session_from_setup_to_end_of_stream(api_server: ApiServer) -> None:
     assert ready.pop("request_id")
     assert ready == {
         "type": "ready",
-        "model_name": "default",
+        "model_name": "tiny-en",
         "sample_rate": 24000,
         "frame_size": 1920,
         "delay_in_frames": 10,
         "text_stream_names": [],
+        "language": "en",
         "keyterms": 0,
     }
     assert [m["type"] for m in received[1:-1]] == ["text", "end_text", "step"] * 3
@@ -107,7 +108,7 @@ def test_the_first_message_must_be_setup(api_server: ApiServer, first: str) -> N
         ({"json_config": {"temp": 2}}, "temp must be from 0 to 1"),
         ({"json_config": '{"delay_in_frames": 9}'}, "delay_in_frames must be one of 7, 8, 10"),
         ({"json_config": "{"}, "json_config is not valid JSON"),
-        ({"json_config": {"language": "xx"}}, "language must be one of"),
+        ({"json_config": {"language": "xx"}}, "language must be auto or the code of a language"),
         ({"json_config": {"turns": 1}}, "turns must be true or false"),
     ],
 )

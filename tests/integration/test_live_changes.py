@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 
+from edged.config.settings import Settings
 from edged.config.settings_manager import RETRY_SAVE_S, RETRY_SLOW_SAVE_S, SettingsManager
-from edged.config.sources import load
+from edged.config.sources import RuntimeOverride, load
 from edged.config.startup import StartupSettings, load_startup_settings
 from edged.config.state_file import StateFile
+from edged.errors import ModelError
 from edged.mqtt.commands import Command
 from tests.support.control_parts import control
 
@@ -147,6 +149,29 @@ def test_files_that_are_not_accepted_leave_the_damage_to_be_found(tmp_path: Path
     startup = startup_settings(env_file)
     assert startup.rejected is not None
     assert startup.loaded.settings.mute
+
+
+def test_a_language_chosen_over_mqtt_whose_model_is_gone_does_not_stop_the_start(
+    tmp_path: Path,
+) -> None:
+    """Somebody chose German in Home Assistant, and later removed the model to free the card."""
+    env_file = tmp_path / "edged.env"
+    env_file.write_text(f"EDGED_STATE_DIR={tmp_path}\nEDGED_TEMP=0.2\n")
+    StateFile(tmp_path).write(
+        {"language": RuntimeOverride("de", None), "temp": RuntimeOverride(0.5, "0.2")}
+    )
+
+    def only_english(settings: Settings) -> None:
+        if settings.language != "en":
+            raise ModelError("no installed model recognises German (de)")
+
+    loaded = load_startup_settings(env_file, {}, only_english).loaded
+    assert (loaded.settings.language, loaded.settings.temp) == ("en", 0.5)
+    (note,) = loaded.notes
+    assert "EDGED_LANGUAGE as changed over MQTT is no longer valid: no installed" in note
+    env_file.write_text(f"EDGED_STATE_DIR={tmp_path}\nEDGED_LANGUAGE=de\n")
+    with pytest.raises(ModelError, match="German"):
+        load_startup_settings(env_file, {}, only_english)
 
 
 def test_a_mute_in_doubt_that_cannot_be_saved_is_saved_later(

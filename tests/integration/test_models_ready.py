@@ -46,7 +46,7 @@ def harm(path: Path, data: bytes) -> None:
 
 def test_the_models_load_with_all_that_a_session_needs(models: Path) -> None:
     loaded = load(models)
-    assert (loaded.name, loaded.language, loaded.licence) == ("tiny-en", "en", "MIT")
+    assert (loaded.name, loaded.languages, loaded.licence) == ("tiny-en", ("en",), "MIT")
     assert loaded.smart_turn is not None
     assert loaded.missing == ()
     assert len(loaded.hash) == 12

@@ -28,6 +28,7 @@ from tests.support.api_server import (
     client,
     open_api_server,
     scripted_sessions,
+    sessions_of,
     silence,
     socket_url,
 )
@@ -70,9 +71,7 @@ class TalkingSession(ScriptedSession):
 
 
 def talking_sessions() -> SessionProvider:
-    models = scripted_sessions().models
-    make = cast(Any, TalkingSession)
-    return SessionProvider(models, Options, make_session=make)
+    return sessions_of(scripted_sessions().models.main, cast(Any, TalkingSession))
 
 
 @pytest.fixture(autouse=True)
@@ -292,7 +291,7 @@ def test_a_browsers_key_is_in_the_subprotocol(api_server: ApiServer) -> None:
         (
             {"type": "transcription_session.update",
              "session": {"input_audio_transcription": {"language": "xx"}}},
-            "language must be one of",
+            "language must be auto or the code of a language",
         ),
         (
             {"type": "transcription_session.update", "session": {"turn_detection": "on"}},

@@ -8,7 +8,7 @@ import io
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -20,9 +20,14 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 from websockets.sync.connection import Connection
 
+from edged.engine.background_worker import BackgroundWorker
 from edged.engine.session import Session
 from edged.events import EndOfStream, EndText, Event, Flushed, Step, Text, Turn
-from edged.models.loader import Models
+from edged.languages import AUTO
+from edged.models.catalogue import Catalogue, shipped
+from edged.models.choice import ModelChoice, choose
+from edged.models.loader import Models, has_language
+from edged.models.pool import ModelPool
 from edged.options import Options
 from edged.server.access import AccessControl, Origins
 from edged.server.api_server import ApiServer
@@ -74,9 +79,30 @@ class ScriptedSession:
 def scripted_sessions() -> SessionProvider:
     """Sessions without models."""
     recogniser = SimpleNamespace(has_keyterms=False)
-    models = cast(Models, SimpleNamespace(name="tiny-en", recogniser=recogniser))
-    make = cast(Callable[..., Session], ScriptedSession)
-    return SessionProvider(lambda: models, Options, make_session=make)
+    models: Any = SimpleNamespace(name="tiny-en", languages=("en",), recogniser=recogniser)
+    return sessions_of(models, cast(Callable[..., Session], ScriptedSession))
+
+
+def sessions_of(
+    models: Models, make_session: Callable[..., Session] = Session, *others: Models
+) -> SessionProvider:
+    """Sessions of these models: the first is in memory, the others are loaded when they are asked
+    for. Nothing else is installed."""
+    known = {one.name: one for one in (models, *others)}
+    entries = {one.name: replace(shipped().get("tiny-en"), name=one.name,
+                                 languages=one.languages, default=False)
+               for one in known.values()}  # fmt: skip
+    installed = Catalogue(tuple(entries.values()))
+    pool = ModelPool(models, lambda name, _: known[name], BackgroundWorker("model-loader"))
+
+    def choose_model(model: str, language: str) -> ModelChoice:
+        if model == AUTO and has_language(models, language):
+            return ModelChoice(entries[models.name], language)
+        return choose(installed, list(known), model, language)
+
+    return SessionProvider(
+        pool, Options, choose_model, lambda: list(entries.values()), make_session=make_session
+    )
 
 
 @contextlib.contextmanager

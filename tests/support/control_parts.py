@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from edged.config.model_choice import choice_of
+from edged.config.settings import Settings
 from edged.config.settings_manager import SettingsManager
 from edged.config.sources import load
 from edged.config.startup import StartupSettings
@@ -15,6 +18,7 @@ from edged.daemon.control import Control
 from edged.daemon.model_loader import ModelLoader
 from edged.daemon.systemd import Notifier
 from edged.engine.background_worker import InlineExecutor
+from edged.models.choice import ModelChoice
 from tests.support.toy_speech_model import ToySpeechModel, script
 
 
@@ -46,7 +50,11 @@ def settings_manager(folder: Path, text: str = "") -> SettingsManager:
 
 
 def control(
-    folder: Path, text: str = "", models: ModelLoader | None = None, microphone: Any = None
+    folder: Path,
+    text: str = "",
+    models: ModelLoader | None = None,
+    microphone: Any = None,
+    choose: Callable[[Settings], ModelChoice] = choice_of,
 ) -> tuple[Control, SettingsManager, Recorder]:
     """The recorder is the publisher and the engine, and the microphone if none is given."""
     manager = settings_manager(folder, text)
@@ -60,5 +68,8 @@ def control(
         models or ModelLoader(lambda job: job(), executor=InlineExecutor()),
         lambda _: None,
         lambda: None,
+        lambda _: None,
+        choose(manager.settings),
+        choose,
     )
     return made, manager, parts

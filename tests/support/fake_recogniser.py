@@ -47,6 +47,7 @@ class FakeRecogniser:
         self.script = script
         self.options = Options()
         self.greedy = False
+        self.expected_language: str | None = None
         self.dropped: Counter[str] = Counter()
         self.finished: list[FinishedSegment] = []
         self.runs = 0

@@ -6,7 +6,7 @@ that depends on the language.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -151,6 +151,7 @@ class ToySpeechModel:
     )
     has_keyterms: bool = True
     asked_prompt: tuple[int, ...] = ()
+    spoken: Mapping[str, float] | None = None  # what `detect_language` finds
     encoders: list[ToyEncoder] = field(default_factory=list)
 
     def tuning(self, delay_in_frames: int) -> Tuning:
@@ -159,6 +160,9 @@ class ToySpeechModel:
     def prompt(self, language: str) -> tuple[int, ...]:
         self.asked_prompt = PROMPTS[language]
         return self.asked_prompt
+
+    def detect_language(self, audio: EncoderOutput) -> Mapping[str, float] | None:
+        return self.spoken
 
     def streaming_encoder(self, tuning: Tuning, max_frames: int) -> ToyEncoder:
         self.encoders.append(ToyEncoder())

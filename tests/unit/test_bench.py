@@ -6,6 +6,7 @@ import io
 import json
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -23,6 +24,8 @@ from edged.bench.manifest import Clip, choose, read_manifest, sample_clips, with
 from edged.bench.measure import ClipResult, RunResult, TimedInlineExecutor
 from edged.errors import ConfigError, EdgedError
 from edged.events import EndOfStream, EndText, Event, Step, Text, Turn, Word
+from edged.models import choice
+from edged.models.catalogue import Catalogue, shipped
 from edged.options import Options
 
 WORDS = st.lists(st.sampled_from("abc"), max_size=8)
@@ -315,6 +318,9 @@ def test_models_are_compared_side_by_side(
 
     monkeypatch.setattr(bench, "run_isolated", run)
     monkeypatch.setattr(bench, "quick_check", lambda *_: None)
+    tiny = shipped().get("tiny-en")
+    catalogue = Catalogue((tiny, replace(tiny, name="base")))
+    monkeypatch.setattr(bench, "shipped", lambda: catalogue)
     monkeypatch.setenv("COLUMNS", "120")
     options = (Options(), Options(delay_in_frames=16))
     assert bench.bench(bench.Plan(options, models=("tiny-en", "base"))) == 0
@@ -347,3 +353,33 @@ def test_a_measuring_process_that_dies_is_reported(monkeypatch: pytest.MonkeyPat
     many = tuple(Clip(f"clip {n}", Path("x" * 100)) for n in range(3000))
     with pytest.raises(EdgedError, match=r"ended early \(exit code 1\)"):
         run_isolated(Run(many, Options()), lambda seconds: None)
+
+
+def test_each_recording_is_measured_in_its_language_by_the_best_model(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny = shipped().get("tiny-en")
+    whisper = replace(tiny, name="w", languages=("de", "en"), default=False)
+    catalogue = Catalogue((tiny, whisper))
+    monkeypatch.setattr(bench, "shipped", lambda: catalogue)
+
+    def chosen(_: object, model: str, language: str) -> choice.ModelChoice:
+        return choice.choose(catalogue, ["tiny-en", "w"], model, language)
+
+    monkeypatch.setattr(bench, "chosen", chosen)
+    clips = [Clip(str(n), Path("x"), language=code) for n, code in enumerate(["en", "de", None])]
+
+    def parts(*models: str) -> dict[str, list[str]]:
+        plan = bench.Plan((Options(),), models=models)
+        return {name: [c.id for c in some] for name, some in bench._parts(plan, clips)}
+
+    assert parts("auto") == {"tiny-en": ["0", "2"], "w": ["1"]}
+    assert parts("w") == {"w": ["0", "1", "2"]}
+    assert parts("tiny-en") == {"tiny-en": ["0", "2"]}
+    assert "tiny-en: left out the recordings in languages" in capsys.readouterr().err
+    assert measure.options_for(clips[1], Options()).language == "de"
+    assert measure.options_for(clips[2], Options()).language == "en"
+    rates = report.language_error_rates(
+        [replace(clip, text="ja gut") for clip in clips], ["yes gut", "ja gut", ""]
+    )
+    assert [(code, r["wrong"]) for code, r in rates.items()] == [("en", 1), ("de", 0)]

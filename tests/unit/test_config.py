@@ -62,7 +62,7 @@ def test_the_names_and_defaults_that_people_rely_on_stay() -> None:
         "mqtt_cert_file": None,
         "mqtt_key_file": None,
         "mqtt_base": "edged",
-        "model": "tiny-en",
+        "model": "auto",  # which is tiny-en, the former default, for English
         "language": "en",
         "models_dir": None,
         "threads": 1,
@@ -263,7 +263,7 @@ def test_every_mistake_is_reported_at_once_with_its_key_line_and_what_is_allowed
         ("EDGED_LISTEN=0.0.0.0:8080", "needs EDGED_API_KEY"),
         ("EDGED_LISTEN=[::]:8080", "needs EDGED_API_KEY"),
         ("EDGED_LISTEN=127.example.org:8080", "needs EDGED_API_KEY"),  # was taken for loopback
-        ("EDGED_LANGUAGE=xx", "must be one of en"),
+        ("EDGED_LANGUAGE=xx", "must be auto or the code of a language, such as en, de or fr"),
         ("EDGED_LOG_LEVEL=chatty", "must be one of debug, info, warning, error"),
         ("EDGED_MODEL=../x", "must be a model's name"),
         ("edged_temp=1", "there is no such setting; did you mean EDGED_TEMP?"),

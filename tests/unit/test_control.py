@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,12 @@ from edged.config.settings import Settings
 from edged.config.sources import load
 from edged.config.startup import check_files
 from edged.config.state_file import StateFile
+from edged.daemon.control import MAX_WAITING_CHANGES
 from edged.daemon.model_loader import ModelLoader
 from edged.engine.background_worker import InlineExecutor
-from edged.errors import ConfigError, EdgedError, RequestError
+from edged.errors import ConfigError, EdgedError, ModelError, RequestError
+from edged.models.catalogue import Catalogue, shipped
+from edged.models.choice import ModelChoice, choose
 from edged.mqtt import commands
 from edged.mqtt.commands import Command
 from tests.support.command_fuzz import fuzzed
@@ -260,3 +264,110 @@ def test_terms_of_the_file_are_live_and_its_bad_lines_are_notes(tmp_path: Path) 
     made.execute(Command("reload"))
     assert manager.settings.options().keyterms == ("Thornton",)
     assert [n for n in manager.loaded.notes if "cannot be read" in n]
+
+
+# -- language
+
+GERMAN = replace(shipped().get("tiny-en"), name="german", languages=("de",), default=False)
+CATALOGUE = Catalogue((shipped().get("tiny-en"), GERMAN))
+
+
+def chosen(settings: Settings, installed: tuple[str, ...] = ("tiny-en", "german")) -> ModelChoice:
+    return choose(CATALOGUE, installed, settings.model, settings.language)
+
+
+def config(payload: str) -> Command:
+    return commands.parse("config", payload.encode())
+
+
+def test_another_language_loads_its_model_beside_the_one_in_use(tmp_path: Path) -> None:
+    """The engine gets options and models in one command, when they are loaded and not before."""
+    models = SlowModels()
+    made, manager, parts = control(tmp_path, models=models.loader, choose=chosen)
+    made.execute(config('{"language": "de", "temp": 0.5}'))
+    assert parts.replies == []
+    assert parts.calls == []
+    assert (manager.settings.language, manager.settings.temp) == ("en", 0)
+    models.arrive()
+    assert parts.replies[-1]["changed"] == {"language": "de", "temp": 0.5}
+    (submitted,) = [call[1] for call in parts.calls if call[0] == "submit"]
+    assert submitted.models == "models for 1 threads"
+    assert (submitted.options.language, submitted.options.temp) == ("de", 0.5)
+    assert made.options == submitted.options
+    (announced,) = [args[0] for name, args in parts.calls if name == "homeassistant"]
+    assert announced.model == "edged german"
+
+
+def test_a_language_that_is_not_installed_is_refused_before_anything_changes(
+    tmp_path: Path,
+) -> None:
+    models = SlowModels()
+    made, manager, parts = control(
+        tmp_path, models=models.loader, choose=lambda s: chosen(s, ("tiny-en",))
+    )
+    before = manager.loaded
+    made.execute(config('{"language": "de", "temp": 0.5}'))
+    assert "Run `edged models fetch german`." in parts.replies[-1]["error"]
+    assert manager.loaded is before
+    assert parts.calls == []
+    assert models.loaded == []
+
+
+def test_a_model_that_cannot_be_loaded_leaves_the_old_language_in_force(tmp_path: Path) -> None:
+    def fail(_: Settings) -> Any:
+        raise ModelError("decoder.onnx is damaged")
+
+    loader = ModelLoader(lambda job: job(), fail, InlineExecutor())
+    made, manager, parts = control(tmp_path, models=loader, choose=chosen)
+    before = manager.loaded
+    made.execute(config('{"language": "de"}'))
+    assert parts.replies[-1]["ok"] is False
+    assert "decoder.onnx is damaged" in parts.replies[-1]["error"]
+    assert manager.loaded is before
+    assert parts.calls == []
+
+
+def test_a_language_of_the_same_model_changes_at_once(tmp_path: Path) -> None:
+    both = replace(GERMAN, name="both", languages=("de", "en"))
+    catalogue = Catalogue((both,))
+    models = SlowModels()
+    made, _, parts = control(
+        tmp_path,
+        models=models.loader,
+        choose=lambda s: choose(catalogue, ("both",), s.model, s.language),
+    )
+    made.execute(config('{"language": "auto"}'))
+    assert parts.replies[-1]["changed"] == {"language": "auto"}
+    (submitted,) = [call[1] for call in parts.calls if call[0] == "submit"]
+    assert (submitted.models, submitted.options.language) == (None, "auto")
+    assert models.loaded == []
+
+
+def test_changes_that_need_models_are_made_one_after_the_other(tmp_path: Path) -> None:
+    """A reload of a pushed file that came while a model was loaded must not be lost; a change that
+    needs no model does not wait."""
+    models = SlowModels()
+    made, manager, parts = control(tmp_path, models=models.loader, choose=chosen)
+    made.execute(config('{"language": "de"}'))
+    (tmp_path / "edged.env").write_text("EDGED_THREADS=2\n")
+    made.execute(Command("reload"))
+    made.execute(config('{"temp": 0.5}'))
+    assert [reply["changed"] for reply in parts.replies] == [{"temp": 0.5}]
+    models.arrive()
+    assert manager.settings.language == "de"
+    assert manager.settings.threads == 1
+    models.arrive()
+    assert (manager.settings.language, manager.settings.threads) == ("de", 2)
+    assert [reply["ok"] for reply in parts.replies] == [True] * 3
+    assert models.loaded == [1, 2]
+
+
+def test_too_many_changes_that_wait_for_models_are_refused(tmp_path: Path) -> None:
+    models = SlowModels()
+    made, _, parts = control(tmp_path, models=models.loader, choose=chosen)
+    for _ in range(MAX_WAITING_CHANGES + 2):
+        made.execute(config('{"language": "de"}'))
+    assert [reply["ok"] for reply in parts.replies] == [False]
+    assert "busy" in parts.replies[-1]["error"]
+    models.arrive()
+    assert [reply["ok"] for reply in parts.replies] == [False] + [True] * (MAX_WAITING_CHANGES + 1)

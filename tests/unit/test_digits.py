@@ -115,7 +115,7 @@ def test_the_words_of_a_turn_are_those_of_its_text() -> None:
 
 
 def test_a_language_without_spaces_has_none_in_the_text_of_a_turn() -> None:
-    assert turn(TurnStyle("ja", word_separator="")).text == "twentythreedegrees"
+    assert turn(TurnStyle("ja")).text == "twentythreedegrees"
 
 
 def test_a_client_asks_for_digits_in_its_json_config() -> None:

@@ -25,9 +25,10 @@ from edged.events import (
 
 GOLDEN: list[tuple[Event, str]] = [
     (
-        Ready("r1", "tiny-en", 10, keyterms=3),
+        Ready("r1", "tiny-en", 10, keyterms=3, language="de"),
         '{"type": "ready", "request_id": "r1", "model_name": "tiny-en", "sample_rate": 24000, '
-        '"frame_size": 1920, "delay_in_frames": 10, "text_stream_names": [], "keyterms": 3}',
+        '"frame_size": 1920, "delay_in_frames": 10, "text_stream_names": [], "language": "de", '
+        '"keyterms": 3}',
     ),
     (Text("naïve", 1.23456), '{"type": "text", "text": "naïve", "start_s": 1.235, "stream_id": 0}'),
     (EndText(2.0), '{"type": "end_text", "stop_s": 2.0, "stream_id": 0}'),
@@ -40,7 +41,7 @@ GOLDEN: list[tuple[Event, str]] = [
     ),
     (
         Turn("Yes.", 0.1, 0.5, (Word("Yes.", 0.1, 0.5),), 0.91234),
-        '{"type": "turn", "text": "Yes.", "start_s": 0.1, "stop_s": 0.5, '
+        '{"type": "turn", "text": "Yes.", "language": "en", "start_s": 0.1, "stop_s": 0.5, '
         '"words": [{"text": "Yes.", "start_s": 0.1, "stop_s": 0.5}], "confidence": 0.912}',
     ),
     (Flushed("7"), '{"type": "flushed", "flush_id": "7"}'),

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from edged.errors import ModelError
-from edged.stt.moonshine_streaming.languages import traits
+from edged.stt.moonshine_streaming.language_traits import traits
 from edged.stt.moonshine_streaming.specification import CONFIG, Sizes, read_config
 from edged.stt.moonshine_streaming.vocabulary import StreamingVocabulary
 from tests.support.streaming_models import TOYS, config, pieces, tokenizer

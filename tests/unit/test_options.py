@@ -41,7 +41,10 @@ def test_unknown_keys_are_ignored_and_the_rest_stays_as_it_was() -> None:
         ({"temp": "hot"}, "temp must be a number from 0 to 1"),
         ({"temp": float("nan")}, "temp"),
         ({"padding_bonus": -4.1}, "padding_bonus must be from -4 to 4"),
-        ({"language": "tlh"}, "language must be one of en"),
+        (
+            {"language": "tlh"},
+            "language must be auto or the code of a language, such as en, de or fr, not 'tlh'",
+        ),
         ({"turns": 1}, "turns must be true or false"),
         ("{", "not valid JSON"),
         ("[]", "must be a JSON object"),

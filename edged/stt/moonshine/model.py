@@ -62,6 +62,9 @@ class Moonshine:
         """The one token before the text: a Moonshine model has one language."""
         return (BOS,)
 
+    def detect_language(self, audio: EncoderOutput) -> None:
+        """None: a Moonshine model has one language."""
+
     def streaming_encoder(self, tuning: Tuning, max_frames: int) -> StreamingEncoder:
         """An encoder for one segment of at most `max_frames` frames of 24 ms."""
         return Encoder(self.graphs, max_frames, tuning.revised_frames, tuning.adapted_encoder)

@@ -20,7 +20,7 @@ from edged.stt.family import (
 from edged.stt.moonshine_streaming.decoder_step import BranchDecoder, TreeDecoder
 from edged.stt.moonshine_streaming.encoder import Encoder
 from edged.stt.moonshine_streaming.graphs import Graphs
-from edged.stt.moonshine_streaming.languages import traits
+from edged.stt.moonshine_streaming.language_traits import traits
 from edged.stt.moonshine_streaming.specification import (
     FRAME_SAMPLES,
     MAX_POSITIONS,

@@ -16,7 +16,7 @@ from edged.stt.family import RATE, Floats, SpeechCheck
 from edged.stt.moonshine_streaming.decoder_step import BranchDecoder, TreeDecoder
 from edged.stt.moonshine_streaming.encoder import Encoder
 from edged.stt.moonshine_streaming.graphs import Graphs, form
-from edged.stt.moonshine_streaming.languages import LATIN_TOKENS_PER_S
+from edged.stt.moonshine_streaming.language_traits import LATIN_TOKENS_PER_S
 from edged.stt.moonshine_streaming.specification import (
     CONFIG,
     FRAME_SAMPLES,

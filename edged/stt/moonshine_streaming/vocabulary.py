@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edged.errors import ModelError
+from edged.languages import WITHOUT_SPACES
 from edged.stt.moonshine.vocabulary import PieceVocabulary
-from edged.stt.moonshine_streaming.languages import WITHOUT_SPACES
 from edged.stt.moonshine_streaming.specification import Sizes
 
 _WORD_START = "\u2581".encode()

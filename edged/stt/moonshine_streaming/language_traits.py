@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from edged.stt.family import LanguageTraits
 
-WITHOUT_SPACES = frozenset({"ja", "zh"})
 OTHER_SCRIPTS = frozenset({"ar", "ja", "zh"})  # than Latin
 
 LATIN_TOKENS_PER_S, OTHER_TOKENS_PER_S = 6.5, 13.0  # upstream's advice
@@ -12,7 +11,4 @@ LATIN_TOKENS_PER_S, OTHER_TOKENS_PER_S = 6.5, 13.0  # upstream's advice
 
 def traits(language: str) -> LanguageTraits:
     """The traits of a language code."""
-    return LanguageTraits(
-        tokens_per_s=OTHER_TOKENS_PER_S if language in OTHER_SCRIPTS else LATIN_TOKENS_PER_S,
-        word_separator="" if language in WITHOUT_SPACES else " ",
-    )
+    return LanguageTraits(OTHER_TOKENS_PER_S if language in OTHER_SCRIPTS else LATIN_TOKENS_PER_S)

@@ -153,13 +153,13 @@ class FileCapture:
         """Plays all files once, in real time."""
         self._ring.seal(self._muted)
         for path in files:
-            due = time.monotonic()
+            due = None  # the first frame begins when the file is open
             for frame in self._frames(path):
                 if self._stopping or self._muted or self._reopen:
                     return
                 message = f"playing {self._device} as the microphone"
                 self._report(MicrophoneState.RUNNING, message, NegotiatedFormat())
-                due += STEP_S
+                due = (time.monotonic() if due is None else due) + STEP_S
                 self._wait_until(due)
                 self.heartbeat = time.monotonic()
                 self._ring.write(self._amplified(frame))

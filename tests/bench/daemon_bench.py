@@ -43,25 +43,26 @@ from tests.support.command_fuzz import fuzzed
 from tests.support.daemon_process import DaemonProcess
 from tests.support.mosquitto import Mosquitto, Subscriber, until
 
+NO_DELAY = "set_tcp_nodelay true"  # as deploy/mosquitto/edged.conf has it
 PULLS, STOPS, FUZZED = 20, 10, 10_000
 
-# Writes when each step was complete (eight bytes, monotonic clock), and for each word the step at
-# which it was emitted and when (eight bytes each).
+# Writes when the last sample of each step was due (eight bytes, monotonic clock), and for each word
+# the step at which it was emitted and when (eight bytes each).
 WITH_TIMES = """
 import time, struct
-from edged.audio.ring import Ring
+from edged.audio.file_capture import FileCapture
 from edged.engine.engine_thread import Engine
 from edged.events import Text
-_write, _emit = Ring.write, Engine._emit
+_wait, _emit = FileCapture._wait_until, Engine._emit
 complete, said = open({folder!r} + "/complete", "ab", 0), open({folder!r} + "/said", "ab", 0)
-def write(self, samples):
-    complete.write(struct.pack("d", time.monotonic()))
-    _write(self, samples)
+def wait_until(self, due):
+    complete.write(struct.pack("d", due))
+    _wait(self, due)
 def emit(self, events):
     now = struct.pack("dd", self._steps - 1, time.monotonic())
     said.write(now * sum(isinstance(e, Text) for e in events))
     _emit(self, events)
-Ring.write, Engine._emit = write, emit
+FileCapture._wait_until, Engine._emit = wait_until, emit
 """
 # Real libasound, asked for what such a card would give: what comes is read back and converted.
 AS_48_STEREO = """
@@ -107,7 +108,10 @@ def spread(name: str, ms: list[float]) -> None:
 
 
 def latency(folder: Path, speech: Path, minutes: float, slow: float) -> None:
-    with Mosquitto(folder / "broker") as broker, Subscriber(broker.port, ("edged/#",)) as ear:
+    with (
+        Mosquitto(folder / "broker", options=NO_DELAY) as broker,
+        Subscriber(broker.port, ("edged/#",)) as ear,
+    ):
         daemon = DaemonProcess(folder, broker.port, alsa_device=f"file:{speech}")
         daemon.environment = {SLOWDOWN: f"{slow:g}"}
         daemon.before = WITH_TIMES.format(folder=str(folder))
@@ -124,17 +128,13 @@ def latency(folder: Path, speech: Path, minutes: float, slow: float) -> None:
     delay_s = 10 * STEP_S
     begins = [at - (n + 1) * STEP_S for n, at in enumerate(complete)]
 
-    def began(step: int) -> float:
-        """When the stream would have begun: the most punctual of the steps around this one."""
-        return min(begins[max(0, step - 12) : step + 13])
-
     whole, waited, worked, carried = [], [], [], []
     for word, at, (step, handed) in zip(words, came, said, strict=True):
         due = word["stop_s"] + delay_s
-        if due > len(complete) * STEP_S:
+        if due > len(complete) * STEP_S or step >= len(begins):
             continue  # emitted early, because of the stop
         step_end = (step + 1) * STEP_S
-        start = began(step)
+        start = begins[step]
         whole.append((at - start - due) * 1000)
         waited.append((step_end - due) * 1000)
         worked.append((handed - start - step_end) * 1000)
@@ -152,12 +152,8 @@ def latency(folder: Path, speech: Path, minutes: float, slow: float) -> None:
 
 
 def _report_steps(steps: list[tuple[int, float]], begins: list[float]) -> None:
-    """How late each step is behind its audio. begins: when the stream would have begun, by step."""
-    late = [
-        (at - min(begins[max(0, n - 12) : n + 13]) - (n + 1) * STEP_S) * 1000
-        for n, at in steps
-        if n < len(begins)
-    ]
+    """How late each step is behind its last sample. begins: when the stream began, by step."""
+    late = [(at - begins[n] - (n + 1) * STEP_S) * 1000 for n, at in steps if n < len(begins)]
     spread("from the end of a step to its `step` at a subscriber", late)
 
 
@@ -170,7 +166,10 @@ def _report_health(health: list[dict[str, Any]]) -> None:
 
 def flush(folder: Path, speech: Path, minutes: float, slow: float) -> None:
     answers: list[float] = []
-    with Mosquitto(folder / "broker") as broker, Subscriber(broker.port, ("edged/#",)) as ear:
+    with (
+        Mosquitto(folder / "broker", options=NO_DELAY) as broker,
+        Subscriber(broker.port, ("edged/#",)) as ear,
+    ):
         daemon = DaemonProcess(folder, broker.port, alsa_device=f"file:{speech}")
         daemon.environment = {SLOWDOWN: f"{slow:g}"}
         daemon.before = WITH_TIMES.format(folder=str(folder))
@@ -180,7 +179,7 @@ def flush(folder: Path, speech: Path, minutes: float, slow: float) -> None:
             while time.monotonic() < end:
                 time.sleep(random.uniform(1.0, 3.0))
                 count, sent = len(ear.on("flushed")), time.monotonic()
-                ear.publish("edged/device/cmd/flush", f"f{count}")
+                ear.publish("edged/device/cmd/flush", json.dumps({"flush_id": count}))
                 until(lambda: len(ear.on("flushed")) > count, "flushed")  # noqa: B023
                 answers.append((ear.on("flushed")[-1].at - sent) * 1000)
             daemon.stop()

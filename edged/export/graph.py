@@ -88,11 +88,12 @@ class Graph:
         values = (_signed(q), np.asarray(scale, np.float32), _signed(zero))
         return [self.const(value) for value in values]
 
-    def norm(self, x: str, weight: Array, name: str | None = None) -> str:
-        """Layer norm over the last axis, without a bias."""
-        return self.op(
-            "LayerNormalization", x, self.const(weight), axis=-1, epsilon=1e-5, name=name
-        )
+    def norm(
+        self, x: str, weight: Array, name: str | None = None, bias: Array | None = None
+    ) -> str:
+        """Layer norm over the last axis."""
+        operands = [self.const(weight), *([] if bias is None else [self.const(bias)])]
+        return self.op("LayerNormalization", x, *operands, axis=-1, epsilon=1e-5, name=name)
 
     def heads(self, x: str, name: str | None = None) -> str:
         """x[n, heads * head_dim] -> [heads, n, head_dim]; any number of heads."""

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from edged import STEP_S
 from edged.ortsession import RELEASE_MEMORY, release_memory, slowdown
-from edged.vad.log_mel import RATE, SAMPLES, log_mel
+from edged.audio.mel import RATE
+from edged.vad.log_mel import SAMPLES, log_mel
 
 if TYPE_CHECKING:
     import onnxruntime as ort

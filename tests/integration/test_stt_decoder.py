@@ -17,11 +17,11 @@ from edged.models.loader import Models, load
 from edged.models.store import default_models_dir
 from edged.stt import beam
 from edged.stt.decoder import MAX_UPDATE_RUNS, DecodedText, Decoder
+from edged.stt.embedding import Embedding
 from edged.stt.family import EncoderOutput, SpeechModel, TopTokens
 from edged.stt.moonshine.build_version import EMBEDDING
 from edged.stt.moonshine.decoder_step import TreeDecoder
 from edged.stt.moonshine.dimensions import BOS, EOS, TINY
-from edged.stt.moonshine.graphs import Embedding
 from edged.stt.moonshine.model import Moonshine
 from edged.stt.token_tree import Choice, TokenTree
 

@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from edged import STEP_S
-from edged.vad.log_mel import RATE
+from edged.audio.mel import RATE
 from edged.vad.smart_turn import (
     MAX_TOKENS,
     RUN_AFTER_S,

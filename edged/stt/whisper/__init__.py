@@ -1,0 +1,1 @@
+"""Whisper (tiny, base, small; MIT; 99 languages), streamed without training."""

@@ -1,13 +1,15 @@
 """Word error rate: normalises, aligns and counts.
 
-The normalisation follows English speech benchmarks: lower case, no punctuation except apostrophes
-inside words, numbers and years as words, no fillers, and one spelling for some words. "Mr. Hale,
-1955" and "mister hale nineteen fifty five" become equal.
+The normalisation of English follows speech benchmarks: lower case, no punctuation except
+apostrophes inside words, numbers and years as words, no fillers, and one spelling for some words.
+"Mr. Hale, 1955" and "mister hale nineteen fifty five" become equal. Other languages: lower case, no
+accents, no punctuation, and numbers as digits where the library text2num knows the language.
 """
 
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -25,6 +27,9 @@ TENS = [
 ]
 # fmt: on
 
+# Languages that text2num knows; those written without spaces, whose error rate is of characters.
+DIGIT_LANGUAGES = ("da", "de", "es", "fr", "it", "nl", "pt")
+UNSPACED = ("bo", "ja", "km", "lo", "my", "th", "yue", "zh")
 FILLERS = ("uh", "um", "uhm", "mm", "mhm", "hmm")
 SAME_WORDS = {
     "mr": "mister",
@@ -59,8 +64,27 @@ _CLOCK = re.compile(r"\b(\d{1,2})[.:](\d\d)(?= ?[ap]\.?m)")
 _SYMBOLS = str.maketrans({"’": "'", "‘": "'", "—": " ", "-": " ", "%": " percent", "&": " and "})
 
 
-def words(text: str) -> list[str]:
+def words(text: str, language: str = "en") -> list[str]:
     """Returns the normalised words of a text."""
+    return _english_words(text) if language == "en" else _foreign_words(text, language)
+
+
+def _foreign_words(text: str, language: str) -> list[str]:
+    """Words of a language other than English; characters of one written without spaces."""
+    folded = unicodedata.normalize("NFKD", text.lower().replace("ß", "ss"))
+    letters = "".join(letter for letter in folded if not unicodedata.combining(letter))
+    plain = re.sub(r"(?<=\d)[.,](?=\d{3}\b)", "", letters)
+    plain = re.sub(r"[\W_]+", " ", plain).strip()
+    if language in UNSPACED:
+        return list(plain.replace(" ", ""))
+    if language in DIGIT_LANGUAGES:
+        from text_to_num import alpha2digit
+
+        plain = alpha2digit(plain, language, threshold=0)
+    return plain.split()
+
+
+def _english_words(text: str) -> list[str]:
     text = text.lower().translate(_SYMBOLS)
     text = re.sub(r"\$(\d+)", r"\1 dollars", text)
     text = re.sub(r"(?<=\d),(?=\d{3})", "", text)
@@ -132,19 +156,21 @@ class Errors:
         return self.wrong / self.reference_words if self.reference_words else None
 
 
-def errors(reference: str, hypothesis: str) -> Errors:
+def errors(reference: str, hypothesis: str, language: str = "en") -> Errors:
     """Counts substitutions, deletions and insertions between two texts."""
-    return errors_of_each([reference], [hypothesis])[0]
+    return errors_of_each([reference], [hypothesis], language)[0]
 
 
-def errors_of_each(references: Sequence[str], hypotheses: Sequence[str]) -> list[Errors]:
+def errors_of_each(
+    references: Sequence[str], hypotheses: Sequence[str], language: str = "en"
+) -> list[Errors]:
     """Compares consecutive texts as one and returns the errors of each reference.
 
     An inserted word counts for the reference before it.
     """
-    parts = [words(reference) for reference in references]
+    parts = [words(reference, language) for reference in references]
     expected = [word for part in parts for word in part]
-    recognised = [word for hypothesis in hypotheses for word in words(hypothesis)]
+    recognised = [word for hypothesis in hypotheses for word in words(hypothesis, language)]
     owners = [owner for owner, part in enumerate(parts) for _ in part]
     wrong, owner = [0] * len(parts), 0
     for a, b in align(expected, recognised):

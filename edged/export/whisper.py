@@ -47,7 +47,6 @@ from edged.stt.whisper.dimensions import (
     FRAME_SAMPLES,
     PADDING_STRIDE,
     WINDOW_FRAMES,
-    Dimensions,
 )
 from edged.stt.whisper.reference import Reference
 from edged.stt.whisper.vocabulary import BpeVocabulary
@@ -131,7 +130,8 @@ class _Exporter:
             v = g.op("Concat", f"past_v_{layer}", v, f"padding_v_{layer}", axis=1)
             split = g.ints(*[sizes.heads // groups] * groups)
             each = [g.ops("Split", a, split, names=[None] * groups, axis=0) for a in (q, k, v)]
-            values = [g.attend(*qkv, "bias") for qkv in zip(*each, strict=True)]
+            grouped = zip(each[0], each[1], each[2], strict=True)
+            values = [g.attend(*qkv, "bias") for qkv in grouped]
             value = g.op("Concat", *values, axis=0) if groups > 1 else values[0]
             h = g.linear(g.merge(value), self.linear(place + "self_attention/linear_1"))
             x = self.feed_forward(g, place, g.op("Add", x, h), parts)
@@ -266,9 +266,10 @@ def build(upstream: Path, out: Path, streaming_encoder: Path | None, language: s
     out.mkdir(parents=True, exist_ok=True)
     exporter = _Exporter(reference)
     exporter.features(out / "features.onnx")
-    exporter.encoder(out / "encoder.onnx", groups=4, parts=2)
+    exporter.encoder(out / "encoder.onnx", groups=reference.sizes.heads // 2, parts=2)
     exporter.cross(out / "cross.onnx")
     tokens = [token for token in range(vocabulary.eos + 1) if token not in suppressed]
     exporter.decoder(out / "decoder.onnx", tokens, vocabulary.eos)
     exporter.embedding(out / EMBEDDING)
-    np.savez(out / PADDING, **padding_constants(reference, list(_sample_speech())))
+    constants = padding_constants(reference, list(_sample_speech()))
+    np.savez(out / PADDING, kv=constants["kv"], states=constants["states"])

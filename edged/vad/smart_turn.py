@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edged import STEP_S
-from edged.ortsession import RELEASE_MEMORY, release_memory, slowdown
 from edged.audio.mel import RATE
+from edged.ortsession import RELEASE_MEMORY, release_memory, slowdown
 from edged.vad.log_mel import SAMPLES, log_mel
 
 if TYPE_CHECKING:

@@ -220,6 +220,101 @@ def test_pips_own_certificate_and_proxy_are_used(monkeypatch: pytest.MonkeyPatch
     assert way.trust("https://elsewhere/x") == "/some/ca.pem"
 
 
+# ---- files in parts -----------------------------------------------------------------------------
+PART_LINES = """
+[[model.file.part]]
+size = {size}
+sha256 = "{sha}"
+package = {{ name = "{package}", version = "1.0", platforms = ["any"] }}
+member = "{package}/data/part"
+"""
+
+
+def in_parts(folder: Path, **more: str) -> Catalogue:
+    """One model of one file, whose halves are in two packages."""
+    halves = {"half1": VOICE[:400_000], "half2": VOICE[400_000:]}
+    parts = "".join(
+        PART_LINES.format(size=len(data), sha=sha(data), package=package)
+        for package, data in halves.items()
+    )
+    return catalogue(folder, entry("toy", file_lines("whole.bin", VOICE, **more) + parts))
+
+
+def give_half(index: Web, package: str, data: bytes) -> None:
+    name, packed = wheel(package, {f"{package}/data/part": data})
+    index.give(f"/files/{name}", packed)
+    link = f'<!DOCTYPE html><a href="/files/{name}#sha256={sha(packed)}">{name}</a>'
+    index.give(f"/simple/{package}/", link.encode())
+
+
+def test_a_file_in_two_packages_is_joined_and_its_parts_are_removed(
+    index: Web, tmp_path: Path
+) -> None:
+    give_half(index, "half1", VOICE[:400_000])
+    give_half(index, "half2", VOICE[400_000:])
+    fetch(["toy"], tmp_path / "m", catalogue=in_parts(tmp_path), transport=QUICK)
+    assert [path.name for path in (tmp_path / "m/toy").iterdir()] == ["whole.bin"]
+    assert (tmp_path / "m/toy/whole.bin").read_bytes() == VOICE
+
+
+def test_a_part_that_is_there_is_not_downloaded_again(index: Web, tmp_path: Path) -> None:
+    give_half(index, "half1", VOICE[:400_000])
+    with pytest.raises(ModelError, match="half2"):
+        fetch(["toy"], tmp_path / "m", catalogue=in_parts(tmp_path), transport=QUICK)
+    assert not (tmp_path / "m/toy/whole.bin").exists()
+    give_half(index, "half2", VOICE[400_000:])
+    index.paths.clear()
+    fetch(["toy"], tmp_path / "m", catalogue=in_parts(tmp_path), transport=QUICK)
+    assert (tmp_path / "m/toy/whole.bin").read_bytes() == VOICE
+    assert not any("half1" in path for path in index.paths)
+
+
+def test_without_its_second_part_the_whole_file_comes_from_the_publishers_server(
+    index: Web, tmp_path: Path
+) -> None:
+    give_half(index, "half1", VOICE[:400_000])
+    url = index.give("/whole.bin", VOICE)
+    fetch(["toy"], tmp_path / "m", catalogue=in_parts(tmp_path, url=url), transport=QUICK)
+    assert (tmp_path / "m/toy/whole.bin").read_bytes() == VOICE
+    assert [path.name for path in (tmp_path / "m/toy").iterdir()] == ["whole.bin"]
+
+
+def test_a_part_with_other_bytes_is_not_believed(index: Web, tmp_path: Path) -> None:
+    give_half(index, "half1", VOICE[:400_000])
+    give_half(index, "half2", OTHER)
+    with pytest.raises(ModelError, match=r"half2-1\.0|half2==1\.0"):
+        fetch(["toy"], tmp_path / "m", catalogue=in_parts(tmp_path), transport=QUICK)
+    assert not (tmp_path / "m/toy/whole.bin").exists()
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_directory_may_hold_the_wheels_of_the_parts_or_the_whole_file(
+    tmp_path: Path, whole: bool
+) -> None:
+    source = tmp_path / "usb"
+    source.mkdir()
+    halves = {"half1": VOICE[:400_000], "half2": VOICE[400_000:]}
+    for package, data in halves.items():
+        name, packed = wheel(package, {f"{package}/data/part": data})
+        if not whole:
+            (source / name).write_bytes(packed)
+    if whole:
+        (source / "a name of its own").write_bytes(VOICE)
+    fetch(["toy"], tmp_path / "m", source, catalogue=in_parts(tmp_path))
+    assert (tmp_path / "m/toy/whole.bin").read_bytes() == VOICE
+    assert [path.name for path in (tmp_path / "m/toy").iterdir()] == ["whole.bin"]
+
+
+def test_a_directory_without_one_part_is_refused_by_the_name_of_its_package(tmp_path: Path) -> None:
+    source = tmp_path / "usb"
+    source.mkdir()
+    name, packed = wheel("half1", {"half1/data/part": VOICE[:400_000]})
+    (source / name).write_bytes(packed)
+    with pytest.raises(ModelError, match=r"whole\.bin\.part2 \(in the wheel of half2==1\.0\)"):
+        fetch(["toy"], tmp_path / "m", source, catalogue=in_parts(tmp_path))
+    assert not (tmp_path / "m/toy/whole.bin").exists()
+
+
 # ---- web servers --------------------------------------------------------------------------------
 def test_an_https_entry_is_fetched_and_verified(site: Web, tmp_path: Path) -> None:
     fetch(["toy"], tmp_path / "m", catalogue=by_https(tmp_path, site.give("/a", VOICE)))

@@ -125,6 +125,12 @@ class ToyDecoder:
     def keep(self, rows: Sequence[int]) -> None:
         self.tokens = [self.tokens[row] for row in rows]
 
+    def score(self, prompt: Sequence[int], tokens: Sequence[int]) -> float:
+        self.keep([])
+        found = [self._next([*prompt, *tokens[:n]]) for n in range(len(tokens) + 1)]
+        pairs = zip(found, [*tokens, EOS], strict=True)
+        return float(sum(np.log(p if best == token else 1 - p) for (best, p, _), token in pairs))
+
     def _next(self, text: Sequence[int]) -> tuple[int, float, int]:
         """(token, probability, frame) behind `text`."""
         prompt = self.model.asked_prompt
@@ -174,6 +180,9 @@ class ToySpeechModel:
 
     def decoder_step(self, max_rows: int) -> ToyDecoder:
         return ToyDecoder(self)
+
+    def detect_language(self, audio: EncoderOutput) -> Mapping[str, float] | None:
+        return None
 
 
 def script(*spoken: Spoken) -> Hear:

@@ -8,7 +8,9 @@ import numpy as np
 
 from edged.stt.family import EncoderOutput, Floats, TopTokens
 from edged.stt.kv_cache import KVCache
+from edged.stt.moonshine.dimensions import EOS
 from edged.stt.moonshine.graphs import Graphs, feeds
+from edged.stt.scoring import score_by_reading
 
 HIDDEN = -1e9  # added to the attention of rows that a token must not see
 _OUTPUTS = ["tokens", "p", "p_end", "heard", "kv"]
@@ -56,3 +58,8 @@ class TreeDecoder:
     def keep(self, rows: Sequence[int]) -> None:
         """These rows, in this order, become the rows 0, 1, ...; all others are forgotten."""
         self.cache.keep(rows)
+
+    def score(self, prompt: Sequence[int], tokens: Sequence[int]) -> float:
+        """The log probability of a text and of its end; see
+        `edged.stt.family.DecoderStep.score`."""
+        return score_by_reading(self, prompt, tokens, EOS)

@@ -9,6 +9,7 @@ import numpy as np
 from edged.stt.family import EncoderOutput, Floats, TopTokens
 from edged.stt.kv_cache import KVCache
 from edged.stt.moonshine_streaming.graphs import Graphs
+from edged.stt.scoring import score_by_reading
 
 _HIDDEN = -1e9  # added to the attention of rows that a token must not see
 _RESULTS = ["tokens", "p", "p_end", "heard"]
@@ -66,6 +67,11 @@ class TreeDecoder:
         """These rows, in this order, become the rows 0, 1, ...; all others are forgotten."""
         self.cache.keep(rows)
 
+    def score(self, prompt: Sequence[int], tokens: Sequence[int]) -> float:
+        """The log probability of a text and of its end; see
+        `edged.stt.family.DecoderStep.score`."""
+        return score_by_reading(self, prompt, tokens, self._graphs.sizes.eos)
+
 
 def _filled(shape: tuple[int, ...], array: Floats) -> tuple[int, ...]:
     """`shape` with the array's length in the place of -1, which an empty array would not tell."""
@@ -111,6 +117,11 @@ class BranchDecoder:
     def keep(self, rows: Sequence[int]) -> None:
         """These rows, in this order, become the rows 0, 1, ...; all others are forgotten."""
         self.cache.keep(rows)
+
+    def score(self, prompt: Sequence[int], tokens: Sequence[int]) -> float:
+        """The log probability of a text and of its end; see
+        `edged.stt.family.DecoderStep.score`."""
+        return score_by_reading(self, prompt, tokens, self._graphs.sizes.eos)
 
     def _read_behind(self, rows: Sequence[int], tokens: Sequence[int], top_k: int) -> list[Floats]:
         """Reads tokens, one behind the other, of which the first follows `rows`."""

@@ -62,7 +62,8 @@ class Frontend:
             windows = sliding_window_view(behind, N_FFT)[::HOP][:missing]
             mel = np.concatenate((mel, log10_mel(windows).T))
         wanted = mel[max(0, start) - self._mel_first : stop - self._mel_first]
-        wanted = (np.maximum(wanted, self._peak - DYNAMIC_RANGE) + 4) / 4
+        least = np.float32(self._peak - DYNAMIC_RANGE)
+        wanted = (np.maximum(wanted, least) + np.float32(4)) / np.float32(4)
         keep = max(0, start - self._mel_first)
         self._mel, self._mel_first = self._mel[keep:], self._mel_first + keep
         return np.pad(wanted, ((max(0, -start), 0), (0, 0)))

@@ -82,8 +82,8 @@ class Graphs:
         """float32[tokens, width]"""
         rows = self.embedding[tokens]
         scale = np.ascontiguousarray(rows[:, -_SCALE_BYTES:]).view("<f4")
-        values: Floats = rows[:, :-_SCALE_BYTES].view(np.int8) * scale.astype(np.float32)
-        return values
+        values = rows[:, :-_SCALE_BYTES].view(np.int8).astype(np.float32)
+        return values * scale.astype(np.float32)
 
 
 def feeds(names: tuple[str, ...], arrays: Sequence[Floats]) -> dict[str, Floats]:

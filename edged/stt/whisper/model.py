@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,11 +34,14 @@ CONFIDENCE = ConfidenceBounds(
 TOKENS_PER_S = 8.0
 # Languages whose script has few tokens of more than one letter, or of less than one.
 MANY_TOKENS_PER_S = 13.0
-MANY_TOKENS = frozenset(
-    "am ar as ba be bg bn bo el fa gu he hi hy ja ka kk km kn ko lo mk ml mn mr my ne pa ps ru sa sd"
-    " si sr ta te tg th tt uk ur yi yue zh".split()
-)
-UNSPACED = frozenset("bo ja km lo my th yue zh".split())
+# fmt: off
+MANY_TOKENS = frozenset((
+    "am", "ar", "as", "ba", "be", "bg", "bn", "bo", "el", "fa", "gu", "he", "hi", "hy", "ja", "ka",
+    "kk", "km", "kn", "ko", "lo", "mk", "ml", "mn", "mr", "my", "ne", "pa", "ps", "ru", "sa", "sd",
+    "si", "sr", "ta", "te", "tg", "th", "tt", "uk", "ur", "yi", "yue", "zh",
+))
+UNSPACED = frozenset(("bo", "ja", "km", "lo", "my", "th", "yue", "zh"))
+# fmt: on
 
 
 @dataclass(frozen=True)
@@ -95,18 +98,10 @@ class Whisper:
         p /= p.sum()
         return {codes[n]: float(p[n]) for n in np.argsort(-p)}
 
-    def score(self, audio: EncoderOutput, prompt: Sequence[int], tokens: Sequence[int]) -> float:
-        """The log probability of the text `tokens` and of its end behind `prompt`."""
-        decoder = self._decoder(len(prompt) + len(tokens))
-        decoder.attend_to(audio)
-        states, totals = decoder.states([*prompt, *tokens])
-        first = len(prompt) - 1
-        expected = self.graphs.embedded([*tokens, self.vocabulary.eos])
-        return float(((states[first:] * expected).sum(-1) - totals[first:]).sum())
-
     def _decoder(self, max_rows: int) -> TreeDecoder:
         end = self.vocabulary.special(NO_TIMES)
-        return TreeDecoder(self.graphs, max_rows, end, self.vocabulary.blank)
+        vocabulary = self.vocabulary
+        return TreeDecoder(self.graphs, max_rows, end, vocabulary.blank, vocabulary.eos)
 
 
 def _traits(language: str) -> LanguageTraits:

@@ -86,12 +86,6 @@ class Reference:
 
     # ---- decoder
     def decode(
-        self, states: Floats, prompt: Sequence[int], forbidden: Sequence[int], limit: int, end: int
-    ) -> list[int]:
-        """Greedy tokens behind the prompt. forbidden: tokens that a text may not have."""
-        return self.decode_with_log_p(states, prompt, forbidden, limit, end)[0]
-
-    def decode_with_log_p(
         self,
         states: Floats,
         prompt: Sequence[int],
@@ -99,28 +93,23 @@ class Reference:
         limit: int,
         end: int,
         first_forbidden: Sequence[int] = (),
-    ) -> tuple[list[int], list[float]]:
-        """As `decode`, with the log probability of each token. first_forbidden: tokens with which
-        a text may not begin."""
-        layers = range(self.sizes.layers)
+    ) -> list[int]:
+        """Greedy tokens behind the prompt. forbidden: tokens that a text may not have.
+        first_forbidden: tokens with which it may not begin."""
         cross = [
             self._split(self._linear(f"decoder/layer_{n}/attention/linear_1", states), 2)
-            for n in layers
+            for n in range(self.sizes.layers)
         ]
         past: KeysValues = []
         tokens: list[int] = []
-        found: list[float] = []
         reading = list(prompt)
         while True:
             logits, past = self.step(reading, past, cross)
-            logits[list(forbidden)] = -np.inf
-            if not tokens:
-                logits[list(first_forbidden)] = -np.inf
+            logits[[*forbidden, *([] if tokens else first_forbidden)]] = -np.inf
             best = int(logits.argmax())
             if best == end or len(tokens) >= limit:
-                return tokens, found
+                return tokens
             tokens.append(best)
-            found.append(float(logits[best] - _log_sum_exp(logits)))
             reading = [best]
 
     def step(
@@ -155,7 +144,8 @@ class Reference:
     def _norm(self, place: str, x: Floats) -> Floats:
         centred = x - x.mean(-1, keepdims=True)
         scale = 1 / np.sqrt(np.square(centred).mean(-1, keepdims=True) + 1e-5)
-        return centred * scale * self.weight(place + "/gamma") + self.weight(place + "/beta")
+        out: Floats = centred * scale * self.weight(place + "/gamma")
+        return out + self.weight(place + "/beta")
 
     def _split(self, x: Floats, parts: int) -> list[Floats]:
         """[n, parts * width] -> `parts` arrays [heads, n, head_dim]"""
@@ -176,7 +166,9 @@ class Reference:
 
 def _product(x: Floats, weight: NDArray[Any]) -> Floats:
     """x[n, in], weight[out, in] -> [n, out]. The weight is converted in parts: it may be large."""
-    parts = [x @ some.astype(np.float32).T for some in np.array_split(weight, -(-len(weight) // 8192))]
+    parts = [
+        x @ some.astype(np.float32).T for some in np.array_split(weight, -(-len(weight) // 8192))
+    ]
     return np.concatenate(parts, -1)
 
 
@@ -197,12 +189,9 @@ def _gelu(x: Floats) -> Floats:
     have."""
     a = np.abs(x) * np.float32(0.5**0.5)
     t = 1 / (1 + np.float32(0.3275911) * a)
-    powers = ((((1.061405429 * t - 1.453152027) * t + 1.421413741) * t - 0.284496736) * t) + 0.254829592
+    powers = (
+        (((1.061405429 * t - 1.453152027) * t + 1.421413741) * t - 0.284496736) * t
+    ) + 0.254829592
     erf = np.copysign(1 - powers * t * np.exp(-a * a), x)
     result: Floats = (0.5 * x * (1 + erf)).astype(np.float32)
     return result
-
-
-def _log_sum_exp(logits: Floats) -> float:
-    most = logits.max()
-    return float(most + np.log(np.exp(logits - most).sum()))

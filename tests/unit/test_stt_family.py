@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
@@ -12,8 +14,16 @@ from edged.options import Options
 from edged.stt.families import FAMILIES, family_of
 from edged.stt.family import RATE, SpeechModel, Tuning, language_traits
 from edged.stt.recogniser import Recogniser
+from edged.stt.scoring import score_by_reading
 from edged.stt.second_pass import transcribe
-from tests.support.toy_speech_model import PROMPTS, Spoken, ToySpeechModel, script, sentence
+from tests.support.toy_speech_model import (
+    EOS,
+    PROMPTS,
+    Spoken,
+    ToySpeechModel,
+    script,
+    sentence,
+)
 
 STEP = RATE * 80 // 1000
 
@@ -159,3 +169,19 @@ def test_a_segment_keeps_stream_time_although_its_audio_was_gone_when_it_was_rea
     assert recogniser.finished[0].stop == history.end
     starts = [word.start_s for word in words]
     assert starts == pytest.approx([0.2 + 0.3 * n for n in range(7)])
+
+
+def test_a_score_is_the_log_probability_of_the_text_and_its_end() -> None:
+    """By the tokens that reading gives; a token beyond its candidates counts as the last of
+    them."""
+    model = ToySpeechModel(script(*sentence("yes please")))
+    samples = np.zeros(2 * RATE, np.float32)
+    audio = model.encode(samples)
+    assert audio is not None
+    tokens = [model.vocabulary.token(" yes"), model.vocabulary.token(" please")]
+    step, prompt = model.decoder_step(20), model.prompt("en")
+    step.attend_to(audio)
+    expected = 2 * math.log(0.9) + math.log(0.95)
+    assert step.score(prompt, tokens) == pytest.approx(expected)
+    assert score_by_reading(step, prompt, tokens, EOS) == pytest.approx(expected)
+    assert score_by_reading(step, prompt, tokens[:1], EOS) < expected - 1

@@ -108,7 +108,7 @@ NAMES = {
     "zh": "chinese",
 }
 RIGHT_TO_LEFT = frozenset(("ar", "fa", "he", "ps", "sd", "ur", "yi"))
-WITHOUT_SPACES = frozenset(("ja", "lo", "my", "th", "yue", "zh"))
+WITHOUT_SPACES = frozenset(("bo", "ja", "km", "lo", "my", "th", "yue", "zh"))
 
 
 def is_language(value: object) -> bool:

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from edged.languages import WITHOUT_SPACES
+
 # fmt: off
 ONES = [
     "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten",
@@ -27,9 +29,8 @@ TENS = [
 ]
 # fmt: on
 
-# Languages that text2num knows; those written without spaces, whose error rate is of characters.
+# Languages that text2num knows.
 DIGIT_LANGUAGES = ("da", "de", "es", "fr", "it", "nl", "pt")
-UNSPACED = ("bo", "ja", "km", "lo", "my", "th", "yue", "zh")
 FILLERS = ("uh", "um", "uhm", "mm", "mhm", "hmm")
 SAME_WORDS = {
     "mr": "mister",
@@ -75,7 +76,7 @@ def _foreign_words(text: str, language: str) -> list[str]:
     letters = "".join(letter for letter in folded if not unicodedata.combining(letter))
     plain = re.sub(r"(?<=\d)[.,](?=\d{3}\b)", "", letters)
     plain = re.sub(r"[\W_]+", " ", plain).strip()
-    if language in UNSPACED:
+    if language in WITHOUT_SPACES:
         return list(plain.replace(" ", ""))
     if language in DIGIT_LANGUAGES:
         from text_to_num import alpha2digit

@@ -237,10 +237,6 @@ class SpeechModel(Protocol):
     def decoder_step(self, max_rows: int) -> DecoderStep:
         """A decoder for one segment with room for `max_rows` rows."""
 
-    def detect_language(self, audio: EncoderOutput) -> Mapping[str, float] | None:
-        """Probability by language code, the most probable first; None for a model with one
-        language."""
-
 
 def language_traits(model: SpeechModel, language: str) -> LanguageTraits:
     """The traits of `language`; of the model's first language if it does not have that one."""

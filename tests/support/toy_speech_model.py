@@ -181,9 +181,6 @@ class ToySpeechModel:
     def decoder_step(self, max_rows: int) -> ToyDecoder:
         return ToyDecoder(self)
 
-    def detect_language(self, audio: EncoderOutput) -> Mapping[str, float] | None:
-        return None
-
 
 def script(*spoken: Spoken) -> Hear:
     """Hears each token once its frame has passed."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,7 +76,3 @@ class Moonshine:
     def decoder_step(self, max_rows: int) -> DecoderStep:
         """A decoder for one segment with room for `max_rows` rows."""
         return TreeDecoder(self.graphs, max_rows)
-
-    def detect_language(self, audio: EncoderOutput) -> Mapping[str, float] | None:
-        """None: a Moonshine model has one language."""
-        return None

@@ -40,7 +40,6 @@ MANY_TOKENS = frozenset((
     "kk", "km", "kn", "ko", "lo", "mk", "ml", "mn", "mr", "my", "ne", "pa", "ps", "ru", "sa", "sd",
     "si", "sr", "ta", "te", "tg", "th", "tt", "uk", "ur", "yi", "yue", "zh",
 ))
-UNSPACED = frozenset(("bo", "ja", "km", "lo", "my", "th", "yue", "zh"))
 # fmt: on
 
 
@@ -105,5 +104,4 @@ class Whisper:
 
 
 def _traits(language: str) -> LanguageTraits:
-    rate = MANY_TOKENS_PER_S if language in MANY_TOKENS else TOKENS_PER_S
-    return LanguageTraits(rate, "" if language in UNSPACED else " ")
+    return LanguageTraits(MANY_TOKENS_PER_S if language in MANY_TOKENS else TOKENS_PER_S)

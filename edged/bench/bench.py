@@ -74,6 +74,9 @@ def bench(plan: Plan) -> int:
     """
     clips = sample_clips() if plan.manifest is None else read_manifest(plan.manifest)
     clips = within(choose(clips, plan.clips), plan.limit_minutes)
+    default = plan.options[0].language
+    if default != AUTO:
+        clips = [replace(clip, text_language=clip.text_language or default) for clip in clips]
     if not plan.own_languages:
         clips = [replace(clip, language=None) for clip in clips]
     parts = _parts(plan, clips)

@@ -36,6 +36,7 @@ class Clip:
     slot_words: words that must appear in the text.
     conditions: the groups for which figures are reported, besides `kind`.
     language: what it is recognised in; None for the language of the run.
+    text_language: what `text` is in, which decides how it is compared.
     """
 
     id: str
@@ -46,6 +47,7 @@ class Clip:
     slot_words: tuple[str, ...] = ()
     conditions: tuple[str, ...] = ()
     language: str | None = None
+    text_language: str | None = None
 
 
 def read_manifest(path: Path) -> list[Clip]:
@@ -119,5 +121,6 @@ def _clip(entry: Mapping[str, Any], folder: Path) -> Clip:
         tuple((str(word), float(start), float(stop)) for word, start, stop in times),
         tuple(word for value in slots.values() for word in str(value).split()),
         tuple(map(str, [condition] if isinstance(condition, str) else condition)),
+        entry.get("language"),
         entry.get("language"),
     )

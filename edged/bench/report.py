@@ -133,7 +133,11 @@ def error_rates(
     """
     sums: dict[str, wer.Errors] = {}
     for some in _compared_together(clips, texts, joined):
-        errors = wer.errors_of_each([clip.text or "" for clip, _ in some], [t for _, t in some])
+        errors = wer.errors_of_each(
+            [clip.text or "" for clip, _ in some],
+            [text for _, text in some],
+            [clip.text_language or "en" for clip, _ in some],
+        )
         for (clip, _), of_clip in zip(some, errors, strict=True):
             for kind in ("all", clip.kind):
                 sums[kind] = sums.get(kind, wer.Errors()) + of_clip
@@ -162,7 +166,7 @@ def _rates_by_group(
     for clip, text in zip(clips, texts, strict=True):
         if clip.text is None or not groups(clip):
             continue
-        errors = wer.errors(clip.text, text)
+        errors = wer.errors(clip.text, text, clip.text_language or "en")
         for group in groups(clip):
             sums[group] = sums.get(group, wer.Errors()) + errors
     return {group: _rate(errors) for group, errors in sums.items()}

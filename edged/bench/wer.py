@@ -73,8 +73,8 @@ def words(text: str, language: str = "en") -> list[str]:
 def _foreign_words(text: str, language: str) -> list[str]:
     """Words of a language other than English; characters of one written without spaces."""
     folded = unicodedata.normalize("NFKD", text.lower().replace("ß", "ss"))
-    letters = "".join(letter for letter in folded if not unicodedata.combining(letter))
-    plain = re.sub(r"(?<=\d)[.,](?=\d{3}\b)", "", letters)
+    plain = unicodedata.normalize("NFC", re.sub(r"(?<=[a-z])[\u0300-\u036f]+", "", folded))
+    plain = re.sub(r"(?<=\d)[.,](?=\d{3}\b)", "", plain)
     plain = re.sub(r"[\W_]+", " ", plain).strip()
     if language in WITHOUT_SPACES:
         return list(plain.replace(" ", ""))
@@ -159,19 +159,26 @@ class Errors:
 
 def errors(reference: str, hypothesis: str, language: str = "en") -> Errors:
     """Counts substitutions, deletions and insertions between two texts."""
-    return errors_of_each([reference], [hypothesis], language)[0]
+    return errors_of_each([reference], [hypothesis], [language])[0]
 
 
 def errors_of_each(
-    references: Sequence[str], hypotheses: Sequence[str], language: str = "en"
+    references: Sequence[str], hypotheses: Sequence[str], languages: Sequence[str] = ()
 ) -> list[Errors]:
     """Compares consecutive texts as one and returns the errors of each reference.
 
+    languages: of each text; English if there are none.
+
     An inserted word counts for the reference before it.
     """
-    parts = [words(reference, language) for reference in references]
+    languages = languages or ["en"] * len(references)
+    parts = [words(text, code) for text, code in zip(references, languages, strict=True)]
     expected = [word for part in parts for word in part]
-    recognised = [word for hypothesis in hypotheses for word in words(hypothesis, language)]
+    recognised = [
+        word
+        for hypothesis, code in zip(hypotheses, languages, strict=True)
+        for word in words(hypothesis, code)
+    ]
     owners = [owner for owner, part in enumerate(parts) for _ in part]
     wrong, owner = [0] * len(parts), 0
     for a, b in align(expected, recognised):

@@ -50,6 +50,31 @@ def test_texts_that_say_the_same_are_made_the_same(text: str, normal: str) -> No
     assert " ".join(wer.words(text)) == normal
 
 
+@pytest.mark.parametrize(
+    ("language", "text", "normal"),
+    [
+        ("de", "Weißenburg, 21 Häuser!", "weissenburg 21 hauser"),
+        ("de", "einundzwanzig Häuser", "21 hauser"),
+        ("fr", "L’été, c'est où ?", "l ete c est ou"),
+        ("fr", "quatre-vingts", "80"),
+        ("es", "¿Cuántos? 1.200", "cuantos 1200"),
+        ("ja", "日本、です。", "日 本 で す"),
+        ("tr", "Işık 5", "isık 5"),
+    ],
+)
+def test_other_languages_are_compared_without_accents_and_numbers_as_digits(
+    language: str, text: str, normal: str
+) -> None:
+    assert " ".join(wer.words(text, language)) == normal
+
+
+def test_each_recording_is_compared_as_its_own_language_is_written() -> None:
+    german = Clip("a", Path("a"), "einundzwanzig Häuser", language="de", text_language="de")
+    english = Clip("b", Path("b"), "twenty one houses", language="en")
+    rates = report.error_rates([german, english], ["21 hauser", "21 houses"])
+    assert rates["all"]["wrong"] == 0
+
+
 def test_each_kind_of_word_error_counts_one() -> None:
     expected_text = "she had your dark suit"
     assert wer.errors(expected_text, "She had your dark suit.") == wer.Errors(0, 5)

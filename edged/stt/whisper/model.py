@@ -27,7 +27,7 @@ from edged.stt.whisper.tuning import tuning_for
 from edged.stt.whisper.vocabulary import NO_TIMES, START, TRANSCRIBE, BpeVocabulary
 
 FRAME_S = FRAME_SAMPLES / RATE
-TIMING = AttentionTiming(frame_s=FRAME_S, onset_lag_s=0.0, tail_frames=4)
+TIMING = AttentionTiming(frame_s=FRAME_S, onset_lag_s=0.07, tail_frames=1)
 CONFIDENCE = ConfidenceBounds(
     short_tokens=8, short_p=0.42, long_tokens=20, long_p=0.33, voice_weight=1.5
 )

@@ -1,6 +1,7 @@
 """Makes subtitle cues from timed words, and SubRip (srt) or WebVTT (vtt) text from cues.
 
-The limits are those of common subtitling guides: two lines of 42 characters, at most 7 s.
+The limits are those of common subtitling guides: two lines of 42 characters (21 of languages
+without spaces, whose characters are twice as wide), at most 7 s.
 """
 
 from __future__ import annotations
@@ -11,13 +12,18 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from edged.events import Word
+from edged.languages import RIGHT_TO_LEFT, WITHOUT_SPACES, word_separator
 
 LINE_CHARS = 42
+WIDE_LINE_CHARS = 21
 MAX_LINES = 2
 MAX_CUE_S = 7.0
 MIN_CUE_S = 1.0  # shorter cues stay on the screen this long if no other cue follows sooner
 PAUSE_S = 1.0  # a longer silence ends a cue
-SENTENCE_ENDS = (".", "?", "!", "…")
+SENTENCE_ENDS = (".", "?", "!", "…", "。", "？", "！", "؟", "۔", "।")
+# Around a line that is written from right to left. Without them a player that takes the line to be
+# one from left to right shows its full stop, and numbers at its ends, on the wrong side.
+RTL_EMBEDDING, END_EMBEDDING = "\u202b", "\u202c"
 
 VTT_HEADER = "WEBVTT\n\n"
 
@@ -31,15 +37,21 @@ class Cue:
     lines: tuple[str, ...]
 
 
-def cues(words: Iterable[Word], after_s: float = 0.0) -> Iterator[Cue]:
-    """Yields the cues of one turn, in order and without overlap; none starts before `after_s`."""
-    groups = list(_groups(words))
+def cues(words: Iterable[Word], after_s: float = 0.0, language: str = "en") -> Iterator[Cue]:
+    """Yields the cues of one turn, in order and without overlap; none starts before `after_s`.
+
+    language: the code of the language that the words are in.
+    """
+    groups = list(_groups(words, language))
     starts = [group[0].start_s for group in groups]
     for group, start, following in zip(groups, starts, [*starts, math.inf][1:], strict=True):
         start = max(start, after_s)
         stop = min(max(group[-1].stop_s, start + MIN_CUE_S), start + MAX_CUE_S, following)
         after_s = max(stop, start + 0.001)
-        yield Cue(start, after_s, _lines([word.text for word in group]))
+        lines = _lines([word.text for word in group], language)
+        if language in RIGHT_TO_LEFT:
+            lines = tuple(f"{RTL_EMBEDDING}{line}{END_EMBEDDING}" for line in lines)
+        yield Cue(start, after_s, lines)
 
 
 def srt(cue: Cue, number: int) -> str:
@@ -54,10 +66,10 @@ def vtt(cue: Cue) -> str:
     return "\n".join([span, *map(_escape, cue.lines)]) + "\n\n"
 
 
-def _groups(words: Iterable[Word]) -> Iterator[list[Word]]:
+def _groups(words: Iterable[Word], language: str) -> Iterator[list[Word]]:
     group: list[Word] = []
     for word in words:
-        if group and _breaks(group, word):
+        if group and _breaks(group, word, language):
             yield group
             group = []
         group.append(word)
@@ -65,26 +77,39 @@ def _groups(words: Iterable[Word]) -> Iterator[list[Word]]:
         yield group
 
 
-def _breaks(group: Sequence[Word], word: Word) -> bool:
+def _breaks(group: Sequence[Word], word: Word, language: str) -> bool:
     """Whether `word` starts a new cue."""
     if word.start_s - group[-1].stop_s > PAUSE_S or word.stop_s - group[0].start_s > MAX_CUE_S:
         return True
     texts = [w.text for w in group]
-    if len(_wrap([*texts, word.text])) > MAX_LINES:
+    if len(_wrap([*texts, word.text], language)) > MAX_LINES:
         return True
     # Prefer to break after a sentence once a line is full.
-    return texts[-1].endswith(SENTENCE_ENDS) and len(" ".join(texts)) >= LINE_CHARS
+    length = len(word_separator(language).join(texts))
+    return texts[-1].endswith(SENTENCE_ENDS) and length >= _line_chars(language)
 
 
-def _wrap(texts: Sequence[str], width: int = LINE_CHARS) -> list[str]:
-    return textwrap.wrap(" ".join(texts), width, break_on_hyphens=False)
+def _line_chars(language: str) -> int:
+    return WIDE_LINE_CHARS if language in WITHOUT_SPACES else LINE_CHARS
 
 
-def _lines(texts: Sequence[str]) -> tuple[str, ...]:
+def _wrap(texts: Sequence[str], language: str, width: int | None = None) -> list[str]:
+    width = width or _line_chars(language)
+    if language not in WITHOUT_SPACES:
+        return textwrap.wrap(" ".join(texts), width, break_on_hyphens=False)
+    lines = [""]
+    for text in texts:
+        if lines[-1] and len(lines[-1]) + len(text) > width:
+            lines.append("")
+        lines[-1] += text
+    return [part for line in lines for part in textwrap.wrap(line, width)]
+
+
+def _lines(texts: Sequence[str], language: str) -> tuple[str, ...]:
     """Wraps to as few lines as possible, of lengths as even as possible."""
-    fewest = _wrap(texts)
-    for width in range(max(LINE_CHARS // 2, *map(len, texts)), LINE_CHARS):
-        lines = _wrap(texts, width)
+    fewest, longest = _wrap(texts, language), _line_chars(language)
+    for width in range(max(longest // 2, *map(len, texts)), longest):
+        lines = _wrap(texts, language, width)
         if len(lines) <= len(fewest):
             return tuple(lines)
     return tuple(fewest)

@@ -35,17 +35,27 @@ function onMessage(event) {
       break;
     case "turn":
       status.turnReceived(performance.now());
-      captions.addTurn(String(event.text), Number(event.start_s), Number(event.stop_s));
+      captions.addTurn(
+        String(event.text), Number(event.start_s), Number(event.stop_s), code(event.language),
+      );
       save();
       break;
     case "step":
       onStep(event);
       return; // 12.5 times a second, and nothing else changes with it
+    case "ready":
+      captions.setLanguage(code(event.language));
+      return;
     case "end_of_stream":
       captions.finishTurn();
       status.speaking = false;
   }
   show();
+}
+
+/** A language code as it came, or "" where there is none. */
+function code(language) {
+  return /^[a-z]{2,4}$/.test(language) ? language : "";
 }
 
 /** Fills the bar as it becomes likely that nobody goes on speaking. When full, the turn is over. */
@@ -94,6 +104,7 @@ function restore() {
 const handlers = {
   onMessage,
   onState(name, value) {
+    if (name === "language") captions.setLanguage(code(value));
     status.setState(name, value);
     show();
   },

@@ -65,7 +65,7 @@ export class MqttSource extends ReconnectingSocket {
       this.handlers.onConnection("refused", REFUSALS[code] ?? `The broker refuses this page (${code})`);
       return this.socket.close();
     }
-    const topics = [...MESSAGES, "availability", "state/mic", "state/mute", "state/speaking"];
+    const topics = [...MESSAGES, "availability", "info", "state/mic", "state/mute", "state/speaking"];
     this.#send(subscribe(topics.map((name) => this.prefix + name)));
     this.answered = true;
     this.pingTimer = setInterval(() => this.#ping(), KEEP_ALIVE_S * 1000);
@@ -85,6 +85,7 @@ export class MqttSource extends ReconnectingSocket {
     if (!topic.startsWith(this.prefix)) return;
     const name = topic.slice(this.prefix.length);
     if (name === "availability") this.handlers.onOnline(text === "online");
+    else if (name === "info") this.handlers.onState("language", parsedJson(text)?.language);
     else if (name.startsWith("state/")) this.handlers.onState(name.slice(6), parsedJson(text) ?? text);
     else if (MESSAGES.includes(name)) this.handlers.onMessage(parsedJson(text) ?? {});
   }

@@ -2,7 +2,7 @@
 // The network is asked first, so that an upgrade of edged is shown at the next load.
 
 const CACHE = "edged-kiosk";
-const FILES = ["./", "kiosk.css", "kiosk.js", "captions.js", "status.js", "api.js", "mqtt.js",
+const FILES = ["./", "kiosk.css", "kiosk.js", "captions.js", "languages.js", "status.js", "api.js", "mqtt.js",
   "reconnecting.js", "key.js", "config.js", "icon.svg"];
 const TIMEOUT_MS = 2000;
 

@@ -13,12 +13,14 @@ from rich.live import Live
 from rich.text import Text
 
 from edged.events import HORIZONS_S
+from edged.languages import word_separator
 
 REFRESH_PER_S = 12
 BAR, SHORTEST_BAR = 20, 4  # characters; bars get shorter on narrow terminals
 ROWS = 4  # most rows for the newest words of an unfinished turn
 MAX_WORDS = 200  # kept of an unfinished turn
 MAX_DEVICES = 256
+JOINERS = "\u200c\u200d"
 
 
 class ListenView:
@@ -64,6 +66,7 @@ class DeviceState:
     microphone: str = ""  # message about a problem, "" if there is none
     inactivity: tuple[float, ...] | None = None
     words: list[str] = field(default_factory=list)
+    language: str = ""  # of the last turn, or the one that is set
 
     def update(self, name: str, value: Any) -> str | None:
         """Takes one message; returns the line to print about it, None for none."""
@@ -71,8 +74,11 @@ class DeviceState:
             case "text" if isinstance(value, dict):
                 self.words.append(clean(value.get("text")))
                 del self.words[:-MAX_WORDS]
+            case "info" if isinstance(value, dict):
+                self.language = clean(value.get("language"))
             case "turn" if isinstance(value, dict):
                 self.words.clear()
+                self.language = clean(value.get("language")) or self.language
                 return clean(value.get("text")) or None
             case "step" if isinstance(value, dict):
                 self.inactivity = _inactivity(value.get("vad"))
@@ -194,7 +200,8 @@ def _draw(device: DeviceState, console: Console) -> RenderableType:
         speaking = ("● speaking ", "green") if device.speaking else ("○ listening", "dim")
         head.append(*speaking)
         _add_bars(head, device.inactivity or (), console.width)
-    words = Text(" ".join(device.words)[-ROWS * console.width :], style="italic")
+    text = word_separator(device.language).join(device.words)
+    words = Text(text[-ROWS * console.width :], style="italic")
     return Group(head, *words.wrap(console, console.width)[-ROWS:])
 
 
@@ -213,8 +220,12 @@ def _add_bars(head: Text, inactivity: tuple[float, ...], width: int) -> None:
 
 
 def clean(value: Any) -> str:
-    """Makes received text safe to print: no control characters, at most 2000 characters."""
-    return "".join(c if c.isprintable() else " " for c in str(value or ""))[:2000]
+    """Makes received text safe to print: no control characters, at most 2000 characters.
+
+    The joiners stay, which Persian and the scripts of India are spelled with.
+    """
+    kept = (c if c.isprintable() or c in JOINERS else " " for c in str(value or ""))
+    return "".join(kept)[:2000]
 
 
 def _write(console: Console, line: str) -> None:

@@ -73,7 +73,13 @@ def transcribe(files: Sequence[str], job: TranscribeJob) -> int:
         _print_note(f"{term.term}: the model cannot write this term")
     active = len(keyterms.terms) if keyterms is not None else 0
     for number, (file, target) in enumerate(zip(files, targets, strict=True), 1):
-        ready = Ready(str(number), models.name, job.options.delay_in_frames, keyterms=active)
+        ready = Ready(
+            str(number),
+            models.name,
+            job.options.delay_in_frames,
+            keyterms=active,
+            language=job.options.language,
+        )
         titled = target is None and job.form == "text" and len(files) > 1
         try:
             _transcribe_one(file, target, models, job, ready, titled)
@@ -130,7 +136,8 @@ def _transcribe_one(
         view = stack.enter_context(_view(source, target, job))
         sinks: list[Writer | TranscriptView] = [view]
         if not _shows_text(job, target):
-            sinks.append(writer(job.form, out, display_name(file), job.text_from))
+            language = job.options.language
+            sinks.append(writer(job.form, out, display_name(file), job.text_from, language))
         _deliver([ready], sinks)
         _stream(source, session, job.realtime, stats, sinks)
     if not stats.step_ms:
@@ -198,7 +205,7 @@ def _view(source: Source, target: Path | None, job: TranscribeJob) -> Transcript
     long = source.duration_s is not None and source.duration_s >= LONG_S
     bar = ProgressBar(source.name, source.duration_s) if long and source.duration_s else None
     if _shows_text(job, target):
-        return LiveTranscript(Console(highlight=False), bar, job.text_from)
+        return LiveTranscript(Console(highlight=False), bar, job.text_from, job.options.language)
     to_terminal = target is None and sys.stdout.isatty()
     if bar is None or to_terminal or not sys.stderr.isatty():
         return TranscriptView()

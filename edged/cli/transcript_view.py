@@ -14,6 +14,7 @@ from rich.text import Text as Line
 from edged import STEP_S
 from edged.cli.writers import TextFrom
 from edged.events import EndOfStream, Event, Step, Text, Turn
+from edged.languages import word_separator
 
 LONG_S = 20.0  # shorter files finish too soon for a progress bar
 REFRESH_S = 0.1
@@ -40,16 +41,24 @@ class TranscriptView:
 class LiveTranscript(TranscriptView):
     """Shows the unfinished turn, dimmed, above a progress bar; finished lines scroll up."""
 
-    def __init__(self, console: Console, bar: ProgressBar | None, lines: TextFrom | None) -> None:
+    def __init__(
+        self,
+        console: Console,
+        bar: ProgressBar | None,
+        lines: TextFrom | None,
+        language: str = "en",
+    ) -> None:
         """Arguments:
 
         bar: None for a short file.
         lines: what a turn's final line consists of; None if the text goes elsewhere and only the
             progress bar is shown.
+        language: of the session: a code, or `auto`.
         """
         self._console = console
         self._bar = bar
         self._lines = lines
+        self._separator = word_separator(language)
         self._words: list[Text] = []
         self._live = Live(console=console, auto_refresh=False, transient=True)
         self._drawn = 0.0
@@ -66,7 +75,7 @@ class LiveTranscript(TranscriptView):
     ) -> None:
         self._live.stop()
         if self._words:  # interrupted: keep the words that were shown
-            self._print(_join(self._words))
+            self._print(self._join(self._words))
 
     def event(self, event: Event) -> None:
         if isinstance(event, Step) and self._bar is not None:
@@ -81,10 +90,13 @@ class LiveTranscript(TranscriptView):
             case Turn():
                 own = [word for word in self._words if word.start_s < event.stop_s]
                 self._words = [word for word in self._words if word.start_s >= event.stop_s]
-                self._finish(event.text if self._lines == "turns" else _join(own))
+                self._finish(event.text if self._lines == "turns" else self._join(own))
             case EndOfStream():
-                rest, self._words = _join(self._words), []
+                rest, self._words = self._join(self._words), []
                 self._finish(rest)
+
+    def _join(self, words: list[Text]) -> str:
+        return self._separator.join(word.text for word in words)
 
     def _draw(self, now: bool) -> None:
         if now or time.monotonic() - self._drawn >= REFRESH_S:
@@ -101,7 +113,7 @@ class LiveTranscript(TranscriptView):
 
     def _picture(self) -> RenderableType:
         room = self._console.width * LIVE_ROWS
-        text = _join(self._words)
+        text = self._join(self._words)
         if len(text) > room:
             text = "… " + text[-room:].partition(" ")[2]
         parts: list[RenderableType] = [Line(text, style="dim")] if text else []
@@ -142,10 +154,6 @@ def clock(seconds: float) -> str:
     minutes, second = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{second:02}" if hours else f"{minutes}:{second:02}"
-
-
-def _join(words: list[Text]) -> str:
-    return " ".join(word.text for word in words)
 
 
 def _shorten(name: str, most: int = 28) -> str:

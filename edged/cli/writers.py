@@ -7,6 +7,7 @@ from typing import Literal, Protocol, TextIO, TypeAlias, get_args
 from edged import subtitles
 from edged.cli.stdout import not_written
 from edged.events import EndOfStream, EndText, Event, Text, Turn, Word, to_json
+from edged.languages import word_separator
 
 Format: TypeAlias = Literal["text", "srt", "vtt", "events"]
 TextFrom: TypeAlias = Literal["turns", "words"]
@@ -20,18 +21,21 @@ class Writer(Protocol):
     def event(self, event: Event) -> None: ...
 
 
-def writer(form: Format, out: TextIO, file: str, text_from: TextFrom = "turns") -> Writer:
+def writer(
+    form: Format, out: TextIO, file: str, text_from: TextFrom = "turns", language: str = "en"
+) -> Writer:
     """Returns the writer for the result of one file.
 
     out: where it writes.
     file: the name that events carry.
     text_from: the text of whole turns (`turns`) or the words as they were committed (`words`).
+    language: of the session: a code, or `auto`.
     """
     if form == "events":
         return EventsWriter(out, file)
     if form == "text":
-        return TurnLines(out) if text_from == "turns" else WordLines(out)
-    return CueWriter(out, form, text_from)
+        return TurnLines(out) if text_from == "turns" else WordLines(out, language)
+    return CueWriter(out, form, text_from, language)
 
 
 class EventsWriter:
@@ -59,13 +63,14 @@ class TurnLines:
 class WordLines:
     """Writes each word as it is committed; a line ends with the turn."""
 
-    def __init__(self, out: TextIO) -> None:
+    def __init__(self, out: TextIO, language: str = "en") -> None:
         self._out = out
+        self._separator = word_separator(language)
         self._line_open = False
 
     def event(self, event: Event) -> None:
         if isinstance(event, Text):
-            put(self._out, (" " if self._line_open else "") + event.text)
+            put(self._out, (self._separator if self._line_open else "") + event.text)
             self._line_open = True
         elif isinstance(event, Turn | EndOfStream) and self._line_open:
             put(self._out, "\n")
@@ -75,10 +80,13 @@ class WordLines:
 class CueWriter:
     """Writes subtitles, turn by turn."""
 
-    def __init__(self, out: TextIO, form: Format, text_from: TextFrom) -> None:
+    def __init__(
+        self, out: TextIO, form: Format, text_from: TextFrom, language: str = "en"
+    ) -> None:
         self._out = out
         self._form = form
         self._text_from = text_from
+        self._language = language
         self._number = 0
         self._until_s = 0.0
         self._words: list[Word] = []
@@ -94,6 +102,7 @@ class CueWriter:
                 self._words.append(Word(self._text.text, self._text.start_s, stop_s))
                 self._text = None
             case Turn():
+                self._language = event.language
                 words = event.words if self._text_from == "turns" else tuple(self._words)
                 self._write_cues(words or _spread(event))
                 self._words.clear()
@@ -101,7 +110,7 @@ class CueWriter:
                 self._write_cues(tuple(self._words))
 
     def _write_cues(self, words: tuple[Word, ...]) -> None:
-        for cue in subtitles.cues(words, self._until_s):
+        for cue in subtitles.cues(words, self._until_s, self._language):
             self._number += 1
             self._until_s = cue.stop_s
             text = subtitles.srt(cue, self._number) if self._form == "srt" else subtitles.vtt(cue)

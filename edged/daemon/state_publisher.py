@@ -83,6 +83,8 @@ class StatePublisher:
         loaded, status = self._settings_manager.loaded, self._microphone.status
         models, language = self._engine.models, self._engine.options.language
         self._publisher.info(device_info.info(loaded, status, models, language))
+        if self.api_server is not None:
+            self.api_server.publish_state("language", language)
 
     def _state(self, name: str, value: Mapping[str, Any] | str) -> None:
         self._publisher.state(name, value)

@@ -335,7 +335,7 @@ class Transcription:
         until_s, parts = 0.0, [subtitles.VTT_HEADER] if form == "vtt" else []
         number = 0
         for turn in self._turns:
-            for cue in subtitles.cues(turn.words, until_s):
+            for cue in subtitles.cues(turn.words, until_s, turn.language):
                 number += 1
                 until_s = cue.stop_s
                 parts.append(subtitles.vtt(cue) if form == "vtt" else subtitles.srt(cue, number))

@@ -7,9 +7,11 @@ import re
 from collections.abc import Iterator
 from importlib.resources import files
 from itertools import product
+from typing import Any
 
 import pytest
 
+from edged.languages import RIGHT_TO_LEFT, WITHOUT_SPACES
 from tests.support.captions_page import KIOSK, FakeApiServer, state, step, turn, word
 from tests.support.chromium import Chromium, Page
 
@@ -390,3 +392,76 @@ def test_the_page_requests_nothing_from_other_hosts() -> None:
 def test_the_service_worker_stores_every_file_of_the_page() -> None:
     kept = set(re.findall(r'"([a-z]+\.[a-z]+)"', (KIOSK / "sw.js").read_text()))
     assert kept | {"index.html", "sw.js"} == {file.name for file in KIOSK.iterdir()} | {"sw.js"}
+
+
+LANGUAGES = "[...document.querySelectorAll('#log p')].map(e => [e.lang, e.dir])"
+
+
+def in_language(language: str, text: str, start_s: float) -> dict[str, Any]:
+    return turn(text, start_s, start_s + 1) | {"language": language}
+
+
+def test_each_line_says_its_language_and_direction(page: Page, api_server: FakeApiServer) -> None:
+    """Screen readers choose a voice by `lang`; without `dir` a full stop is at the wrong end."""
+    api_server.publish(
+        in_language("de", "Größe und Straße.", 0),
+        in_language("fr", "Ça va, François ?", 2),
+        in_language("he", "שלום עולם.", 4),
+        in_language("ar", "درجة الحرارة 21 الآن.", 6),
+        in_language("ja", "電気をつけて。", 8),
+        turn("of an older device", 10, 11),
+    )
+    page.wait(f"{PAST}.length == 6")
+    assert page.js(LANGUAGES) == [
+        ["de", "ltr"],
+        ["fr", "ltr"],
+        ["he", "rtl"],
+        ["ar", "rtl"],
+        ["ja", "ltr"],
+        ["", "auto"],
+    ]
+    edges = """[...document.querySelectorAll('#log p')].map(e => {
+      const range = document.createRange(); range.selectNodeContents(e.firstChild);
+      const text = range.getBoundingClientRect(), all = e.getBoundingClientRect();
+      return text.left - all.left < all.right - text.right ? 'left' : 'right'})"""
+    assert page.js(edges) == ["left", "left", "right", "right", "left", "left"]
+
+
+def test_live_words_have_the_language_of_the_device_and_then_of_the_last_turn(
+    page: Page, api_server: FakeApiServer
+) -> None:
+    live = "(e => [e.lang, e.dir, e.textContent])(document.querySelector('#live'))"
+    api_server.publish(state("language", "ja"), word("電気を", 0.0), word("つけて", 0.4))
+    page.wait(f"{LIVE} == '電気をつけて'")
+    assert page.js(live) == ["ja", "ltr", "電気をつけて"]
+    api_server.publish(state("language", "auto"), in_language("ar", "نعم.", 0.0))
+    api_server.publish(word("شكرا", 4.0), word("لك", 4.4))
+    page.wait(f"{LIVE} == 'شكرا لك'")
+    assert page.js(live) == ["ar", "auto", "شكرا لك"]
+    direction = "getComputedStyle(document.querySelector('#live')).direction"
+    assert page.js(direction) == "rtl"
+    api_server.publish(in_language("ar", "شكرا لك.", 4.0), word("Danke", 8.0))
+    page.wait(f"{LIVE} == 'Danke'")
+    assert page.js(direction) == "ltr", "until the turn ends, the text decides"
+
+
+def test_what_is_no_code_is_no_language(page: Page, api_server: FakeApiServer) -> None:
+    api_server.publish(in_language('"><b', "x", 0), in_language("", "y", 2))
+    page.wait(f"{PAST}.length == 2")
+    assert page.js(LANGUAGES) == [["", "auto"], ["", "auto"]]
+
+
+def test_languages_survive_a_reload(page: Page, api_server: FakeApiServer) -> None:
+    api_server.publish(in_language("he", "שלום.", 0), word("עולם", 4.0))
+    page.wait(f"{LIVE} == 'עולם'")
+    page.reload()
+    wait_for_lines(page, "שלום.")
+    assert page.js(LANGUAGES) == [["he", "rtl"]]
+    page.wait("document.querySelector('#live').dir == 'rtl'")
+
+
+def test_the_page_writes_languages_as_the_rest_of_edged_does() -> None:
+    script = (KIOSK / "languages.js").read_text()
+    for name, codes in (("RIGHT_TO_LEFT", RIGHT_TO_LEFT), ("WITHOUT_SPACES", WITHOUT_SPACES)):
+        (listed,) = re.findall(rf"const {name} = (\[.*?\]);", script)
+        assert json.loads(listed) == sorted(codes)

@@ -74,6 +74,30 @@ def test_what_strangers_publish_cannot_steer_the_terminal() -> None:
     assert clean("a" * 10_000) == "a" * 2000
 
 
+def test_words_of_other_languages_are_shown_as_they_are_written() -> None:
+    """Persian is spelled with a joiner that has no width; it became a space."""
+    console = Console(file=io.StringIO(), width=80)
+    view = LiveView(console)
+    view.message("hall", "availability", "online")
+    view.message("hall", "info", {"language": "fa"})
+    view.message("hall", "text", {"text": "می\u200cخواهم"})
+    view.message("hall", "text", {"text": "برم؟"})
+    console.print(view)
+    assert "می\u200cخواهم برم؟" in console.file.getvalue()  # type: ignore[attr-defined]
+    assert clean("Straße, ça va\u202e?") == "Straße, ça va ?", "nobody may turn the line around"
+
+
+def test_japanese_words_have_no_spaces_between_them() -> None:
+    console = Console(file=io.StringIO(), width=80)
+    view = LiveView(console)
+    view.message("hall", "availability", "online")
+    view.message("hall", "turn", {"text": "はい。", "language": "ja"})
+    for text in ("電気を", "つけて"):
+        view.message("hall", "text", {"text": text})
+    console.print(view)
+    assert "電気をつけて" in console.file.getvalue()  # type: ignore[attr-defined]
+
+
 def test_memory_stays_bounded_however_many_devices_and_words_there_are() -> None:
     devices = KnownDevices()
     for n in range(1000):

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edged.events import Word
-from edged.subtitles import LINE_CHARS, MAX_CUE_S, Cue, cues, srt, vtt
+from edged.subtitles import LINE_CHARS, MAX_CUE_S, WIDE_LINE_CHARS, Cue, cues, srt, vtt
 
 
 def spoken(text: str, start_s: float = 0.0, each_s: float = 0.3) -> list[Word]:
@@ -95,3 +95,20 @@ def test_vtt_escapes_what_it_would_read_as_markup() -> None:
 def test_times_round_up_into_the_next_unit(seconds: float) -> None:
     start = srt(Cue(seconds, seconds + 1, ("x",)), 1).splitlines()[1].split(" --> ")[0]
     assert start in ("00:00:01,000", "00:01:00,000", "01:00:00,000")
+
+
+def test_lines_from_right_to_left_keep_their_full_stop_at_their_end() -> None:
+    """A player that takes them to be from left to right showed it in front."""
+    (cue,) = cues(spoken("שלום עולם."), 0.0, "he")
+    assert cue.lines == ("\u202bשלום עולם.\u202c",)
+    assert next(cues(spoken("Straße, ça va?"), 0.0, "de")).lines == ("Straße, ça va?",)
+
+
+def test_lines_without_spaces_break_between_words_and_are_shorter() -> None:
+    said = "今日は 天気が いいから 散歩に 行きましょう そして 帰りに " * 3
+    made = [line for cue in cues(spoken(said, each_s=0.2), 0.0, "ja") for line in cue.lines]
+    assert "".join(made) == said.replace(" ", "")
+    assert len(made) >= 4
+    for line in made:
+        assert len(line) <= WIDE_LINE_CHARS
+        assert line.endswith(tuple(said.split()))

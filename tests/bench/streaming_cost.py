@@ -10,6 +10,9 @@ Times are CPU times of the thread, which other work on the machine hardly change
 from __future__ import annotations
 
 import argparse
+import functools
+import gc
+import os
 import tempfile
 import time
 from collections.abc import Callable
@@ -25,6 +28,7 @@ from edged.export.moonshine_streaming import build
 from edged.models.loader import load as load_models
 from edged.models.samples import samples
 from edged.options import Options
+from edged.ortsession import limit_malloc_growth, release_memory
 from edged.stt.family import RATE, Floats, SpeechModel
 from edged.stt.moonshine_streaming.model import MoonshineStreaming
 from edged.stt.recogniser import Recogniser
@@ -55,6 +59,10 @@ def speech(seconds: float) -> Floats:
     parts = [read_samples(str(sample.path))[0][:, 0] for sample in samples()]
     whole: Floats = np.concatenate(parts * 9)
     return whole[: int(seconds * RATE) // STEP * STEP]
+
+
+def resident_mb() -> float:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
 def timed(work: Callable[[], Any]) -> float:
@@ -128,30 +136,36 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=12.0)
     parser.add_argument("--folder", type=Path, help="where the models are kept, to run it again")
     given = parser.parse_args()
+    limit_malloc_growth()
     audio = speech(given.seconds)
     print(
         "CPU s a second of audio: encoder | first pass | second pass | real time / first pass;"
-        " ms: dearest step | run of 1 token | of 8; runs a second"
+        " ms: dearest step | run of 1 token | of 8; runs a second; MB that it makes resident"
     )
 
-    def show(name: str, model: SpeechModel) -> None:
+    def show(name: str, load: Callable[[], SpeechModel]) -> None:
+        before = resident_mb()
+        model = load()
         measure(model, audio)  # warms up
         c = measure(model, audio)
         print(
             f"{name:28} {c.encoder:.3f} | {c.first_pass:.3f} | {c.second_pass:.3f} |"
             f" {1 / c.first_pass:.1f}; {c.worst_step * 1e3:.0f} | {c.run_of_1 * 1e3:.1f} |"
-            f" {c.run_of_8 * 1e3:.1f}; {c.runs:.1f}",
+            f" {c.run_of_8 * 1e3:.1f}; {c.runs:.1f}; {resident_mb() - before:.0f}",
             flush=True,
         )
 
-    show("tiny-en", load_models().recogniser)
+    show("tiny-en", lambda: load_models().recogniser)
     with tempfile.TemporaryDirectory() as scratch:
         folder = given.folder or Path(scratch)
         for rewired in (True, False):
             for size in given.sizes.split(","):
                 form = "rewired" if rewired else "as published"
-                model = random_model(folder / size, size, rewired)
-                show(f"streaming {size}, {form}", model)
+                random_model(folder / size, size, rewired)  # builds it
+                gc.collect()
+                release_memory()
+                load = functools.partial(random_model, folder / size, size, rewired)
+                show(f"streaming {size}, {form}", load)
 
 
 if __name__ == "__main__":

@@ -32,7 +32,8 @@ class Encoder:
     def __init__(self, graphs: Graphs, max_frames: int) -> None:
         sizes = graphs.sizes
         self._graphs, self._sizes = graphs, sizes
-        self._max_frames = min(max_frames, MAX_POSITIONS)
+        # Even: some exporters do not allow for a single frame, and 640 samples give two.
+        self._max_frames = min(max_frames, MAX_POSITIONS) // 2 * 2
         self._frontend = Frontend(graphs)
         self._features = np.empty((0, sizes.encoder_dim), np.float32)  # from the first that is
         self._done = 0  # not final: so many are

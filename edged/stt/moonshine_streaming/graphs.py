@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edged.errors import ModelError
 from edged.ortsession import open_session
 from edged.stt.family import Floats
 from edged.stt.moonshine_streaming.build_version import DECODER, ENCODER
@@ -56,7 +55,8 @@ class Graphs:
             compare(built / ENCODER, encoder, encoder_tensors(sizes))
         decoder = open_session(built / DECODER, threads)
         trees = any(value.name == "positions" for value in decoder.get_inputs())
-        compare(built / DECODER, decoder, _decoder_tensors(sizes, trees, decoder))
+        tensors = _tree_tensors(sizes, decoder) if trees else _branch_tensors(sizes)
+        compare(built / DECODER, decoder, tensors)
         return cls(
             sizes,
             frontend,
@@ -75,35 +75,33 @@ def form(session: Any) -> str:
     return str(session.get_modelmeta().custom_metadata_map.get("edged.form", "unknown"))
 
 
-def _decoder_tensors(sizes: Sizes, trees: bool, session: Any) -> tuple[Tensors, Tensors]:
-    results: dict[str, tuple[str, Shape]] = {
-        "tokens": (INT, (None, None)),
-        "p": (FLOAT, (None, None)),
-        "p_end": (FLOAT, (None,)),
-        "heard": (INT, (None,)),
-    }
-    most: Tensors = {"most": (INT, (1,))}
-    if not trees:
-        stacks = dict.fromkeys(("out_k_self", "out_v_self"), sizes.cache())
-        return {**decoder_inputs(sizes), **most}, {**results, **stacks}
-    # The caches of a layer have whatever shape upstream's exporter has given them.
-    caches = {
-        v.name: (FLOAT, tuple(n if isinstance(n, int) else None for n in v.shape))
+_RESULTS: Tensors = {
+    "tokens": (INT, (None, None)),
+    "p": (FLOAT, (None, None)),
+    "p_end": (FLOAT, (None,)),
+    "heard": (INT, (None,)),
+}
+_MOST: Tensors = {"most": (INT, (1,))}
+
+
+def _branch_tensors(sizes: Sizes) -> tuple[Tensors, Tensors]:
+    stacks = dict.fromkeys(("out_k_self", "out_v_self"), sizes.cache())
+    return {**decoder_inputs(sizes), **_MOST}, {**_RESULTS, **stacks}
+
+
+def _tree_tensors(sizes: Sizes, session: Any) -> tuple[Tensors, Tensors]:
+    """The caches of a layer may have whatever shape upstream's exporter has given them."""
+    shapes: dict[str, Shape] = {
+        v.name: tuple(n if isinstance(n, int) else None for n in v.shape)
         for v in session.get_inputs()
-        if v.name.startswith(("past_", "cross_"))
     }
-    wanted = [f"{prefix}_{name}" for prefix in ("past", "cross") for name in sizes.kv_names]
-    if sorted(caches) != sorted(wanted):
-        raise ModelError(
-            f"the decoder was built with {len(caches)} caches instead of {len(wanted)}",
-            "Run `edged models fetch` to repair it.",
-        )
+    names = [f"{prefix}_{name}" for prefix in ("past", "cross") for name in sizes.kv_names]
     inputs: Tensors = {
         "token": (INT, (1, None)),
         "positions": (INT, (None,)),
         "mask": (FLOAT, (None, None)),
-        **most,
-        **caches,
+        **_MOST,
+        **{name: (FLOAT, shapes.get(name, ())) for name in names},
     }
     kv = (FLOAT, (2 * sizes.depth * sizes.heads, None, sizes.head_dim))
-    return inputs, {**results, "kv": kv}
+    return inputs, {**_RESULTS, "kv": kv}

@@ -119,7 +119,8 @@ class Vocabulary(Protocol):
 class EncoderOutput:
     """What the decoder attends to.
 
-    frames: how many encoder frames of audio it covers.
+    frames: how many encoder frames of audio it covers: fewer than the encoder's `frames` where the
+        latest ones wait for their lookahead.
     state: the family's own representation. It may be a view of memory that the next update of the
         same encoder overwrites.
     """

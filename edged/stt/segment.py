@@ -77,6 +77,7 @@ class Segment:
         self.voice_uncertainty = 0.0  # the voice gate's, which the caller keeps up to date
         self._committed: list[SegmentWord] = []
         self._frames_decoded = 0
+        self._frames_attended = 0  # fewer where the latest frames wait for their lookahead
         self.decoded_to_end = False  # whether the last update decoded to the end of the text
         self._ended_at_s: float | None = None  # age since which the decoder predicts the end
         self._early_eos = True  # until the decoder predicts the end for too long
@@ -160,13 +161,15 @@ class Segment:
         now, is_new = self.age_s, self.new_frames > 0
         delay = self._options.delay_in_frames * STEP_S
         cutoff = now - delay + self._tuning.early_commit_s
-        if is_new or not (last and self.decoded_to_end):  # else the text is already the final one
+        is_final = self.decoded_to_end and self._frames_attended == self._encoder.frames
+        if is_new or not (last and is_final):  # else the text is already the final one
             self._frames_decoded = self._encoder.frames
             if not last and now < self._tuning.min_age_s:
                 return []
             audio = self._encoder.update(last)
             if audio is None:
                 return []
+            self._frames_attended = audio.frames
             self._find_language(audio)
             margin = self._tuning.horizon_margin_s
             horizon = None if last or pause else int((now - delay + margin) / self._frame_s)

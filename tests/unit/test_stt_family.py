@@ -12,7 +12,7 @@ from edged.errors import ModelError
 from edged.events import Word
 from edged.options import Options
 from edged.stt.families import FAMILIES, family_of
-from edged.stt.family import RATE, SpeechModel, Tuning, language_traits
+from edged.stt.family import RATE, EncoderOutput, SpeechModel, Tuning, language_traits
 from edged.stt.recogniser import Recogniser
 from edged.stt.scoring import score_by_reading
 from edged.stt.second_pass import transcribe
@@ -20,6 +20,7 @@ from tests.support.toy_speech_model import (
     EOS,
     PROMPTS,
     Spoken,
+    ToyEncoder,
     ToySpeechModel,
     script,
     sentence,
@@ -61,6 +62,30 @@ def test_the_last_update_of_a_segment_tells_the_encoder_that_no_more_audio_comes
     (encoder,) = model.encoders
     assert encoder.updates[-1]
     assert not any(encoder.updates[:-1])
+
+
+class WaitingEncoder(ToyEncoder):
+    """Its last 16 frames wait for lookahead, until the segment ends."""
+
+    def update(self, last: bool = False) -> EncoderOutput | None:
+        self.updates.append(last)
+        ready = self.frames if last else max(0, self.frames - 16)
+        return EncoderOutput(ready, ready) if ready else None
+
+
+def test_frames_that_waited_for_lookahead_are_decoded_although_a_pause_came_before_the_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A pause decodes to the end of the text. As no audio followed, the segment took that for its
+    final text, and the last word was lost."""
+    model = ToySpeechModel(script(*sentence("yes"), Spoken(" please", 46)))
+    monkeypatch.setattr(model, "streaming_encoder", lambda *_: WaitingEncoder())
+    recogniser, history = Recogniser(model, Options()), SampleHistory(60 * RATE)
+    recogniser.begin(0)
+    history.append(np.zeros(RATE, np.float32))  # 50 frames
+    words = recogniser.advance(history, history.end, pause=True)
+    words += recogniser.finish(history, history.end)
+    assert [word.text for word in words] == ["yes", "please"]
 
 
 @pytest.mark.parametrize("language", PROMPTS)

@@ -80,7 +80,8 @@ def _text(model: SpeechModel, sample: Sample, language: str) -> str:
 
 
 def _words(text: str, language: str) -> list[str]:
-    """Letters and digits of each word, in lower case and without accents."""
+    """Letters and digits of each word, in lower case and without accents; each letter in languages
+    without spaces."""
     plain = unicodedata.normalize("NFKD", text.casefold())
     kept = "".join(
         c if c.isalnum() else "" if unicodedata.combining(c) or c in "'’" else " " for c in plain

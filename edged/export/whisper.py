@@ -13,7 +13,7 @@ positions stay float:
                                                    first, p_end[n], heard[n], kv, state[n,width],
                                                    total[n,1]
     embedding.bin  a row for each token: int8[width] and its scale, float32
-    padding.npz    what padded frames contribute (`padding_constants`)
+    padding.npy, cross_padding.bin  what padded frames contribute (`padding_constants`)
 
 One encoder frame is 320 samples (20 ms); frame i needs the mel frames 2i-2 .. 2i+2. `live` is 0 for
 outputs of the first convolution in front of the segment, else 1. An encoder frame attends to the
@@ -41,7 +41,7 @@ from edged.export.graph import Attention, Graph
 from edged.export.topk import GROUP, PARTS, add_top_tokens
 from edged.export.weights import Array, Linear, columns, quantise, rows
 from edged.stt.family import Floats
-from edged.stt.whisper.build_version import EMBEDDING, PADDING
+from edged.stt.whisper.build_version import CROSS_PADDING, EMBEDDING, PADDING
 from edged.stt.whisper.dimensions import (
     ALIGNMENT_HEADS,
     FRAME_SAMPLES,
@@ -228,8 +228,9 @@ class _Exporter:
 def padding_constants(reference: Reference, clips: Sequence[Floats]) -> dict[str, Array]:
     """What padded frames contribute, as means over windows of 30 s that begin with speech.
 
-    kv: float32[2 * layers, heads, p, head_dim], keys and values of every PADDING_STRIDE-th frame of
-    the window. states: float16[1500, width], the encoder's output. Both where the window holds
+    kv: float32[2 * layers, heads, p, head_dim], the encoder's keys and values of every
+    PADDING_STRIDE-th frame of the window. cross: float16[1500, 2 * layers * width], what the
+    decoder attends to, by frame: keys and then values of each layer. Both where the window holds
     nothing but padding, which for each clip begins behind its end; one window is silence alone.
     """
     sizes = reference.sizes
@@ -246,7 +247,7 @@ def padding_constants(reference: Reference, clips: Sequence[Floats]) -> dict[str
     count = np.maximum(count, 1)
     return {
         "kv": (kv / count[grid]).astype(np.float32),
-        "states": (states / count).astype(np.float16),
+        "cross": reference.cross(states / count).astype("<f2"),
     }
 
 
@@ -272,4 +273,5 @@ def build(upstream: Path, out: Path, streaming_encoder: Path | None, language: s
     exporter.decoder(out / "decoder.onnx", tokens, vocabulary.eos)
     exporter.embedding(out / EMBEDDING)
     constants = padding_constants(reference, list(_sample_speech()))
-    np.savez(out / PADDING, kv=constants["kv"], states=constants["states"])
+    np.save(out / PADDING, constants["kv"])
+    (out / CROSS_PADDING).write_bytes(constants["cross"].tobytes())

@@ -3,8 +3,9 @@
 Apart from `edged.export.whisper`, because that imports onnx.
 """
 
-BUILD_VERSION = 1  # raise it whenever a built graph would differ: stale graphs are then rebuilt
+BUILD_VERSION = 2  # raise it whenever a built graph would differ: stale graphs are then rebuilt
 GRAPHS = ("features", "encoder", "cross", "decoder")
 EMBEDDING = "embedding.bin"
-PADDING = "padding.npz"
-GRAPH_FILES = (*(f"{name}.onnx" for name in GRAPHS), EMBEDDING, PADDING)
+PADDING = "padding.npy"
+CROSS_PADDING = "cross_padding.bin"
+GRAPH_FILES = (*(f"{name}.onnx" for name in GRAPHS), EMBEDDING, PADDING, CROSS_PADDING)

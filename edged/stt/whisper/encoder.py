@@ -52,9 +52,10 @@ class Encoder:
         final = max(0, frames - first - self._revised_frames)
         states, new = self._encode(first, frames, final)
         self._past.splice(first, [new], final)
-        behind = self._graphs.padding.behind(frames)
-        cross = self._graphs.cross.run(None, {"h": np.concatenate((states, behind))})
-        self._cross.splice(first, cross, len(states) + len(behind))
+        cross = self._graphs.cross.run(None, {"h": states})
+        behind = np.split(self._graphs.padding.behind(frames), len(cross))
+        both = [np.concatenate(each, 1) for each in zip(cross, behind, strict=True)]
+        self._cross.splice(first, both, both[0].shape[1])
         return EncoderOutput(frames, self._cross.arrays())
 
     def _encode(self, first: int, frames: int, kept: int) -> tuple[Floats, Floats]:

@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edged.errors import ModelError
 from edged.ortsession import open_session
 from edged.stt.embedding import Embedding
 from edged.stt.family import Floats
-from edged.stt.whisper.build_version import EMBEDDING, GRAPHS, PADDING
+from edged.stt.whisper.build_version import CROSS_PADDING, EMBEDDING, GRAPHS, PADDING
 from edged.stt.whisper.dimensions import (
     PADDED_STATES,
     PADDING_STRIDE,
@@ -23,6 +22,7 @@ from edged.stt.whisper.dimensions import (
 )
 
 _SCALE_BYTES = 4  # of an embedding's row, behind its values
+_HALF_BYTES = 2  # of a float16
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,18 +30,20 @@ class Padding:
     """What padded frames contribute (see `edged.export.whisper.padding_constants`)."""
 
     kv: Floats
-    states: NDArray[np.float16]
+    cross: Embedding
 
     @classmethod
-    def load(cls, path: Path) -> Padding:
+    def load(cls, folder: Path) -> Padding:
         """Raises ModelError, which names the file."""
+        path = folder / PADDING
         try:
-            with np.load(path) as arrays:
-                return cls(arrays["kv"], arrays["states"])
-        except (OSError, ValueError, KeyError) as error:
+            kv: Floats = np.load(path)
+            arrays, heads, _, head_dim = kv.shape
+        except (OSError, ValueError, EOFError) as error:
             raise ModelError(
                 f"{path} cannot be read ({error})", "Run `edged models fetch` to repair it."
             ) from error
+        return cls(kv, Embedding(folder / CROSS_PADDING, arrays * heads * head_dim * _HALF_BYTES))
 
     def keys_values(self, frames: int) -> tuple[list[Floats], float]:
         """Of each name of `Dimensions.kv_names`, behind so many frames of speech; and what to add
@@ -52,8 +54,12 @@ class Padding:
         return some, float(np.log((WINDOW_FRAMES - frames) / count)) if count else 0.0
 
     def behind(self, frames: int) -> Floats:
-        """The states that the decoder attends to behind so many frames: float32[n, width]."""
-        return self.states[frames : frames + PADDED_STATES].astype(np.float32)
+        """What the decoder attends to behind so many frames: float32[heads of all layers' keys and
+        values, n, head_dim]."""
+        places = range(frames, min(frames + PADDED_STATES, WINDOW_FRAMES))
+        arrays, heads, _, head_dim = self.kv.shape
+        rows = self.cross[places].view("<f2").reshape(len(places), arrays * heads, head_dim)
+        return rows.transpose(1, 0, 2).astype(np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +78,7 @@ class Graphs:
     def load(cls, folder: Path, threads: int = 1) -> Graphs:
         """Opens the graphs of `folder`. Raises ModelError, which names the file."""
         graphs = {name: open_session(folder / f"{name}.onnx", threads) for name in GRAPHS}
-        padding = Padding.load(folder / PADDING)
+        padding = Padding.load(folder)
         arrays, heads, _, head_dim = padding.kv.shape
         sizes = Dimensions(arrays // 2, heads, head_dim)
         embedding = Embedding(folder / EMBEDDING, sizes.width + _SCALE_BYTES)

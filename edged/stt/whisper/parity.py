@@ -14,7 +14,7 @@ import numpy as np
 
 from edged.ortsession import open_session
 from edged.stt.family import Floats, SpeechCheck
-from edged.stt.whisper.build_version import EMBEDDING, PADDING
+from edged.stt.whisper.build_version import CROSS_PADDING, EMBEDDING, PADDING
 from edged.stt.whisper.dimensions import (
     FRAME_SAMPLES,
     PADDED_STATES,
@@ -75,8 +75,8 @@ def _run_built(
         for name in ("features", "encoder", "cross", "decoder")
     }
     frames = len(samples) // FRAME_SAMPLES
-    with np.load(folder / PADDING) as arrays:
-        kv, behind = arrays["kv"], arrays["states"][frames:][:PADDED_STATES].astype(np.float32)
+    kv = np.load(folder / PADDING)
+    behind = np.fromfile(folder / CROSS_PADDING, "<f2").reshape(WINDOW_FRAMES, -1)
     window = np.zeros(WINDOW_SAMPLES, np.float32)
     window[: len(samples)] = samples
     mel = np.pad(whole_log_mel(window)[:, : 2 * frames + 1].T, ((2, 0), (0, 0)))
@@ -98,8 +98,13 @@ def _run_built(
         **dict(zip(sizes.padding_names, some, strict=True)),
     }
     states = sessions["encoder"].run(["out"], feed)[0]
-    cross = sessions["cross"].run(None, {"h": np.concatenate((states, behind))})
-    each = [half for both in cross for half in np.split(both, 2)]
+    cross = sessions["cross"].run(None, {"h": states})
+    heard = [half for both in cross for half in np.split(both, 2)]
+    padded = np.split(behind[frames:][:PADDED_STATES].astype(np.float32), len(heard), -1)
+    each = [
+        np.concatenate((a, b.reshape(len(b), *a.shape[::2]).transpose(1, 0, 2)), 1)
+        for a, b in zip(heard, padded, strict=True)
+    ]
     read = [*prompt, *text[:-1]]
     table = np.fromfile(folder / EMBEDDING, np.int8).reshape(-1, sizes.width + 4)[read]
     scale = np.ascontiguousarray(table[:, -4:]).view("<f4").astype(np.float32)

@@ -84,6 +84,13 @@ class Reference:
             mel = _gelu(out).T
         return mel.T
 
+    def cross(self, states: Floats) -> Floats:
+        """What the decoder attends to of states [n, width]: [n, 2 * layers * width], keys and then
+        values of each layer."""
+        layers = range(self.sizes.layers)
+        places = (f"decoder/layer_{layer}/attention/linear_1" for layer in layers)
+        return np.concatenate([self._linear(place, states) for place in places], -1)
+
     # ---- decoder
     def decode(
         self,
@@ -96,10 +103,8 @@ class Reference:
     ) -> list[int]:
         """Greedy tokens behind the prompt. forbidden: tokens that a text may not have.
         first_forbidden: tokens with which it may not begin."""
-        cross = [
-            self._split(self._linear(f"decoder/layer_{n}/attention/linear_1", states), 2)
-            for n in range(self.sizes.layers)
-        ]
+        layers = np.split(self.cross(states), self.sizes.layers, -1)
+        cross = [self._split(layer, 2) for layer in layers]
         past: KeysValues = []
         tokens: list[int] = []
         reading = list(prompt)

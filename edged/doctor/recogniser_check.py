@@ -41,14 +41,14 @@ def check_models(settings: Settings) -> tuple[Models | None, list[Finding]]:
         name = choice_of(settings).entry.name
         models = load(settings.models_dir, name, settings.threads)
     except ModelError as problem:
-        remedy = problem.remedy or "Recognise `edged models list` to see what is installed."
+        remedy = problem.remedy or "Run `edged models list` to see what is installed."
         return None, [Finding("fail", "models", problem.message, remedy)]
     languages = _languages(models.languages)
     message = f"{models.name} ({models.hash}, {languages}) is complete"
     findings = [Finding("ok", "models", message)]
     if models.missing:
         text = f"{', '.join(models.missing)} is missing, so that turns end by silence alone"
-        findings.append(Finding("warn", "models", text, "Recognise `edged models fetch`."))
+        findings.append(Finding("warn", "models", text, "Run `edged models fetch`."))
     return models, findings
 
 
@@ -69,7 +69,7 @@ def check_speed(
     words, rtf = (run or recognise)(models, options, frames)
     text = f"real-time factor {rtf:.2f} ({CLIP_S:g} s of speech in {rtf * CLIP_S:.1f} s)"
     if words == 0:
-        remedy = "Recognise `edged models verify`."
+        remedy = "Run `edged models verify`."
         return [Finding("fail", "speed", f"{text}, but no word was recognised", remedy)]
     if rtf > WORST_RTF:
         remedy = "Stop other programs, set EDGED_THREADS=2, or use a faster board."

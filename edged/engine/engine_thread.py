@@ -120,6 +120,7 @@ class Engine:
         self._ring = ring
         self._models = models
         self._options = options
+        self._asked = (models, options)
         self._sink = sink
         self._on_speaking = on_speaking
         self._speaking = False
@@ -172,6 +173,8 @@ class Engine:
             self._commands.put_nowait(command)
         except queue.Full:
             return False
+        if isinstance(command, ConfigureCommand):
+            self._asked = (command.models or self.models, command.options)
         self._ring.wake()
         return True
 
@@ -204,13 +207,13 @@ class Engine:
 
     @property
     def models(self) -> Models:
-        """The models in use."""
-        return self._models
+        """The models in use, or those that will be once what was said before is done."""
+        return self._asked[0]
 
     @property
     def options(self) -> Options:
-        """The session options in use."""
-        return self._options
+        """The session options in use, or those that will be."""
+        return self._asked[1]
 
     @property
     def rejected(self) -> Counter[str]:

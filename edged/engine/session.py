@@ -398,6 +398,8 @@ class Session:
                 case SegmentEnd(segment):
                     if self.options.turns:
                         self._start_second_pass(segment)
+                    elif segment.tokens:
+                        self._set_spoken(segment.language)
                 case _TurnEnd():
                     self._turn_ends -= 1
                     self._turns.close()
@@ -420,7 +422,9 @@ class Session:
 
     def _start_second_pass(self, segment: FinishedSegment) -> None:
         samples = self._history.read(segment.start, segment.stop)
-        encoded = self._encoded.pop((segment.start, segment.stop), None)
+        ahead = self._encoded.pop((segment.start, segment.stop), None)
+        encoded = [] if ahead is None else [ahead]
+        del ahead
         for place in [place for place in self._encoded if place[0] < segment.stop]:
             self._encoded.pop(place).cancel()  # the recogniser has cut that segment
         model = self._models.recogniser
@@ -485,27 +489,43 @@ class Session:
 
     def _finished_turns(self) -> list[Event]:
         turns = self._turns.pop_finished()
-        if turns and self.options.language == AUTO and turns[-1].language != self._spoken:
-            self._spoken = turns[-1].language
+        if turns:
+            self._set_spoken(turns[-1].language)
+        return list(turns) if self.options.turns else []
+
+    def _set_spoken(self, language: str) -> None:
+        """Somebody has spoken this language: if the model finds it, it expects it from now on."""
+        if self.options.language == AUTO and language != self._spoken:
+            self._spoken = language
             self._turns.style = self._turn_style()
             self._configure_recogniser()
-        return list(turns) if self.options.turns else []
 
 
 def _transcribe(
     model: SpeechModel,
-    encoded: Encoded | None,
+    encoded: list[Encoded],
     expected_language: str | None,
     samples: NDArray[np.float32],
     segment: FinishedSegment,
 ) -> Transcript:
     """The second pass in the language of the first one or, with `auto`, in the one that the model
-    finds with full context."""
+    finds with full context.
+
+    encoded: what the encoder gives, if it was begun ahead. Taken out, so that it is freed as soon
+    as it has been decoded.
+    """
     options = segment.options
     language = AUTO if options.language == AUTO else segment.language
     keyterms = keyterms_of(model, options)
-    ahead = None if encoded is None else encoded.result()
-    return transcribe(model, samples, language, segment.tokens, keyterms, ahead, expected_language)
+    return transcribe(
+        model,
+        samples,
+        language,
+        segment.tokens,
+        keyterms,
+        encoded.pop().result() if encoded else None,
+        expected_language,
+    )
 
 
 def _audio_is_gone() -> Transcript:

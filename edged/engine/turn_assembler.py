@@ -23,7 +23,6 @@ class _SegmentOfTurn:
     language: str  # that the first pass decoded
     committed: tuple[Word, ...]  # by the first pass
     voice_uncertainty: float
-    second_pass: Callable[[], Transcript]
     transcript: Future[Transcript] | None = None  # of the second pass; None before it was started
 
     @property
@@ -74,7 +73,7 @@ class TurnAssembler:
         self._on_result = on_result
         self.style = TurnStyle()
         self.hold = False
-        self._held: list[_SegmentOfTurn] = []
+        self._held: list[tuple[_SegmentOfTurn, Callable[[], Transcript]]] = []
         self._open = _OpenTurn()
         self._closed: deque[_OpenTurn] = deque()
 
@@ -108,19 +107,19 @@ class TurnAssembler:
         turn = self._open
         committed = tuple(turn.committed[turn.in_segments :])
         turn.in_segments = len(turn.committed)
-        segment = _SegmentOfTurn(
-            start, language or self.style.language, committed, voice_uncertainty, second_pass
-        )
+        language = language or self.style.language
+        segment = _SegmentOfTurn(start, language, committed, voice_uncertainty)
         turn.segments.append(segment)
-        self._held.append(segment)
+        self._held.append((segment, second_pass))
         if not self.hold:
             self.start_held()
 
     def start_held(self) -> None:
-        """Starts the second passes that were held."""
-        held, self._held = self._held, []
-        for segment in held:
-            segment.transcript = self._executor.submit(segment.second_pass)
+        """Starts the second passes that were held. Each is forgotten with the audio that it holds
+        once it is done, while its turn may go on."""
+        while self._held:
+            segment, second_pass = self._held.pop(0)
+            segment.transcript = self._executor.submit(second_pass)
             segment.transcript.add_done_callback(self._notify)
 
     def close(self) -> None:

@@ -170,6 +170,7 @@ def test_missing_models_name_the_command_that_repairs_them(tmp_path: Path) -> No
 
 
 def test_speed_is_measured_on_speech_and_judged_by_the_real_time_factor() -> None:
+    """Three remedies began with `Recognise`, which a renaming had made of `Run`."""
     models = load_models()
     (measured,) = check_speed(models, Options(), SAMPLES / "mister-hale.flac")
     assert "real-time factor" in measured.message
@@ -177,6 +178,8 @@ def test_speed_is_measured_on_speech_and_judged_by_the_real_time_factor() -> Non
         given = (words, rtf)
         (finding,) = check_speed(models, Options(), run=lambda *_, given=given: given)
         assert finding.level == level
+        if not words:
+            assert finding.remedy == "Run `edged models verify`."
     (none,) = check_speed(models, Options(), Path("/nowhere.wav"))
     assert none.level == "warn"
 

@@ -440,6 +440,23 @@ def test_other_models_are_used_them_from_the_next_session(
     assert running.engine.smart_turn_failures == 2
 
 
+def test_models_and_options_are_those_that_were_asked_for_although_a_turn_is_still_ended(
+    running: RunningEngine, script: Script
+) -> None:
+    """`info` was published with the model and the language before the change, and kept them: the
+    engine was still ending the open turn."""
+    script.second_pass = threading.Event()
+    running.write(1)
+    running.stepped(1)
+    running.engine.submit(ConfigureCommand(Options(language="de"), OTHER))
+    assert running.engine.models is OTHER
+    assert running.engine.options.language == "de"
+    running.engine.submit(ConfigureCommand(Options(language="fr")))
+    assert running.engine.models is OTHER
+    assert running.engine.options.language == "fr"
+    script.second_pass.set()
+
+
 def test_speaking_is_told_on_a_change_only_and_ends_with_the_session(
     running: RunningEngine, script: Script
 ) -> None:

@@ -26,7 +26,7 @@ FRAME = np.zeros(STEP_SAMPLES, np.int16)
 class Listener:
     """A session in which three things are said, 2.5 s apart."""
 
-    def __init__(self, model: ToySpeechModel, language: str) -> None:
+    def __init__(self, model: ToySpeechModel, language: str, turns: bool = True) -> None:
         models: Any = SimpleNamespace(
             smart_turn=None,
             inactivity=Weights(np.zeros((HORIZONS, len(FEATURES)))),
@@ -34,7 +34,9 @@ class Listener:
         )
         self.model = model
         self.session = Session(
-            models, Options(language=language), voice_detector=ScriptedVoice(SPANS)
+            models,
+            Options(language=language, turns=turns),
+            voice_detector=ScriptedVoice(SPANS),
         )
         self.turns: list[Turn] = []
 
@@ -74,6 +76,18 @@ def test_the_language_is_found_for_each_turn() -> None:
     listener.model.spoken = {"de": 0.6, "en": 0.4}
     listener.push(3.5)
     assert listener.end() == ["de", "en", "en"], "two seconds are too few to be sure"
+
+
+def test_a_stream_without_turns_remembers_the_language_so_far_too() -> None:
+    """Streams of the API server get no `turn` unless they ask for it. They took the language of
+    each segment as if nothing had been said before."""
+    listener = Listener(model(de=0.9, en=0.1), AUTO, turns=False)
+    listener.push(4.5)
+    assert listener.model.asked_prompt == PROMPTS["de"]
+    listener.model.spoken = {"en": 0.6, "de": 0.4}
+    listener.push(8.0)
+    assert listener.model.asked_prompt == PROMPTS["de"], "two seconds are too few to be sure"
+    assert listener.end() == []
 
 
 def test_a_model_with_one_language_says_that_language() -> None:

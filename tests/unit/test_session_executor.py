@@ -442,6 +442,47 @@ def test_the_second_pass_encodes_while_the_recogniser_reads_the_end(cut: bool) -
         assert turn.text == text
 
 
+class WeakOutput(EncoderOutput):
+    """An output that a weak reference can be made to."""
+
+    __slots__ = ("__weakref__",)
+
+
+@pytest.mark.parametrize("ahead", [True, False], ids=["ahead", "in the second pass"])
+def test_what_a_second_pass_used_is_free_while_its_turn_goes_on(ahead: bool) -> None:
+    """Each segment of an open turn kept the encoder's output of its second pass
+    until the turn had ended (tiny-en: 9 MB for 15 s of speech), and its audio."""
+    outputs: list[weakref.ref[EncoderOutput]] = []
+
+    class Model(ToySpeechModel):
+        def encode(self, samples: NDArray[np.float32]) -> EncoderOutput | None:
+            output = WeakOutput(len(samples) // 320, len(samples) // 320)
+            outputs.append(weakref.ref(output))
+            return output
+
+    background, recogniser_jobs = ManualExecutor(), ManualExecutor()
+    model = Model(script(*sentence("turn the lights off please", 25)))
+    models = SimpleNamespace(smart_turn=None, inactivity=Weights(WEIGHTS), recogniser=model)
+    session = Session(
+        models,  # type: ignore[arg-type]
+        Options(),
+        background,
+        voice_detector=ScriptedVoice([(0.5, 3.0)]),
+        recogniser_executor=recogniser_jobs,
+    )
+    session.turn_detector.is_over = lambda _: False  # type: ignore[method-assign]
+    session._turns.hold = not ahead
+    while not session._turns._open.segments:
+        assert session.step_idx < 70
+        session.push(FRAME)
+        recogniser_jobs.run_all()
+    session._turns.start_held()
+    background.run_all()
+    assert len(outputs) == 1, "the second pass is done"
+    assert session.collect() == [], "its turn goes on"
+    assert outputs[0]() is None
+
+
 def test_on_a_real_thread_all_words_come_in_order() -> None:
     worker = BackgroundWorker("recogniser")
     stream = Stream([(0.5, 6.0), (8.0, 12.0)], worker)

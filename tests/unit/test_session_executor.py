@@ -470,7 +470,7 @@ def test_what_a_second_pass_used_is_free_while_its_turn_goes_on(ahead: bool) -> 
         voice_detector=ScriptedVoice([(0.5, 3.0)]),
         recogniser_executor=recogniser_jobs,
     )
-    session.turn_detector.is_over = lambda _: False  # type: ignore[method-assign]
+    session.turn_detector.is_over = lambda _: False  # type: ignore[assignment, method-assign]
     session._turns.hold = not ahead
     while not session._turns._open.segments:
         assert session.step_idx < 70

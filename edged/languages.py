@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+DEFAULT_LANGUAGE = "en"
 AUTO = "auto"  # in the place of a code: the model finds the language of each turn by itself
 
 # The codes are those of Whisper's models and of BCP 47, the names those of OpenAI's API.

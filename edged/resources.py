@@ -32,6 +32,13 @@ def sample_speech() -> Path:
     return models_data() / "samples"
 
 
+def played_samples(language: str) -> Path:
+    """The folder with the recordings that the microphone `sample` plays for a language: its own,
+    or the English ones if it has none."""
+    folder = sample_speech() / language
+    return folder if folder.is_dir() else sample_speech()
+
+
 def deploy_files() -> Path:
     """The folder with units, installer, fleet, broker and Home Assistant files."""
     root = checkout()

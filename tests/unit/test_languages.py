@@ -10,10 +10,16 @@ import pytest
 from edged.errors import ModelError
 from edged.languages import AUTO, NAMES, RIGHT_TO_LEFT, WITHOUT_SPACES, described, from_tag
 from edged.models.catalogue import Catalogue, Entry, File, shipped
-from edged.models.choice import choose, choose_for_stream, languages_of, to_fetch
+from edged.models.choice import (
+    choose,
+    choose_for_stream,
+    languages_of,
+    names_to_fetch,
+    to_fetch,
+)
 from edged.stt.language_id import spoken_language
 
-TINY = shipped().get("tiny-en")
+TINY = replace(shipped().get("tiny-en"), streaming_encoder=None)
 MANY = tuple(NAMES)
 
 
@@ -143,6 +149,21 @@ def test_what_is_recommended_can_be_verified_is_free_and_was_run() -> None:
     assert to_fetch(CATALOGUE, "ja") == CATALOGUE.get("whisper-base")
     only_ja = Catalogue((TINY, CATALOGUE.get("tiny-ja")))
     assert to_fetch(only_ja, "ja") == only_ja.get("tiny-ja")
+
+
+def test_fetching_for_a_language_adds_one_model_and_only_if_there_is_none() -> None:
+    """`make run` stays as small as it is; `EDGED_LANGUAGE=de make run` brings what German needs."""
+
+    def names(language: str, *installed: str) -> list[str]:
+        return names_to_fetch(CATALOGUE, installed, language)
+
+    default = ["tiny-en"]
+    assert names("en") == default
+    assert names("de") == [*default, "whisper-base"]
+    assert names(AUTO, "tiny-en") == [*default, "whisper-base"]
+    assert names("de", "streaming-tiny-de") == default
+    with pytest.raises(ModelError, match="no model that recognises"):
+        names_to_fetch(Catalogue((replace(TINY, streaming_encoder=None),)), [], "ja")
 
 
 def test_the_table_of_languages_is_consistent() -> None:

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edged import resources
+from edged.audio.file_capture import SAMPLE, device_files
 from edged.errors import ModelError
 from edged.models.catalogue import read, shipped
 from edged.models.samples import samples
@@ -44,9 +45,14 @@ def test_shipped_files_are_the_ones_of_the_catalogue() -> None:
 def test_every_sample_is_there_with_licence_and_source() -> None:
     notes = (resources.sample_speech() / "README.md").read_text()
     assert len(samples()) >= 4
-    for sample in samples():
+    assert all(sample.language == "en" for sample in samples())
+    assert {sample.language for sample in samples(None)} == {"en", "de", "fr", "es", "pt"}
+    free = ("MIT", "Apache-2.0", "CC-BY-4.0", "CC-BY-SA-3.0", "CC0-1.0", "public domain")
+    for sample in samples(None):
         assert sha256(sample.path) == sample.sha256
-        assert sample.licence in ("MIT", "Apache-2.0", "CC-BY-4.0", "public domain")
+        assert sample.licence in free
+        folder = resources.played_samples(sample.language)
+        assert sample.path in device_files(SAMPLE, folder)
         assert sample.source
         assert sample.text in notes
 

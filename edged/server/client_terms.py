@@ -18,7 +18,8 @@ MAX_GIVEN = 500  # terms of a client that are read; `keyterm_list.MAX_TERMS` of 
 MAX_TERM_WORDS = 4  # more words between two commas are a sentence
 
 _PART = re.compile(r"[,;\n]+|[.!?]+(?:\s|$)")
-_NAME = re.compile(r"(?:[A-Z0-9][\w'&.-]*)(?:\s+[A-Z0-9][\w'&.-]*)*|\w+[A-Z0-9][\w'&.-]*")
+# A name begins where a word does: inside of words the search takes the square of their length.
+_NAME = re.compile(r"(?<!\w)(?:(?:[A-Z0-9][\w'&.-]*)(?:\s+[A-Z0-9][\w'&.-]*)*|\w+[A-Z0-9][\w'&.-]*)")
 
 
 def with_terms(options: Options, terms: Iterable[object]) -> Options:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from edged.keyterm_list import MAX_TERMS
 from edged.options import Options
-from edged.server.client_terms import MAX_GIVEN, terms_of_prompt, with_terms
+from edged.server.client_terms import MAX_GIVEN, MAX_PROMPT, terms_of_prompt, with_terms
 
 
 @pytest.mark.parametrize(
@@ -28,6 +30,16 @@ def test_a_prompt_is_a_list_of_terms_or_sentences_with_names(
     prompt: object, terms: list[str]
 ) -> None:
     assert terms_of_prompt(prompt) == terms
+
+
+@pytest.mark.parametrize("letter", ["x", "é", "A", "A ", "xxxx ", ", ", "'", "."])
+def test_no_prompt_takes_long_to_read(letter: str) -> None:
+    """One long word held the interpreter's lock, and with it the microphone, for 4.5 s."""
+    prompt = ("one two three four " + letter * MAX_PROMPT)[:MAX_PROMPT]
+    terms_of_prompt(prompt)
+    started = time.thread_time()
+    terms_of_prompt(prompt)
+    assert time.thread_time() - started < 0.2
 
 
 def test_a_clients_terms_come_before_those_of_the_settings() -> None:

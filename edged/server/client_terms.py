@@ -19,7 +19,9 @@ MAX_TERM_WORDS = 4  # more words between two commas are a sentence
 
 _PART = re.compile(r"[,;\n]+|[.!?]+(?:\s|$)")
 # A name begins where a word does: inside of words the search takes the square of their length.
-_NAME = re.compile(r"(?<!\w)(?:(?:[A-Z0-9][\w'&.-]*)(?:\s+[A-Z0-9][\w'&.-]*)*|\w+[A-Z0-9][\w'&.-]*)")
+_NAME = re.compile(
+    r"(?<!\w)(?:(?:[A-Z0-9][\w'&.-]*)(?:\s+[A-Z0-9][\w'&.-]*)*|\w+[A-Z0-9][\w'&.-]*)"
+)
 
 
 def with_terms(options: Options, terms: Iterable[object]) -> Options:

@@ -237,6 +237,37 @@ def test_decoding_again_with_drafts_and_kept_caches_equals_decoding_at_once(
     assert decoded.probabilities == pytest.approx(expected.probabilities, abs=1e-4)
 
 
+def without_narrow_peaks(values: Floats) -> Floats:
+    """The smallest value of four frames, then the largest of four of those."""
+    n = len(values)
+    lowest = [values[max(0, i - 1) : i + 3].min() for i in range(n)]
+    return np.array([max(lowest[max(0, i - 2) : i + 2]) for i in range(n)], np.float32)
+
+
+@pytest.mark.parametrize("size", TOYS)
+def test_word_times_come_from_all_heads_each_normalised_without_narrow_peaks(
+    folders: dict[tuple[str, str], Path], models: Models, size: str
+) -> None:
+    model, folder, samples = models[size, "rewired"], folders[size, "rewired"], noise(2)[:32_000]
+    sizes, text = model.graphs.sizes, [1, 400, 401, 402]
+    k, v = whole_clip(folder, samples)
+    empty = np.zeros((sizes.depth, 1, sizes.heads, 0, sizes.head_dim), np.float32)
+    feed = {"token": np.array([text]), "k_self": empty, "v_self": empty}
+    surgery = Surgery.open(folder / "decoder_kv.ort")
+    values = surgery.values(feed | {"out_k_cross": k, "out_v_cross": v})
+    looks = [values[n.output[0]][0] for n in surgery.nodes("Softmax")]
+    heads = np.concatenate([look for look in looks if look.shape[-1] == k.shape[3]])
+    assert len(heads) == sizes.depth * sizes.heads
+    scores = (heads - heads.mean(-1, keepdims=True)) / heads.std(-1, keepdims=True)
+    expected = [int(without_narrow_peaks(row).argmax()) for row in scores.mean(0)]
+    audio = model.encode(samples)
+    assert audio is not None
+    step = model.decoder_step(8)
+    step.attend_to(audio)
+    top = step.read(text, [range(n + 1) for n in range(len(text))], 0, 3)
+    assert top.frames.tolist() == expected
+
+
 def test_a_text_has_no_marks_and_no_bytes_of_them(models: Models) -> None:
     model = models["tiny", "rewired"]
     audio = model.encode(noise(1))

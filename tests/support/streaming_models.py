@@ -35,7 +35,9 @@ LOWEST = float(np.finfo(np.float32).min)
 @dataclass(frozen=True)
 class Shape:
     """Sizes of a model. wide: the encoder's dimension; the decoder's is `narrow`. rotary: how many
-    dimensions of a head are rotated. sharp: scale of the logits, so that some tokens are likely."""
+    dimensions of a head are rotated. sharp: scale of the logits, so that some tokens are likely.
+    attentive: scale of what the audio adds to the text. With less, the text is the same whatever
+    more is heard, as the beginning of a real text is."""
 
     wide: int
     narrow: int
@@ -45,6 +47,7 @@ class Shape:
     rotary: int
     vocabulary: int
     sharp: float = 1.0
+    attentive: float = 1.0
     seed: int = 1
 
     @property
@@ -60,8 +63,8 @@ TOYS = {
     "small": Shape(24, 16, 5, 2, 8, 4, OTHER, sharp=6.0),  # it has one
 }
 REAL = {
-    "tiny": Shape(320, 320, 6, 8, 40, 32, ENGLISH),
-    "small": Shape(620, 512, 10, 8, 64, 32, ENGLISH),
+    "tiny": Shape(320, 320, 6, 8, 40, 32, ENGLISH, sharp=6.0, attentive=0.01),
+    "small": Shape(620, 512, 10, 8, 64, 32, ENGLISH, sharp=6.0, attentive=0.01),
 }
 
 
@@ -300,7 +303,8 @@ def _decoder(shape: Shape, path: Path) -> None:
         q = g.heads(g.op("MatMul", g.norm(x, narrow), g.weight(narrow, inner, scale=1.6)))
         look = g.op("Softmax", g.scores(q, part("out_k_cross", layer)), axis=-1)
         a = g.merge(g.op("MatMul", look, part("out_v_cross", layer)))
-        x = g.op("Add", x, g.op("MatMul", a, g.weight(inner, narrow)))
+        out = g.weight(inner, narrow, scale=shape.attentive)
+        x = g.op("Add", x, g.op("MatMul", a, out))
         h = g.op("MatMul", g.norm(x, narrow), g.weight(narrow, 8 * narrow))
         h = g.op("Add", h, g.vector(8 * narrow))
         up, gate = g.ops("Split", h, outs=["", ""], axis=-1, num_outputs=2)

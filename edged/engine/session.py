@@ -523,9 +523,17 @@ def _transcribe(
         language,
         segment.tokens,
         keyterms,
-        encoded.pop().result() if encoded else None,
+        _encoded_ahead(encoded),
         expected_language,
     )
+
+
+def _encoded_ahead(encoded: list[Encoded]) -> EncoderOutput | None:
+    """None if it failed, or waits behind other work: then the second pass encodes for itself."""
+    if not encoded:
+        return None
+    future = encoded.pop()
+    return None if future.cancel() or future.exception() is not None else future.result()
 
 
 def _audio_is_gone() -> Transcript:

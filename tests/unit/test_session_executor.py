@@ -442,6 +442,39 @@ def test_the_second_pass_encodes_while_the_recogniser_reads_the_end(cut: bool) -
         assert turn.text == text
 
 
+class SecondExecutor(Executor):
+    """Gives the first job to another executor, and does all others at once."""
+
+    def __init__(self, first: Executor) -> None:
+        self.executors = [first]
+
+    def submit(self, fn, /, *args, **kwargs):  # type: ignore[no-untyped-def]
+        executor = self.executors.pop() if self.executors else InlineExecutor()
+        return executor.submit(fn, *args, **kwargs)
+
+
+@pytest.mark.parametrize("first", [ManualExecutor, FailingExecutor], ids=["waits", "failed"])
+def test_a_second_pass_encodes_for_itself_what_was_not_encoded_ahead(
+    first: type[Executor],
+) -> None:
+    """A stream that came faster than it was spoken had its encoder wait behind the work of others,
+    and a thread of the streams with it. One that did not fit into the queue any more lost its
+    second pass."""
+    model = CountingModel(script(*sentence("turn the lights off please", 25)))
+    models = SimpleNamespace(smart_turn=None, inactivity=Weights(WEIGHTS), recogniser=model)
+    session = Session(
+        models,  # type: ignore[arg-type]
+        Options(),
+        SecondExecutor(first()),
+        voice_detector=ScriptedVoice([(0.5, 3.0)]),
+    )
+    events = [event for _ in range(60) for event in session.push(FRAME)] + session.end()
+    (turn,) = (event for event in events if isinstance(event, Turn))
+    assert turn.text == "turn the lights off please"
+    assert turn.confidence is not None, "its text is that of the second pass"
+    assert model.encoded == 1
+
+
 class WeakOutput(EncoderOutput):
     """An output that a weak reference can be made to."""
 

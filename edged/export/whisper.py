@@ -252,7 +252,7 @@ def padding_constants(reference: Reference, clips: Sequence[Floats]) -> dict[str
 
 
 def _sample_speech() -> Iterator[Floats]:
-    for path in sorted(resources.sample_speech().glob("*.flac")):
+    for path in sorted(resources.sample_speech().rglob("*.flac")):
         yield soundfile.read(path, dtype="float32")[0]
 
 

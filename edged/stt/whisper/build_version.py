@@ -3,7 +3,9 @@
 Apart from `edged.export.whisper`, because that imports onnx.
 """
 
-BUILD_VERSION = 2  # raise it whenever a built graph would differ: stale graphs are then rebuilt
+# Raise it whenever a built graph would differ, also by other sample speech (`padding_constants`):
+# stale graphs are then rebuilt.
+BUILD_VERSION = 3
 GRAPHS = ("features", "encoder", "cross", "decoder")
 EMBEDDING = "embedding.bin"
 PADDING = "padding.npy"

@@ -9,7 +9,7 @@ LONG_DELAY_FRAMES = 14  # steps of 80 ms from which more lookahead is worth its 
 SHORT_DELAY = Tuning(
     chunk_frames=25,
     backlog_chunk_frames=50,
-    revised_frames=75,
+    revised_frames=100,
     adapted_encoder=False,
 )
 LONG_DELAY = Tuning(

@@ -60,8 +60,8 @@ class GradiumUpload:
         message as plain text; an error after that is an `error` line."""
         try:
             setup = self._setup()
-            options = session_options(setup, self._streams.options())
             model = model_of(setup, lambda: self._streams.installed)
+            options = session_options(setup, self._streams.options(model))
             audio = decoder(setup.input_format, whole=True)
             stream = await self._streams.open_when_loaded(
                 options, audio, self, PROTOCOL, whole_file=True, model=model

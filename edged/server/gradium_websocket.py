@@ -253,8 +253,8 @@ class GradiumConnection:
     def _open(self, setup: SetupMessage, request: GradiumRequest) -> tuple[Stream, Options]:
         """Raises RequestError for a wrong setup, BusyError if all streams are in use,
         NotLoadedError if a model must be loaded first."""
-        options = session_options(setup, self._streams.options())
         model = model_of(setup, lambda: self._streams.installed)
+        options = session_options(setup, self._streams.options(model))
         audio = decoder(setup.input_format)
         return self._streams.open(options, audio, request, PROTOCOL, model=model), options
 

@@ -169,7 +169,8 @@ class OpenAiTranscriptions:
             form = await read_form(request, cast(BinaryIO, spooled))
             if form.file is None:
                 raise OpenAiError("the form needs a file", param="file")
-            options = session_options(streams.options(), form.language, form.temperature)
+            model = form.model if is_installed(form.model, streams.installed) else AUTO
+            options = session_options(streams.options(model), form.language, form.temperature)
             options = with_terms(options, terms_of_prompt(form.prompt))
             transcription = Transcription(form, FileDecoder(form.file))
             try:
@@ -179,7 +180,7 @@ class OpenAiTranscriptions:
                     transcription,
                     PROTOCOL,
                     whole_file=True,
-                    model=form.model if is_installed(form.model, streams.installed) else AUTO,
+                    model=model,
                 )
             except BusyError as problem:
                 self._context.metrics.refused.labels("streams").inc()

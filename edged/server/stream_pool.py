@@ -141,9 +141,17 @@ class StreamPool:
         """The models that a stream may ask for."""
         return self._sessions.installed()
 
-    def options(self) -> Options:
-        """The options of a new session; `turn` events only for those who ask for them."""
-        return replace(self._sessions.options(), turns=False)
+    def options(self, model: str = AUTO) -> Options:
+        """The options of a new session; `turn` events only for those who ask for them.
+
+        model: AUTO, or the name of an installed model. If that one does not have the language of
+        the settings, its own is recognised.
+        """
+        options = replace(self._sessions.options(), turns=False)
+        if model == AUTO:
+            return options
+        has = any(e.name == model and options.language in e.languages for e in self.installed)
+        return options if has else replace(options, language=AUTO)
 
     def choose(self, options: Options, model: str = AUTO) -> ModelChoice:
         """The model for a session with these options.

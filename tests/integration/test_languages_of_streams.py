@@ -182,6 +182,24 @@ def test_a_client_may_name_an_installed_model() -> None:
         assert c.receive_until("ready")["model_name"] == "german"
 
 
+def test_a_named_model_recognises_its_own_language_unless_another_is_asked_for() -> None:
+    """A client that took a model from the list of those that are installed, and said no language,
+    was refused because that model does not have the language of the settings."""
+    with server(WHISPER, GERMAN, max_streams=3) as api_server:
+        for name, language in (("german", "de"), ("whisper", "auto"), ("tiny-en", "en")):
+            with client(api_server) as c:
+                c.setup(model_name=name)
+                ready = c.receive_until("ready")
+                assert (ready["model_name"], ready["language"]) == (name, language)
+        sdk = openai.OpenAI(base_url=f"{api_server.url}/v1", api_key="none", max_retries=0)
+        data = io.BytesIO()
+        soundfile.write(data, np.zeros(7200), 24_000, format="WAV")
+        file = ("a.wav", data.getvalue())
+        assert sdk.audio.transcriptions.create(file=file, model="whisper").text == "all"
+        with pytest.raises(openai.BadRequestError, match="does not recognise French"):
+            sdk.audio.transcriptions.create(file=file, model="german", language="fr")
+
+
 def test_openai_clients_ask_for_a_language_and_see_what_is_installed() -> None:
     with server(WHISPER) as api_server:
         sdk = openai.OpenAI(base_url=f"{api_server.url}/v1", api_key="none", max_retries=0)

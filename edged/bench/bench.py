@@ -27,7 +27,7 @@ from edged.bench.term_lists import file_runs, rare_runs
 from edged.errors import ModelError
 from edged.languages import AUTO
 from edged.models.catalogue import shipped
-from edged.models.choice import chosen
+from edged.models.choice import OFF, chosen, second_opinion_for
 from edged.models.loader import load, quick_check
 from edged.options import Options
 
@@ -47,6 +47,7 @@ class Plan:
         `keyterm_lines`.
     own_languages: recognise each recording in the language that the manifest gives for it.
     slow: simulate a device that is so many times slower than this one.
+    second_opinion: `auto` or `off`, as EDGED_SECOND_OPINION; whatever this device has time for.
     """
 
     options: tuple[Options, ...]
@@ -64,6 +65,7 @@ class Plan:
     keyterm_lines: tuple[str, ...] = ()
     own_languages: bool = True
     slow: float | None = None
+    second_opinion: str = OFF
 
 
 def bench(plan: Plan) -> int:
@@ -152,14 +154,23 @@ def _run(
     options: Options,
     listed: frozenset[str] | None = None,
 ) -> report.Figures:
+    opinion = second_opinion_for(plan.models_dir, model, plan.second_opinion)
     run = Run(
-        tuple(clips), options, plan.joined, plan.models_dir, model, plan.threads, listed, plan.slow
+        tuple(clips),
+        options,
+        plan.joined,
+        plan.models_dir,
+        model,
+        plan.threads,
+        listed,
+        plan.slow,
+        opinion,
     )
     with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
         total = sum(map(clip_duration_s, clips))
         task = bar.add_task(f"{model}, delay {options.delay_in_frames}", total=total)
         figures = run_isolated(run, lambda seconds: bar.advance(task, seconds))
-    return {"model": model, **figures}
+    return {"model": model, "second_opinion": opinion, **figures}
 
 
 def _offline(plan: Plan, clips: Sequence[Clip], model: str) -> report.Figures:

@@ -33,6 +33,7 @@ class Run:
     """One pass over all recordings with one model and one set of options.
 
     listed: words whose errors are reported apart (`edged.bench.term_lists`).
+    second_opinion: name of the model that is asked about the texts of turns.
     """
 
     clips: tuple[Clip, ...]
@@ -43,6 +44,7 @@ class Run:
     threads: int = 1
     listed: frozenset[str] | None = None
     slow: float | None = None
+    second_opinion: str | None = None
 
 
 def run_isolated(run: Run, progress: measure.ReportAudio) -> dict[str, Any]:
@@ -79,7 +81,7 @@ def run_isolated(run: Run, progress: measure.ReportAudio) -> dict[str, Any]:
 
 def perform(run: Run, progress: measure.ReportAudio) -> dict[str, Any]:
     """Runs the measurement in this process. Raises InputError, ModelError."""
-    models = load(run.models_dir, run.model, run.threads)
+    models = load(run.models_dir, run.model, run.threads, None, run.second_opinion)
     measure.warm_up(models, run.clips[0], run.options)
     result = measure.measure(models, run.clips, run.options, progress, run.joined, run.slow)
     result.flushes_s = measure.flush_times(models, run.clips, run.options, FLUSHES, run.slow)

@@ -29,6 +29,7 @@ def show(whole: Figures, console: Console) -> None:
     grid.add_column(f"{runs[0]['audio_s']:.0f} s of audio, {runs[0]['clips']} clips")
     for run in runs:
         name = f"{run['model']}, " if several else ""
+        name += f"with {run['second_opinion']}, " if run.get("second_opinion") else ""
         terms = f", {run['terms']}" if "terms" in run else ""
         grid.add_column(f"{name}delay {run['delay_in_frames']}{terms}", justify="right")
     for other in others:

@@ -13,6 +13,7 @@ from edged.cli.shared_options import (
     KeytermBoost,
     ModelsDir,
     PaddingBonus,
+    SecondOpinion,
     Seed,
     Temperature,
     Threads,
@@ -112,6 +113,7 @@ def bench(
     ] = AUTO,
     models_dir: ModelsDir = None,
     threads: Threads = 1,
+    second_opinion: SecondOpinion = "off",
 ) -> None:
     """Measure speed, memory, delay and word errors on recorded speech.
 
@@ -155,6 +157,7 @@ def bench(
         models_dir=models_dir,
         models=tuple(name.strip() for name in model.split(",")),
         threads=threads,
+        second_opinion=second_opinion,
         keyterms=keyterms,
         keyterm_lines=tuple(keyterm_lines(file)),
         own_languages=language is None,

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from edged import logs
-from edged.config.model_choice import choice_of, options_of
+from edged.config.model_choice import choice_of, options_of, second_opinion_of
 from edged.config.sources import load
 from edged.daemon.machine import cpu_temp_c
 from edged.engine.background_worker import BackgroundWorker, lower_priority
+from edged.engine.load_prediction import without_slow_opinion
 from edged.models import loader
 from edged.models.loader import Models
 from edged.models.pool import ModelPool
@@ -32,8 +33,10 @@ def serve(env_file: Path | None = None, flags: Mapping[str, Any] | None = None) 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     choice = choice_of(settings)
-    models = loader.load(settings.models_dir, choice.entry.name, settings.threads)
+    opinion = second_opinion_of(settings, choice)
+    models = loader.load(settings.models_dir, choice.entry.name, settings.threads, None, opinion)
     options = options_of(settings, choice)
+    models = without_slow_opinion(models, options)
 
     def load_another(name: str, beside: Models) -> Models:
         return loader.load(settings.models_dir, name, settings.threads, beside)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -127,6 +127,15 @@ Model = Annotated[
         metavar="NAME",
         help="Speech model; auto takes the best installed one for the language. `edged models list`"
         " shows the names.",
+    ),
+]
+SecondOpinion = Annotated[
+    Literal["auto", "off"],
+    typer.Option(
+        envvar="EDGED_SECOND_OPINION",
+        show_envvar=False,
+        rich_help_panel=RECOGNISER,
+        help="auto asks whisper-base about the text of English turns, where it is installed.",
     ),
 ]
 ModelsDir = Annotated[

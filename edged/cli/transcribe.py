@@ -27,7 +27,7 @@ from edged.engine.session import Session
 from edged.errors import ConfigError, InputError, RequestError
 from edged.events import EndOfStream, Error, Event, Ready
 from edged.languages import AUTO
-from edged.models.choice import chosen
+from edged.models.choice import OFF, chosen, second_opinion_for
 from edged.models.loader import Models, load
 from edged.options import Options
 from edged.stt.keyterms import keyterms_of
@@ -54,6 +54,7 @@ class TranscribeJob:
     models_dir: Path | None = None
     model: str = AUTO
     threads: int = 1
+    second_opinion: str = OFF
 
 
 def transcribe(files: Sequence[str], job: TranscribeJob) -> int:
@@ -65,7 +66,8 @@ def transcribe(files: Sequence[str], job: TranscribeJob) -> int:
     """
     targets = _targets(files, job)
     choice = chosen(job.models_dir, job.model, job.options.language)
-    models = load(job.models_dir, choice.entry.name, job.threads)
+    opinion = second_opinion_for(job.models_dir, choice.entry.name, job.second_opinion)
+    models = load(job.models_dir, choice.entry.name, job.threads, None, opinion)
     job = replace(job, options=replace(job.options, language=choice.language))
     exit_code = 0
     keyterms = keyterms_of(models.recogniser, job.options)

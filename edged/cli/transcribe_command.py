@@ -16,6 +16,7 @@ from edged.cli.shared_options import (
     Model,
     ModelsDir,
     PaddingBonus,
+    SecondOpinion,
     Seed,
     Temperature,
     Threads,
@@ -75,6 +76,7 @@ def transcribe(
     model: Model = AUTO,
     models_dir: ModelsDir = None,
     threads: Threads = 1,
+    second_opinion: SecondOpinion = "off",
     input_format: Annotated[
         RawEncoding | None,
         typer.Option(
@@ -129,5 +131,6 @@ def transcribe(
         models_dir=models_dir,
         model=model,
         threads=threads,
+        second_opinion=second_opinion,
     )
     raise typer.Exit(transcribe_files(files, job))

@@ -10,7 +10,7 @@ from edged.models.catalogue import shipped
 from edged.models.choice import ModelChoice
 from edged.options import Options
 
-DECISIVE = frozenset(("model", "language", "models_dir", "threads"))
+DECISIVE = frozenset(("model", "language", "models_dir", "threads", "second_opinion"))
 """The settings that decide which model is loaded."""
 
 
@@ -18,6 +18,13 @@ def choice_of(settings: Settings) -> ModelChoice:
     """The model that the settings ask for, and its language. Raises ModelError if they ask for one
     that is not installed."""
     return choice.chosen(settings.models_dir, settings.model, settings.language)
+
+
+def second_opinion_of(settings: Settings, chosen: ModelChoice) -> str | None:
+    """The model that the settings ask about the texts of turns; None without one."""
+    return choice.second_opinion_for(
+        settings.models_dir, chosen.entry.name, settings.second_opinion
+    )
 
 
 def options_of(settings: Settings, chosen: ModelChoice) -> Options:

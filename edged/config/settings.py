@@ -151,6 +151,12 @@ class Settings(BaseSettings):
         "Folder with the built models. Default: where `edged models fetch` puts them.",
         ReloadScope.RECOGNISER,
     )
+    second_opinion: Annotated[str, one_of("auto", "off")] = _setting(
+        "off",
+        "A second speech model on the text of English turns: auto asks whisper-base where it is "
+        "installed and the device has time to spare.",
+        ReloadScope.RECOGNISER,
+    )
     threads: int = _setting(
         1,
         "Threads of the recogniser. 1 uses less power, 2 gives results sooner.",

@@ -35,6 +35,7 @@ def info(
             "languages": list(models.languages),
             "missing": list(models.missing),
             "too_slow": list(models.too_slow),
+            "second_opinion": models.second_opinion.name if models.second_opinion else None,
         },
         "board": board(),
         "python": platform.python_version(),

@@ -80,6 +80,7 @@ class HealthReport:
             "xruns": self._microphone.xruns,
             "load_level": int(self._engine.load_level),
             "too_slow": self._engine.too_slow,
+            "second_opinion": self._engine.has_second_opinion,
             "dropped_s": round(self._engine.lost_s, 2),
             "engine_failures": self._engine.failures,
             "turn_model_failures": self._engine.smart_turn_failures,

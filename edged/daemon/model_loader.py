@@ -8,15 +8,16 @@ from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from functools import partial
 
-from edged.config.model_choice import choice_of, options_of
+from edged.config.model_choice import choice_of, options_of, second_opinion_of
 from edged.config.settings import Settings
 from edged.engine.background_worker import BackgroundWorker
-from edged.engine.load_prediction import with_load_level
+from edged.engine.load_prediction import with_load_level, without_slow_opinion
 from edged.errors import ConfigError, EdgedError
-from edged.logs import log_exception
+from edged.logs import log_event, log_exception
 from edged.models import loader
 from edged.models.loader import Models
 from edged.models.pool import ModelPool
+from edged.options import Options
 
 TIMEOUT_S = 900.0
 
@@ -33,10 +34,26 @@ def load_models(settings: Settings, pool: ModelPool | None = None) -> Models:
     models = None if pool is None else pool.find(choice.entry.name)
     if models is None:
         beside = None if pool is None else pool.main
-        models = loader.load(settings.models_dir, choice.entry.name, settings.threads, beside)
+        opinion = second_opinion_of(settings, choice)
+        models = loader.load(
+            settings.models_dir, choice.entry.name, settings.threads, beside, opinion
+        )
     if pool is None:
         models = loader.for_this_machine(models)
-    return with_load_level(models, options_of(settings, choice))
+    options = options_of(settings, choice)
+    return with_load_level(_without_slow_opinion(models, options), options)
+
+
+def _without_slow_opinion(models: Models, options: Options) -> Models:
+    fitting = without_slow_opinion(models, options)
+    if models.second_opinion is not None:
+        name = models.second_opinion.name
+        if fitting.second_opinion is None:
+            message = f"{name} is too slow on this device for a second opinion on turns"
+        else:
+            message = f"{name} gives a second opinion on the text of turns"
+        log_event(_log, logging.INFO, "second-opinion", message)
+    return fitting
 
 
 class ModelLoader:

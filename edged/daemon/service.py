@@ -214,7 +214,8 @@ class Daemon:
     def _load_models(self, settings: Settings) -> Models:
         """For a change of the settings in force, on the loader's thread."""
         now = self._settings_manager.settings
-        same = (settings.models_dir, settings.threads) == (now.models_dir, now.threads)
+        fields = ("models_dir", "threads", "second_opinion")
+        same = all(getattr(settings, field) == getattr(now, field) for field in fields)
         return load_models(settings, self._pool if same else None)
 
     def _load_for_stream(self, name: str, beside: Models) -> Models:

@@ -206,6 +206,11 @@ class Engine:
         return self._load.too_slow
 
     @property
+    def has_second_opinion(self) -> bool:
+        """Whether a second model is asked about the text of turns now."""
+        return self._models.second_opinion is not None and self.load_level == LoadLevel.FULL
+
+    @property
     def models(self) -> Models:
         """The models in use, or those that will be once what was said before is done."""
         return self._asked[0]

@@ -19,8 +19,8 @@ RELAPSE_S = 60.0  # a better level that had to be left within this time did not 
 class LoadLevel(IntEnum):
     """Each level does all that the levels before it do to save work.
 
-    FULL: nothing.
-    LARGER_UPDATES: the recogniser updates twice a second instead of four times.
+    FULL: nothing; the only one with a second opinion (`edged.stt.second_opinion`).
+    LARGER_UPDATES: the recogniser updates twice a second instead of four times; no second opinion.
     GREEDY: it keeps one hypothesis instead of several.
     NO_SMART_TURN: turns end without Smart Turn.
     SECOND_PASS_IN_SILENCE: turns are decoded again only while nobody speaks.

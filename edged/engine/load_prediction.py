@@ -23,6 +23,9 @@ from edged.options import Options
 from edged.ortsession import slowdown
 
 MAX_PREDICTED_USE = 0.8  # of a thread's time; less than MAX_USE, for other work is to come
+# Of a second of work for a second of speech: above it, turns would wait too long for the second
+# opinion. 0.4 is two seconds for a sentence of five.
+MAX_OPINION_USE = 0.4
 CLIP = "4-shopping-list.flac"
 CLIP_S = 4.0  # seconds of it that are measured
 WARM_UP_STEPS = 15  # the first runs of each graph are slower
@@ -62,6 +65,13 @@ def predict_load(
 
     measure(LoadLevel.FULL, frames[:WARM_UP_STEPS])
     return choose(measure)
+
+
+def measure_full(models: Models, options: Options) -> LoadPrediction:
+    """Measures a model at the first level only. Raises EdgedError if the sample cannot be read."""
+    frames, cores = sample_frames(), os.cpu_count() or 1
+    _measured(models, options, LoadLevel.FULL, frames[:WARM_UP_STEPS], cores)
+    return _measured(models, options, LoadLevel.FULL, frames, cores)
 
 
 def choose(measure: Callable[[LoadLevel], LoadPrediction]) -> LoadPrediction:
@@ -139,6 +149,20 @@ class _TimedExecutor(InlineExecutor):
     def submit(self, fn, /, *args, **kwargs):  # type: ignore[no-untyped-def]
         with self._watch:
             return super().submit(fn, *args, **kwargs)  # type: ignore[no-untyped-call]
+
+
+def without_slow_opinion(models: Models, options: Options) -> Models:
+    """The models without the second opinion if it does not fit beside the rest on this device, or
+    if turns would wait for it too long."""
+    if models.second_opinion is None:
+        return models
+    try:
+        found = measure_full(models, options)
+    except EdgedError:
+        return models
+    if found.fits and found.background <= MAX_OPINION_USE:
+        return models
+    return replace(models, second_opinion=None)
 
 
 def with_load_level(models: Models, options: Options) -> Models:

@@ -41,6 +41,7 @@ from edged.options import Options
 from edged.stt.family import RATE, EncoderOutput, SpeechModel, Tuning, first_language
 from edged.stt.keyterms import keyterms_of
 from edged.stt.recogniser import FinishedSegment, Recogniser
+from edged.stt.second_opinion import LANGUAGE, SecondOpinion
 from edged.stt.second_pass import Transcript, transcribe
 from edged.vad.endpoint import Endpoint
 from edged.vad.gate import Gate
@@ -428,7 +429,8 @@ class Session:
         for place in [place for place in self._encoded if place[0] < segment.stop]:
             self._encoded.pop(place).cancel()  # the recogniser has cut that segment
         model = self._models.recogniser
-        decode = self._second_pass or partial(_transcribe, model, encoded, self._spoken)
+        opinion = self._models.second_opinion if self.load_level == LoadLevel.FULL else None
+        decode = self._second_pass or partial(_transcribe, model, encoded, self._spoken, opinion)
         work: Callable[[], Transcript] = partial(decode, samples, segment)
         if len(samples) != segment.stop - segment.start:
             work = _audio_is_gone
@@ -505,11 +507,12 @@ def _transcribe(
     model: SpeechModel,
     encoded: list[Encoded],
     expected_language: str | None,
+    opinion: SecondOpinion | None,
     samples: NDArray[np.float32],
     segment: FinishedSegment,
 ) -> Transcript:
     """The second pass in the language of the first one or, with `auto`, in the one that the model
-    finds with full context.
+    finds with full context; with a second opinion on English, if there is one.
 
     encoded: what the encoder gives, if it was begun ahead. Taken out, so that it is freed as soon
     as it has been decoded.
@@ -517,15 +520,19 @@ def _transcribe(
     options = segment.options
     language = AUTO if options.language == AUTO else segment.language
     keyterms = keyterms_of(model, options)
-    return transcribe(
-        model,
-        samples,
-        language,
-        segment.tokens,
-        keyterms,
-        _encoded_ahead(encoded),
-        expected_language,
-    )
+    if opinion is None or language != LANGUAGE:
+        return transcribe(
+            model,
+            samples,
+            language,
+            segment.tokens,
+            keyterms,
+            _encoded_ahead(encoded),
+            expected_language,
+        )
+    ahead = _encoded_ahead(encoded)
+    heard = transcribe(model, samples, language, segment.tokens, keyterms, ahead)
+    return opinion.choose(model, heard, samples, ahead, options, segment.voice_uncertainty)
 
 
 def _encoded_ahead(encoded: list[Encoded]) -> EncoderOutput | None:

@@ -12,6 +12,8 @@ from edged.models import build
 from edged.models.catalogue import Catalogue, Entry, shipped
 from edged.models.store import FileState, ModelStore, default_models_dir, fetch_hint
 
+OFF = "off"  # no second opinion
+SECOND_OPINION = "whisper-base"  # the model that was measured for it
 # By the beginning of `architecture`: which of two models of a language is preferred.
 _PREFERENCE = ("moonshine-streaming", "whisper", "")
 
@@ -123,6 +125,21 @@ def chosen_for_stream(models_dir: Path | None, model: str, language: str) -> Mod
 def chosen(models_dir: Path | None, model: str, language: str) -> ModelChoice:
     """`choose` with the catalogue and the models directory of this installation."""
     return choose(shipped(), installed_models(models_dir), model, language)
+
+
+def second_opinion_for(models_dir: Path | None, name: str, wanted: str) -> str | None:
+    """The model that is asked about the texts of turns of the recogniser `name`; None without one.
+
+    wanted: `auto` or `off`, as EDGED_SECOND_OPINION. Only Moonshine tiny-en has one.
+    """
+    catalogue = shipped()
+    if wanted != AUTO or not catalogue.recogniser(name).default:
+        return None
+    store, entry = (
+        ModelStore(models_dir or default_models_dir()),
+        catalogue.recogniser(SECOND_OPINION),
+    )
+    return SECOND_OPINION if _is_installed(store, catalogue, entry) else None
 
 
 def _is_installed(store: ModelStore, catalogue: Catalogue, entry: Entry) -> bool:

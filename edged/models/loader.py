@@ -17,6 +17,7 @@ from edged.models.store import FileState, ModelStore, default_models_dir, repair
 from edged.ortsession import limit_malloc_growth, open_session, release_memory
 from edged.stt.families import family_of
 from edged.stt.family import SpeechModel
+from edged.stt.second_opinion import SecondOpinion
 from edged.vad.inactivity import Weights
 from edged.vad.smart_turn import MAX_RUN_S, SmartTurn
 
@@ -32,7 +33,8 @@ class Models:
     activity detector. smart_turn: the turn model; None if it was not fetched (then its name is in
     `missing`) or if this device is too slow for it (then it is in `too_slow`). inactivity: the
     weights of the turn detector. load_level: the level of `edged.engine.load_level` at which this
-    device keeps up, if it was measured.
+    device keeps up, if it was measured. second_opinion: the model that is asked about the texts of
+    turns, if there is one.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Models:
     inactivity: Weights
     too_slow: tuple[str, ...] = ()
     load_level: int = 0
+    second_opinion: SecondOpinion | None = None
 
 
 def load(
@@ -53,30 +56,54 @@ def load(
     model: str = "tiny-en",
     threads: int = 1,
     beside: Models | None = None,
+    second_opinion: str | None = None,
 ) -> Models:
     """Opens a recogniser and the models that every session needs beside it.
 
     Checks stamps and sizes only; `edged models verify` reads every byte. threads: 1 or 2, for the
     recogniser. beside: models of the same directory that are loaded already; all of them but the
-    recogniser are shared. Raises ModelError, which names the file and the command that repairs it.
+    recogniser are shared. second_opinion: name of the model that is asked about the texts of turns.
+    Raises ModelError, which names the file and the command that repairs it.
     """
     catalogue = shipped()
     store = ModelStore(models_dir or default_models_dir())
     entry = catalogue.recogniser(model)
     quick_check(models_dir, model)
     limit_malloc_growth()
+
+    def opened(name: str) -> SpeechModel:
+        shared = None if beside is None else _speech_model(beside, name)
+        return shared or _opened(store, catalogue.recogniser(name), threads)
+
+    if second_opinion is not None:
+        quick_check(models_dir, second_opinion)
     models = Models(
         name=entry.name,
         languages=entry.languages,
         licence=entry.licence,
         hash=build.inputs_hash(store, catalogue, entry),
-        recogniser=family_of(entry.architecture).load(
-            store.root / entry.name, store.graphs(entry), entry.language, threads
+        recogniser=opened(entry.name),
+        second_opinion=(
+            SecondOpinion(second_opinion, opened(second_opinion)) if second_opinion else None
         ),
         **(_shared_parts(beside) if beside else _opened_parts(store, catalogue)),
     )
     release_memory()  # ONNX Runtime has packed the weights and freed them as they were in the files
     return models
+
+
+def _opened(store: ModelStore, entry: Entry, threads: int) -> SpeechModel:
+    return family_of(entry.architecture).load(
+        store.root / entry.name, store.graphs(entry), entry.language, threads
+    )
+
+
+def _speech_model(models: Models, name: str) -> SpeechModel | None:
+    """The speech model `name` among loaded models, whatever it is used for there."""
+    if models.name == name:
+        return models.recogniser
+    opinion = models.second_opinion
+    return opinion.model if opinion is not None and opinion.name == name else None
 
 
 def _opened_parts(store: ModelStore, catalogue: Catalogue) -> dict[str, Any]:

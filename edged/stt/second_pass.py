@@ -22,7 +22,7 @@ class Transcript:
     """Words of a segment, in seconds from its start, and the probability of each token.
 
     is_cut: whether a repetition that was not spoken was cut off. language: of the words; None if
-    nothing was decoded.
+    nothing was decoded. tokens: of the text.
     """
 
     words: list[SegmentWord]
@@ -30,6 +30,7 @@ class Transcript:
     bounds: ConfidenceBounds = DEFAULT_CONFIDENCE
     is_cut: bool = False
     language: str | None = None
+    tokens: list[int] = field(default_factory=list)
 
     def low_confidence(self, voice_uncertainty: float = 0.0) -> bool:
         """Whether the text is more likely invented than spoken; see `edged.stt.confidence`."""
@@ -81,4 +82,4 @@ def transcribe(
     del audio, encoded, decoder
     release_memory()
     is_cut = n < len(decoded.tokens)
-    return Transcript(words, probabilities, model.confidence, is_cut, language)
+    return Transcript(words, probabilities, model.confidence, is_cut, language, decoded.tokens[:n])

@@ -31,8 +31,8 @@ from edged.options import Options
 from tests.support.mosquitto import until
 
 SAMPLES = 24_000
-MODELS: Any = SimpleNamespace(name="tiny-en", load_level=0)
-OTHER: Any = SimpleNamespace(name="other", load_level=2)
+MODELS: Any = SimpleNamespace(name="tiny-en", load_level=0, second_opinion=None)
+OTHER: Any = SimpleNamespace(name="other", load_level=2, second_opinion=None)
 
 
 @dataclass

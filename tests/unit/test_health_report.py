@@ -37,6 +37,7 @@ class Parts:
             heard_s=5.0,
             lag_s=0.16,
             load_level=LoadLevel.FULL,
+            has_second_opinion=False,
             too_slow=False,
             lost_s=1.0,
         )

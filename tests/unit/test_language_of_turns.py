@@ -30,6 +30,7 @@ class Listener:
         models: Any = SimpleNamespace(
             smart_turn=None,
             inactivity=Weights(np.zeros((HORIZONS, len(FEATURES)))),
+            second_opinion=None,
             recogniser=model,
         )
         self.model = model

@@ -92,6 +92,7 @@ class Stream:
         models = SimpleNamespace(
             smart_turn=None,
             inactivity=Weights(WEIGHTS),
+            second_opinion=None,
             recogniser=SimpleNamespace(
                 languages={"en": LanguageTraits()},
                 vocabulary=SimpleNamespace(text=lambda tokens: "and so."),
@@ -394,7 +395,12 @@ def test_the_second_pass_has_the_language_that_its_segment_had() -> None:
     """It took the language in force when it ran: a change met the audio before it."""
     background = ManualExecutor()
     model = ToySpeechModel(script(*sentence("turn the lights off please", 25)))
-    models = SimpleNamespace(smart_turn=None, inactivity=Weights(WEIGHTS), recogniser=model)
+    models = SimpleNamespace(
+        smart_turn=None,
+        inactivity=Weights(WEIGHTS),
+        recogniser=model,
+        second_opinion=None,
+    )
     first, second = (Options(language=code) for code in list(PROMPTS)[:2])
     session = Session(
         models,  # type: ignore[arg-type]
@@ -414,11 +420,16 @@ def test_the_second_pass_has_the_language_that_its_segment_had() -> None:
 def test_the_second_pass_encodes_while_the_recogniser_reads_the_end(cut: bool) -> None:
     """The encoder waited for the recogniser, which a client felt after its last word."""
     background, recogniser_jobs = ManualExecutor(), ManualExecutor()
-    text = "turn the lights in the kitchen off and close the door please"
+    text = "turn the lights in the kitchen off and close the window please"
     model = CountingModel(script(*sentence(text, 25)))
     if cut:
         model.tuned = replace(model.tuned, max_segment_s=2.5)
-    models = SimpleNamespace(smart_turn=None, inactivity=Weights(WEIGHTS), recogniser=model)
+    models = SimpleNamespace(
+        smart_turn=None,
+        inactivity=Weights(WEIGHTS),
+        recogniser=model,
+        second_opinion=None,
+    )
     session = Session(
         models,  # type: ignore[arg-type]
         Options(),

@@ -28,6 +28,15 @@ def test_a_final_mark_and_a_word_that_calls_for_another_are_found(
     assert TextEvidence.from_text(text, 0.7, 0.8) == TextEvidence(0.7, p_final, dangling)
 
 
+def test_words_of_other_languages_call_for_nothing_and_their_marks_end_sentences() -> None:
+    """Danish "to" (two) and Spanish "a" were held to be English words."""
+    for text, language in (("ich sehe die", "de"), ("klokken er to", "da"), ("voy a", "es")):
+        assert TextEvidence.from_text(text, 0.7, 0.8, language) == TextEvidence(0.7, 0.0, False)
+    assert TextEvidence.from_text("電気をつけて。", 0.7, 0.8, "ja") == TextEvidence(0.7, 0.8, False)
+    assert TextEvidence.from_text("متى؟", 0.7, 0.8, "ar") == TextEvidence(0.7, 0.8, False)
+    assert TextEvidence.from_text("I see a", 0.7, 0.8, "en") == TextEvidence(0.7, 0.0, True)
+
+
 def test_no_text_or_text_not_decoded_to_its_end_is_no_evidence() -> None:
     assert TextEvidence.from_text("", 0.9, 0.9) is None
     assert TextEvidence.from_text(" ... ", 0.9, 0.9) is None

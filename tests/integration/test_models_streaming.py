@@ -18,8 +18,10 @@ import pytest
 from rich.console import Console
 
 from edged.errors import ModelError
+from edged.languages import AUTO
 from edged.models import build
 from edged.models.catalogue import Catalogue, Entry, File, shipped
+from edged.models.choice import choose
 from edged.models.download import Transport
 from edged.models.fetch import fetch
 from edged.models.reporter import Reporter
@@ -122,6 +124,17 @@ def test_the_old_non_commercial_models_stand_behind_the_free_ones() -> None:
     for name in ("tiny-ja", "tiny-ko"):
         assert shipped().get(name).non_commercial
         assert names.index(name) > max(map(names.index, NAMES))
+
+
+@pytest.mark.parametrize("language", ["de", "es", "ja", "ar", "tl", "vi", "zh"])
+def test_auto_prefers_an_installed_streaming_model_but_not_for_english(language: str) -> None:
+    tiny = f"streaming-tiny-{language}"
+    others = ["tiny-en", "tiny-ja", "whisper-base", "whisper-small", "streaming-medium-en"]
+    assert choose(shipped(), [*others, tiny], AUTO, language).entry.name == tiny
+    assert choose(shipped(), [*others, tiny], AUTO, "en").entry.name == "tiny-en"
+    if language in ("de", "es", "ja"):
+        small = tiny.replace("tiny", "small")
+        assert choose(shipped(), [*others, tiny, small], AUTO, language).entry.name == small
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -123,6 +123,7 @@ class Session:
         # The encoder's output for the second pass of segments that end, by their start and stop:
         self._encoded: dict[tuple[int, int], Encoded] = {}
         self._spoken: str | None = None  # the language so far, if the options say `auto`
+        self._has_words = False  # of the segment whose end is not known yet
         executor = executor or InlineExecutor()
         self._executor = executor
         self._dropped: Counter[str] = Counter()  # what the recogniser's own guards did not withhold
@@ -393,14 +394,16 @@ class Session:
         for result in self._queue.collect():
             match result:
                 case CommittedWords(words):
+                    self._has_words = True
                     if self.options.turns:
                         self._turns.add_words(words)
                     events += _text_events(words)
                 case SegmentEnd(segment):
                     if self.options.turns:
                         self._start_second_pass(segment)
-                    elif segment.tokens:
+                    elif self._has_words:
                         self._set_spoken(segment.language)
+                    self._has_words = False
                 case _TurnEnd():
                     self._turn_ends -= 1
                     self._turns.close()

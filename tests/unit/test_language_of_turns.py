@@ -17,7 +17,7 @@ from edged.stt.family import LanguageTraits
 from edged.stt.second_pass import transcribe
 from edged.vad.inactivity import FEATURES, HORIZONS, Weights
 from tests.support.fake_recogniser import ScriptedVoice
-from tests.support.toy_speech_model import PROMPTS, ToySpeechModel, script, sentence
+from tests.support.toy_speech_model import PROMPTS, Spoken, ToySpeechModel, script, sentence
 
 SPANS = [(0.5, 2.5), (5.0, 7.0), (9.5, 11.5)]
 FRAME = np.zeros(STEP_SAMPLES, np.int16)
@@ -89,6 +89,17 @@ def test_a_stream_without_turns_remembers_the_language_so_far_too() -> None:
     listener.push(8.0)
     assert listener.model.asked_prompt == PROMPTS["de"], "two seconds are too few to be sure"
     assert listener.end() == []
+
+
+def test_noise_in_which_no_word_was_said_is_in_no_language() -> None:
+    noise = ToySpeechModel(script(*(Spoken(f" w{n}", 10 + 15 * n, 0.02) for n in range(4))))
+    noise.spoken = {"de": 0.9, "en": 0.1}
+    listener = Listener(noise, AUTO, turns=False)
+    listener.push(4.5)
+    assert noise.asked_prompt == PROMPTS["de"]
+    noise.spoken = {"en": 0.6, "de": 0.4}
+    listener.push(4.0)
+    assert noise.asked_prompt == PROMPTS["en"]
 
 
 def test_a_model_with_one_language_says_that_language() -> None:

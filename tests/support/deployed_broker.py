@@ -93,7 +93,7 @@ class DeployedBroker:
         binary = shutil.which("mosquitto") or "/usr/sbin/mosquitto"
         self._process = subprocess.Popen([binary, "-c", self.folder / "mosquitto.conf"])
         log = self.folder / "log"
-        until(lambda: log.exists() and "running" in log.read_text(), f"{log} says running", 20)
+        until(lambda: log.exists() and "running" in log.read_text(), f"{log} says running", 60)
 
     def reload(self) -> None:
         """Lets the running broker read its passwords and rules again."""

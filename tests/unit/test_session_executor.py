@@ -472,7 +472,9 @@ def test_a_second_pass_encodes_for_itself_what_was_not_encoded_ahead(
     and a thread of the streams with it. One that did not fit into the queue any more lost its
     second pass."""
     model = CountingModel(script(*sentence("turn the lights off please", 25)))
-    models = SimpleNamespace(smart_turn=None, inactivity=Weights(WEIGHTS), recogniser=model)
+    models = SimpleNamespace(
+        smart_turn=None, inactivity=Weights(WEIGHTS), recogniser=model, second_opinion=None
+    )
     session = Session(
         models,  # type: ignore[arg-type]
         Options(),
@@ -506,7 +508,9 @@ def test_what_a_second_pass_used_is_free_while_its_turn_goes_on(ahead: bool) -> 
 
     background, recogniser_jobs = ManualExecutor(), ManualExecutor()
     model = Model(script(*sentence("turn the lights off please", 25)))
-    models = SimpleNamespace(smart_turn=None, inactivity=Weights(WEIGHTS), recogniser=model)
+    models = SimpleNamespace(
+        smart_turn=None, inactivity=Weights(WEIGHTS), recogniser=model, second_opinion=None
+    )
     session = Session(
         models,  # type: ignore[arg-type]
         Options(),

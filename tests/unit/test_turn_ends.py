@@ -49,6 +49,7 @@ def turn_after_s(
     models = SimpleNamespace(
         smart_turn=None,
         inactivity=Weights(weights),
+        second_opinion=None,
         recogniser=SimpleNamespace(
             languages={"en": LanguageTraits()},
             vocabulary=SimpleNamespace(text=lambda tokens: text),

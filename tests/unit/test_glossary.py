@@ -65,7 +65,7 @@ _ALLOWED = (
     r"deploy/kiosk/key\.js: edged-door-key",  # where 0.1.0 stored the key in the browser
     r"models/turn/sentences\.tsv: box car",  # what a reader said
     r"tests/unit/test_(stt_family|session_executor)\.py: close the door",  # what is said
-    r"(tests/bench/rooms|models/room_sounds)\.py: (pyroomacoustics\.)?ShoeBox",  # a class of pyroomacoustics
+    r"(tests/bench/rooms|models/room_sounds)\.py: (pyroomacoustics\.)?ShoeBox",  # its class
 )
 _ALLOWED_NAMES = {
     ("edged/mqtt/spool_salvage.py", "trunk")

@@ -238,6 +238,13 @@ def test_a_further_input_is_refused(folder: Path) -> None:
     assert "it has an input 'scale' that is not known" in refused(folder, "adapter.ort")
 
 
+def test_a_frontend_and_weights_that_disagree_are_both_named(folder: Path) -> None:
+    """The error named the file of the weights alone, though the graph had the wrong name."""
+    name = "linear.weight_add_tensor"
+    rewritten(folder, "frontend.model.ort", lambda graph: renamed(graph, name, "x"))
+    assert "frontend.weights.ort" in refused(folder, "frontend.model.ort", built=True)
+
+
 def test_a_weight_that_is_not_given_is_refused(folder: Path) -> None:
     def lacking(graph: onnx.GraphProto) -> None:
         del graph.output[0]

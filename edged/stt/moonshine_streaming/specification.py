@@ -201,10 +201,13 @@ def compare(
             raise wrong(path, f"it has an input {extra.name!r} that is not known")
 
 
-def compare_weights(path: Path, model: Any, weights: Any, names: Iterable[str]) -> None:
+def compare_weights(
+    path: Path, model_path: Path, model: Any, weights: Any, names: Iterable[str]
+) -> None:
     """Raises ModelError unless the graph `weights` gives these inputs of `model`.
 
-    path: file of the weights.
+    path, model_path: their files. Where they disagree either of them may be the wrong one, so the
+    error names both.
     """
     if weights.get_inputs():
         raise wrong(path, f"it has an input {weights.get_inputs()[0].name!r} that is not known")
@@ -212,12 +215,12 @@ def compare_weights(path: Path, model: Any, weights: Any, names: Iterable[str]) 
     needed = {value.name: (value.type, value.shape) for value in model.get_inputs()}
     for name in names:
         if name not in given:
-            raise wrong(path, f"there is no output {name!r}")
+            raise wrong(path, f"there is no output {name!r}, an input of {model_path}")
         if given[name] != needed[name]:
             raise wrong(
                 path,
                 f"output {name!r} is {_described(*given[name])} instead of"
-                f" {_described(*needed[name])}",
+                f" {_described(*needed[name])}, as {model_path} has it",
             )
 
 

@@ -51,7 +51,7 @@ def open_frontend(folder: Path, sizes: Sizes, threads: int) -> tuple[Any, dict[s
     compare(folder / FRONTEND_MODEL, session, tensors, with_weights=True)
     giver = open_session(folder / FRONTEND_WEIGHTS, threads)
     names = [v.name for v in session.get_inputs() if v.name not in tensors[0]]
-    compare_weights(folder / FRONTEND_WEIGHTS, session, giver, names)
+    compare_weights(folder / FRONTEND_WEIGHTS, folder / FRONTEND_MODEL, session, giver, names)
     return session, dict(zip(names, giver.run(names, {}), strict=True)) if names else {}
 
 

@@ -1,7 +1,7 @@
 // How languages are written, by the codes of edged/languages.py.
 
 const RIGHT_TO_LEFT = ["ar", "fa", "he", "ps", "sd", "ur", "yi"];
-const WITHOUT_SPACES = ["ja", "lo", "my", "th", "yue", "zh"];
+const WITHOUT_SPACES = ["bo", "ja", "km", "lo", "my", "th", "yue", "zh"];
 const TAGS = { jw: "jv" }; // where a code is not the one of BCP 47
 
 /** The value of `lang`; "" if the language is not known. */

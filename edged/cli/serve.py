@@ -38,8 +38,8 @@ def serve(env_file: Path | None = None, flags: Mapping[str, Any] | None = None) 
     options = options_of(settings, choice)
     models = without_slow_opinion(models, options)
 
-    def load_another(name: str, beside: Models) -> Models:
-        return loader.load(settings.models_dir, name, settings.threads, beside)
+    def load_another(name: str, loaded: Models) -> Models:
+        return loader.load(settings.models_dir, name, settings.threads, loaded)
 
     worker = BackgroundWorker("api-model-loader", initializer=lower_priority)
     pool = ModelPool(models, load_another, worker, settings.max_models)

@@ -143,7 +143,7 @@ class Settings(BaseSettings):
         DEFAULT_LANGUAGE,
         "Language that is spoken: its code, or auto to find it for each turn, which needs a model "
         "of many languages. `edged models list` shows the languages of each model. A change may "
-        "load another model, beside the one in use.",
+        "load another model in addition to the one in use.",
         ReloadScope.LIVE,
     )
     models_dir: Path | None = _setting(

@@ -128,7 +128,7 @@ class Control:
         """Reads all settings again and applies them. If there is a mistake, nothing changes.
 
         If new models must be loaded, the reload goes on in the background and reads the settings
-        once more when they are there. A reload that is asked for meanwhile joins it.
+        once more when they are there. A reload requested before that joins it.
         """
         in_progress = bool(self._waiting_for_reload)
         self._waiting_for_reload.append(on_done or (lambda _: None))
@@ -193,7 +193,7 @@ class Control:
         attempt.done(change)
 
     def _load(self, attempt: _Attempt, settings: Settings, key: _LoadKey) -> None:
-        """Loads models beside those in use, one load at a time, and then goes on with the attempt.
+        """Loads models while others are in use, one load at a time, then continues the attempt.
 
         Raises ConfigError if too many attempts wait, or if an earlier load hangs.
         """
@@ -340,8 +340,8 @@ class Control:
 class _Attempt:
     """A change of settings that may have to wait until models are loaded.
 
-    plan: plans the change; called again after each load, because others may have been made
-    meanwhile. done, refused: exactly one of them is called, once, on the main thread.
+    plan: plans the change; called again after each load, because the settings may have changed
+    since. done, refused: exactly one of them is called, once, on the main thread.
     """
 
     plan: Callable[[], SettingsChange]

@@ -33,10 +33,10 @@ def load_models(settings: Settings, pool: ModelPool | None = None) -> Models:
     choice = choice_of(settings)
     models = None if pool is None else pool.find(choice.entry.name)
     if models is None:
-        beside = None if pool is None else pool.main
+        loaded = None if pool is None else pool.main
         opinion = second_opinion_of(settings, choice)
         models = loader.load(
-            settings.models_dir, choice.entry.name, settings.threads, beside, opinion
+            settings.models_dir, choice.entry.name, settings.threads, loaded, opinion
         )
     if pool is None:
         models = loader.for_this_machine(models)

@@ -218,9 +218,9 @@ class Daemon:
         same = all(getattr(settings, field) == getattr(now, field) for field in fields)
         return load_models(settings, self._pool if same else None)
 
-    def _load_for_stream(self, name: str, beside: Models) -> Models:
+    def _load_for_stream(self, name: str, loaded: Models) -> Models:
         settings = self._settings_manager.settings
-        return loader.load(settings.models_dir, name, settings.threads, beside)
+        return loader.load(settings.models_dir, name, settings.threads, loaded)
 
     def _start_api_server(self, settings: Settings) -> None:
         """Raises ConfigError if its packages or its certificate are missing."""

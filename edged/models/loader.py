@@ -55,13 +55,13 @@ def load(
     models_dir: Path | None = None,
     model: str = "tiny-en",
     threads: int = 1,
-    beside: Models | None = None,
+    loaded: Models | None = None,
     second_opinion: str | None = None,
 ) -> Models:
-    """Opens a recogniser and the models that every session needs beside it.
+    """Opens a recogniser and the models that every session needs with it.
 
     Checks stamps and sizes only; `edged models verify` reads every byte. threads: 1 or 2, for the
-    recogniser. beside: models of the same directory that are loaded already; all of them but the
+    recogniser. loaded: models of the same directory that are loaded already; all of them but the
     recogniser are shared. second_opinion: name of the model that is asked about the texts of turns.
     Raises ModelError, which names the file and the command that repairs it.
     """
@@ -72,7 +72,7 @@ def load(
     limit_malloc_growth()
 
     def opened(name: str) -> SpeechModel:
-        shared = None if beside is None else _speech_model(beside, name)
+        shared = None if loaded is None else _speech_model(loaded, name)
         return shared or _opened(store, catalogue.recogniser(name), threads)
 
     if second_opinion is not None:
@@ -86,7 +86,7 @@ def load(
         second_opinion=(
             SecondOpinion(second_opinion, opened(second_opinion)) if second_opinion else None
         ),
-        **(_shared_parts(beside) if beside else _opened_parts(store, catalogue)),
+        **(_shared_parts(loaded) if loaded else _opened_parts(store, catalogue)),
     )
     release_memory()  # ONNX Runtime has packed the weights and freed them as they were in the files
     return models

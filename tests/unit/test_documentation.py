@@ -60,11 +60,14 @@ def test_every_relative_link_leads_somewhere(document: Path) -> None:
     assert not list(broken_links(document))
 
 
-@pytest.mark.parametrize("document", documents(), ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize(
+    "document",
+    [d for d in documents() if d.name != "CHANGELOG.md"],
+    ids=lambda path: str(path.relative_to(ROOT)),
+)
 def test_every_file_that_is_named_exists(document: Path) -> None:
-    """A module that was renamed kept its old name in the README of its folder."""
-    if document.name == "CHANGELOG.md":
-        pytest.skip("names what there once was")
+    """A module that was renamed kept its old name in the README of its folder. CHANGELOG.md may
+    name what there once was."""
     bases = [document.parent, *(ROOT / base for base in _BASES)]
     names = set(_NAME.findall(prose(document.read_text(encoding="utf-8")))) - _ELSEWHERE
     relative = {name for name in names if not name.startswith("/")}

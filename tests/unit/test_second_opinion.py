@@ -221,11 +221,11 @@ def test_a_model_in_memory_is_used_for_the_second_opinion_and_the_other_way_roun
     monkeypatch.setattr(loader, "_opened", open_model)
     monkeypatch.setattr(loader, "quick_check", lambda *_: None)
     monkeypatch.setattr("edged.models.build.inputs_hash", lambda *_: "")
-    main = loader.load(None, "tiny-en", beside=some_models(None), second_opinion="whisper-base")
+    main = loader.load(None, "tiny-en", loaded=some_models(None), second_opinion="whisper-base")
     assert main.second_opinion is not None
-    whisper = loader.load(None, "whisper-base", beside=main)
+    whisper = loader.load(None, "whisper-base", loaded=main)
     assert whisper.recogniser is main.second_opinion.model
-    again = loader.load(None, "tiny-en", beside=whisper, second_opinion="whisper-base")
+    again = loader.load(None, "tiny-en", loaded=whisper, second_opinion="whisper-base")
     assert again.second_opinion is not None
     assert again.second_opinion.model is whisper.recogniser
     assert opened == ["whisper-base", "tiny-en"]
